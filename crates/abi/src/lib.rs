@@ -1,0 +1,1 @@
+//! The public Xen interface as plain types: facts, no behaviour.

@@ -1,0 +1,261 @@
+//! What a domain process and its spaces share: fixed addresses and the domain page.
+//!
+//! The *domain page* lies at offset 0 of the arena memfd. `xendomain` fills its
+//! configuration part before the first space starts and treats everything in it
+//! as hostile input from then on: spaces run guest code, and a guest that broke
+//! its space can write any of it.
+#![no_std]
+
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
+
+/// Size of a page and of a machine frame in bytes.
+pub const PAGE: u64 = 4096;
+
+/// File descriptors of a space, in the order in which `xendomain` hands them over.
+pub mod fd {
+    /// Guest RAM and the frames that the monitor adds to it.
+    pub const RAM: i32 = 3;
+    /// Monitor state, the domain page at offset 0.
+    pub const ARENA: i32 = 4;
+    /// The code cache.
+    pub const CODE: i32 = 5;
+    /// Shadow copies of user code pages, indexed by frame like RAM.
+    pub const SHADOW: i32 = 6;
+}
+
+/// Fixed host addresses inside a space. Everything between `IMAGE` and
+/// `CODE + CODE_SIZE` lies within 2 GiB, so that code reaches it RIP-relative.
+pub mod at {
+    /// Start of the monitor's own range: no guest page is ever mapped from here to `END`.
+    pub const START: u64 = IMAGE;
+    /// The monitor's program image (the linker's image base).
+    pub const IMAGE: u64 = 0x5c00_0000_0000;
+    /// The vCPU's context (shared between the spaces of a vCPU, key C).
+    pub const CONTEXT: u64 = 0x5c00_1000_0000;
+    /// Size of the context area in bytes.
+    pub const CONTEXT_SIZE: u64 = 0x1_0000;
+    /// Pages that each space has for itself.
+    pub const PRIVATE: u64 = 0x5c00_1010_0000;
+    /// Lookup tables for indirect branches (shared, read-only to the guest).
+    pub const TABLES: u64 = 0x5c00_1100_0000;
+    /// Size of the lookup tables in bytes.
+    pub const TABLES_SIZE: u64 = 0x40_0000;
+    /// The code cache, executable view.
+    pub const CODE: u64 = 0x5c00_2000_0000;
+    /// Size of the code cache in bytes.
+    pub const CODE_SIZE: u64 = 0x800_0000;
+    /// Monitor stack and signal stack, each space its own.
+    pub const STACKS: u64 = 0x5c00_4000_0000;
+    /// The code cache, writable view.
+    pub const CODE_RW: u64 = 0x5c08_0000_0000;
+    /// The arena.
+    pub const ARENA: u64 = 0x5c10_0000_0000;
+    /// Size of the arena in bytes (sparse).
+    pub const ARENA_SIZE: u64 = 0x2_0000_0000;
+    /// The monitor's view of guest RAM.
+    pub const RAM: u64 = 0x5c80_0000_0000;
+    /// The monitor's view of the shadow copies.
+    pub const SHADOW: u64 = 0x5d80_0000_0000;
+    /// End of the monitor's own range.
+    pub const END: u64 = 0x5e80_0000_0000;
+    /// The largest guest RAM in bytes that the views have room for.
+    pub const RAM_MAX: u64 = SHADOW - RAM;
+    /// Table of jump targets of patched system-call sites (low, so that a
+    /// 7-byte `jmp [abs32]` reaches it; bytes 06/07 in its addresses trap when
+    /// entered in the middle).
+    pub const SITES: u64 = 0x6_0000;
+    /// Size of that table in bytes.
+    pub const SITES_SIZE: u64 = 0x2_0000;
+}
+
+/// Identifies the layout below; both sides check it.
+pub const MAGIC: u64 = 0x0001_6874_696c_6e78;
+
+/// Bits of [`DomainPage::bells`]: what a space tells the domain process.
+pub mod bell {
+    /// The guest notified its console's event channel.
+    pub const CONSOLE: u32 = 1 << 0;
+    /// The guest notified its xenstore event channel.
+    pub const STORE: u32 = 1 << 1;
+    /// Bytes were added to the emergency console ring.
+    pub const EMERGENCY: u32 = 1 << 2;
+    /// The guest shut down; [`DomainPage::shutdown_reason`] is set.
+    pub const SHUTDOWN: u32 = 1 << 3;
+    /// The monitor ended the domain; [`CrashRecord`] is filled.
+    pub const CRASH: u32 = 1 << 4;
+    /// Bytes were added to the monitor log ring.
+    pub const LOG: u32 = 1 << 5;
+}
+
+/// Bits of [`DomainPage::inbox`]: what the domain process tells the vCPU.
+pub mod inbox {
+    /// Raise the console's event channel.
+    pub const CONSOLE: u32 = 1 << 0;
+    /// Raise the xenstore event channel.
+    pub const STORE: u32 = 1 << 1;
+}
+
+/// Values of [`DomainPage::vcpu_state`].
+pub mod vcpu_state {
+    /// Not yet started.
+    pub const STARTING: u32 = 0;
+    /// Guest code or the monitor runs.
+    pub const RUNNING: u32 = 1;
+    /// The guest blocked: the active space waits on [`super::DomainPage::wake`].
+    pub const BLOCKED: u32 = 2;
+    /// The domain ended; its spaces wait to be killed.
+    pub const ENDED: u32 = 3;
+}
+
+/// Event-channel ports that the builder binds before the guest starts.
+pub mod port {
+    /// xenstore.
+    pub const STORE: u32 = 1;
+    /// Console.
+    pub const CONSOLE: u32 = 2;
+}
+
+/// What the monitor needs to know of the domain; written by the builder,
+/// read-only for spaces by agreement. Frame numbers index the RAM memfd.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Setup {
+    /// Frames of guest RAM (`start_info.nr_pages`).
+    pub nr_pages: u64,
+    /// Frames the guest may own at most (`maxmem`); RAM is that large.
+    pub max_pages: u64,
+    /// All frames of the RAM memfd, those of the monitor included.
+    pub nr_frames: u64,
+    /// Frame of `shared_info` (≥ `max_pages`).
+    pub shared_info_mfn: u64,
+    /// Frame of the console ring.
+    pub console_mfn: u64,
+    /// Frame of the xenstore ring.
+    pub store_mfn: u64,
+    /// First of 32 frames for the grant table (≥ `max_pages`).
+    pub grant_mfn: u64,
+    /// First frame of the machine-to-physical table, `nr_frames` u64 entries
+    /// (≥ `max_pages`).
+    pub m2p_mfn: u64,
+    /// Frames of that table.
+    pub m2p_frames: u64,
+    /// vCPUs.
+    pub vcpus: u32,
+    /// Domain number.
+    pub domid: u32,
+    /// Domain UUID.
+    pub uuid: [u8; 16],
+    /// Guest instruction pointer to start at.
+    pub entry: u64,
+    /// Guest stack pointer to start with (a guest address, not folded).
+    pub stack: u64,
+    /// Guest address of `start_info` (RSI at start).
+    pub start_info: u64,
+    /// Frame of the initial top-level page table.
+    pub cr3_mfn: u64,
+    /// `tsc_to_system_mul` of `vcpu_time_info` (xen.h): ns = (ticks << shift) * mul >> 32.
+    pub tsc_mul: u32,
+    /// `tsc_shift` of `vcpu_time_info`.
+    pub tsc_shift: i32,
+    /// Host TSC at system time 0.
+    pub tsc_start: u64,
+    /// Wall-clock seconds at system time 0.
+    pub wall_sec: u64,
+    /// Wall-clock nanoseconds at system time 0.
+    pub wall_nsec: u32,
+    /// Bit flags, see [`setup_flag`].
+    pub flags: u32,
+}
+
+/// Bits of [`Setup::flags`].
+pub mod setup_flag {
+    /// Translate guest user code instead of running it directly.
+    pub const TRANSLATE_USER: u32 = 1 << 0;
+    /// Do not patch system-call sites.
+    pub const NO_PATCH: u32 = 1 << 1;
+    /// Put user stacks under the folded kernel image more often (collision test).
+    pub const TEST_COLLISIONS: u32 = 1 << 2;
+    /// Print statistics to the log ring when the domain ends.
+    pub const STATISTICS: u32 = 1 << 3;
+    /// Run without the seccomp filter (debugging the monitor only).
+    pub const NO_SECCOMP: u32 = 1 << 4;
+}
+
+/// Size of the rings below in bytes.
+pub const RING: usize = 32768;
+
+/// A ring of bytes that spaces fill and the domain process empties. Positions
+/// run freely; the data lies at `position % RING`.
+#[repr(C)]
+pub struct ByteRing {
+    /// Bytes read so far (written by the domain process).
+    pub read: AtomicU32,
+    /// Bytes written so far (written by spaces).
+    pub written: AtomicU32,
+    /// Data.
+    pub data: [u8; RING],
+}
+
+/// Last blocks kept in a crash record.
+pub const LAST_BLOCKS: usize = 64;
+
+/// Why and where a domain ended; filled before [`bell::CRASH`] is rung.
+#[repr(C)]
+pub struct CrashRecord {
+    /// Text, UTF-8, zero-terminated.
+    pub reason: [u8; 256],
+    /// RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8..R15 (guest values, not folded).
+    pub regs: [u64; 16],
+    /// Instruction pointer.
+    pub rip: u64,
+    /// Flags.
+    pub rflags: u64,
+    /// 1 if the guest was in kernel mode.
+    pub kernel: u64,
+    /// Faulting address of the last page fault.
+    pub cr2: u64,
+    /// Frame of the kernel's top-level page table.
+    pub cr3_mfn: u64,
+    /// Words on the guest's kernel stack from RSP on (0 where unreadable).
+    pub stack: [u64; 64],
+    /// Guest addresses of the last translated blocks entered from the monitor, oldest first.
+    pub blocks: [u64; LAST_BLOCKS],
+}
+
+/// The page (in fact several) at the start of the arena.
+#[repr(C)]
+pub struct DomainPage {
+    /// [`MAGIC`].
+    pub magic: u64,
+    /// Configuration.
+    pub setup: Setup,
+    /// Futex for the domain process: counts rings.
+    pub doorbell: AtomicU32,
+    /// What was rung ([`bell`]).
+    pub bells: AtomicU32,
+    /// Futex of the idle vCPU: raised whenever `inbox` gains a bit.
+    pub wake: AtomicU32,
+    /// What the domain process wants raised ([`inbox`]).
+    pub inbox: AtomicU32,
+    /// [`vcpu_state`].
+    pub vcpu_state: AtomicU32,
+    /// Process id of the space that runs the vCPU now (a claim to be checked).
+    pub active_pid: AtomicI32,
+    /// `SHUTDOWN_*` reason (sched.h) once the guest shut down.
+    pub shutdown_reason: AtomicU32,
+    /// Spaces made so far.
+    pub spaces: AtomicU32,
+    /// Frames the guest gave back by ballooning.
+    pub ballooned: AtomicU64,
+    /// Emergency console (`HYPERVISOR_console_io`).
+    pub emergency: ByteRing,
+    /// Monitor log: lines.
+    pub log: ByteRing,
+    /// Why the domain ended.
+    pub crash: CrashRecord,
+}
+
+/// Bytes of the arena reserved for the domain page.
+pub const DOMAIN_PAGE_SIZE: u64 = 0x2_0000;
+
+const _: () = assert!(core::mem::size_of::<DomainPage>() as u64 <= DOMAIN_PAGE_SIZE);

@@ -1,0 +1,1 @@
+//! The domain process: builder, jail, backends, life cycle.

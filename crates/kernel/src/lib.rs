@@ -1,0 +1,1 @@
+//! Guest kernel images: bzImage payloads, ELF, Xen notes.

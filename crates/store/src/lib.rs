@@ -1,0 +1,1 @@
+//! xenstore: tree, transactions, watches, permissions, wire protocol.

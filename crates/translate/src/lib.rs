@@ -1,0 +1,48 @@
+//! x86-64 to x86-64 translator for guest code that may not run as it is.
+#![no_std]
+
+pub mod context;
+pub mod output;
+
+pub use context::Context;
+pub use output::{Entry, Fix, Link, Output};
+
+/// The fold: a guest kernel address `va` lives at host address `va + FOLD`.
+pub const FOLD: u64 = 0x7fff_ffff_0000;
+
+/// In which guest mode the code runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+pub enum Mode {
+    /// Guest kernel: addresses folded, host GS base = FOLD, host FS base = the
+    /// guest's kernel GS base + FOLD, RSP kept folded.
+    Kernel,
+    /// Guest user: addresses as they are, host FS/GS bases are the guest's.
+    User,
+}
+
+/// Host addresses that translated code refers to. All must lie within ±2 GiB of
+/// the place where the code will run.
+#[derive(Clone, Copy, Debug)]
+pub struct Targets {
+    /// The vCPU's [`Context`] (kernel mode: readable and writable).
+    pub context: u64,
+    /// A [`Context`] writable in user mode (user-mode translations spill here).
+    pub user_context: u64,
+    /// Lookup tables of kernel mode: two of [`LOOKUP_ENTRIES`] entries, one after the other.
+    pub kernel_lookup: u64,
+    /// The same for user mode.
+    pub user_lookup: u64,
+    /// Reached when a direct link has no translation: `context.target` = guest
+    /// address, `context.argument` = link tag.
+    pub exit_link: u64,
+    /// Reached when an indirect lookup misses: `context.target` = guest address.
+    pub exit_indirect: u64,
+    /// Reached at an instruction to be emulated: `context.rip` = its address.
+    pub exit_emulate: u64,
+    /// Reached at `syscall` with `context.rip` = address after it; all registers
+    /// (RCX and R11 too) and flags hold guest values.
+    pub exit_syscall: u64,
+}
+
+/// Entries of one lookup table.
+pub const LOOKUP_ENTRIES: u64 = 32768;
