@@ -1,1 +1,45 @@
 //! How the tools talk to domain processes: run-time directory and control protocol.
+//!
+//! Each domain is served by one `xendomain` process. It owns one directory below
+//! the run-time directory, holds a lock there for as long as it lives, and listens
+//! on a Unix socket. Tools need no daemon: they read the directory ([`Registry`])
+//! and connect to the socket ([`Client`]).
+//!
+//! ```text
+//! RUNTIME/lock                     held while the registry changes
+//! RUNTIME/next-domid               the next domain number
+//! RUNTIME/domains/DOMID/lock       held by xendomain for its life
+//! RUNTIME/domains/DOMID/info.json  name, UUID, process id ([`Entry`])
+//! RUNTIME/domains/DOMID/control.sock
+//! STATE/NAME.log                   what xendomain did
+//! STATE/NAME.DOMID.crash           crash reports
+//! ```
+//!
+//! Architecture invariant: this crate knows nothing of guest memory or of how a
+//! domain is built.
+#![forbid(unsafe_code)]
+
+mod client;
+mod dirs;
+mod entry;
+mod error;
+mod launch;
+mod line;
+mod protocol;
+mod registry;
+mod socket;
+mod uuid;
+
+pub use client::{Client, ClientError, Console};
+pub use dirs::{Dirs, RUNTIME_VARIABLE, STATE_VARIABLE};
+pub use entry::Entry;
+pub use error::{Hint, PathError};
+pub use launch::{CreateSpec, LaunchError, StartReply, Started, find_program, launch};
+pub use line::{LineError, LineReader, write_line};
+pub use protocol::{
+    CrashSummary, DomainInfo, Ended, EndedAs, ErrorCode, Failure, MAX_REPLY, MAX_REQUEST, Request,
+    Response, ShutdownKind, ShutdownReason, StateFlags, WaitUntil,
+};
+pub use registry::{Registration, Registry, RegistryError, check_name};
+pub use socket::{bind, connect, peer_allowed};
+pub use uuid::{Uuid, UuidError};

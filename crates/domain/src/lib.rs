@@ -1,1 +1,14 @@
 //! The domain process: builder, jail, backends, life cycle.
+//!
+//! One `xendomain` process serves one domain. It lays the guest out in memory
+//! ([`builder`]), starts the first space in its jail ([`space`]), and is the
+//! backend of the guest's console and xenstore.
+//!
+//! Architecture invariants: everything in memory that spaces share is hostile
+//! input, read only through [`sys::memory`]; unsafe code lives in [`sys`] alone.
+#![deny(unsafe_code)]
+
+pub mod builder;
+pub mod console;
+pub mod space;
+pub mod sys;

@@ -1,11 +1,33 @@
 //! x86-64 to x86-64 translator for guest code that may not run as it is.
+//!
+//! The input and the output are the same instruction set, registers map one to
+//! one, and inserted code leaves flags alone, so most instructions are copied.
+//! What changes is where memory lies (kernel mode: folded by [`FOLD`]), the
+//! stack pointer (kernel mode: kept folded), branches, and instructions that
+//! would show or change host state: those leave to the monitor.
 #![no_std]
+#![forbid(unsafe_code)]
 
+mod block;
 pub mod context;
+mod control;
+mod emit;
+mod layout;
+mod lookup;
+mod memory;
 pub mod output;
+mod repair;
+mod scratch;
+mod sensitive;
+mod stack;
+mod state;
+mod string;
 
+pub use block::{Error, Request, Translator};
 pub use context::Context;
+pub use lookup::{LookupEntry, PROLOGUE, emit_lookup_miss, lookup_slots};
 pub use output::{Entry, Fix, Link, Output};
+pub use repair::{FaultKind, guest_fault, repair};
 
 /// The fold: a guest kernel address `va` lives at host address `va + FOLD`.
 pub const FOLD: u64 = 0x7fff_ffff_0000;
@@ -32,6 +54,10 @@ pub struct Targets {
     pub kernel_lookup: u64,
     /// The same for user mode.
     pub user_lookup: u64,
+    /// Where the routine of [`emit_lookup_miss`] for kernel mode lies.
+    pub kernel_lookup_miss: u64,
+    /// The same for user mode.
+    pub user_lookup_miss: u64,
     /// Reached when a direct link has no translation: `context.target` = guest
     /// address, `context.argument` = link tag.
     pub exit_link: u64,
@@ -42,6 +68,32 @@ pub struct Targets {
     /// Reached at `syscall` with `context.rip` = address after it; all registers
     /// (RCX and R11 too) and flags hold guest values.
     pub exit_syscall: u64,
+    /// State components (low half of XCR0 as the guest sees it) that XSAVE and
+    /// XRSTOR may touch. PKRU (bit 9) is left out whatever this says.
+    pub xsave_mask: u32,
+}
+
+impl Targets {
+    pub(crate) fn context_of(&self, mode: Mode) -> u64 {
+        match mode {
+            Mode::Kernel => self.context,
+            Mode::User => self.user_context,
+        }
+    }
+
+    pub(crate) fn lookup_of(&self, mode: Mode) -> u64 {
+        match mode {
+            Mode::Kernel => self.kernel_lookup,
+            Mode::User => self.user_lookup,
+        }
+    }
+
+    pub(crate) fn lookup_miss_of(&self, mode: Mode) -> u64 {
+        match mode {
+            Mode::Kernel => self.kernel_lookup_miss,
+            Mode::User => self.user_lookup_miss,
+        }
+    }
 }
 
 /// Entries of one lookup table.

@@ -1,0 +1,83 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_xm_global_optspecs
+    string join \n h/help
+end
+
+function __fish_xm_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_xm_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_xm_using_subcommand
+    set -l cmd (__fish_xm_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c xm -n "__fish_xm_needs_command" -s h -l help -d 'Print help'
+complete -c xm -n "__fish_xm_needs_command" -f -a "console" -d 'Attach to a domain\'s console; leave it with Ctrl+] (Ctrl+5)'
+complete -c xm -n "__fish_xm_needs_command" -f -a "create" -d 'Create a domain from a configuration file and start it'
+complete -c xm -n "__fish_xm_needs_command" -f -a "destroy" -d 'End a domain at once, without asking it'
+complete -c xm -n "__fish_xm_needs_command" -f -a "dmesg" -d 'Print the hypervisor\'s messages: those of every domain\'s monitor'
+complete -c xm -n "__fish_xm_needs_command" -f -a "domid" -d 'Print the id of a domain'
+complete -c xm -n "__fish_xm_needs_command" -f -a "domname" -d 'Print the name of a domain'
+complete -c xm -n "__fish_xm_needs_command" -f -a "info" -d 'Print facts about the host and the hypervisor; memory in MiB'
+complete -c xm -n "__fish_xm_needs_command" -f -a "list" -d 'List domains: name, id, memory in MiB, virtual CPUs, state, CPU seconds'
+complete -c xm -n "__fish_xm_needs_command" -f -a "pause" -d 'Stop a domain\'s virtual CPUs; it keeps its memory and devices'
+complete -c xm -n "__fish_xm_needs_command" -f -a "reboot" -d 'Ask a domain to reboot; its own system does the work'
+complete -c xm -n "__fish_xm_needs_command" -f -a "shutdown" -d 'Ask a domain to shut down; its own system does the work'
+complete -c xm -n "__fish_xm_needs_command" -f -a "unpause" -d 'Let a paused domain go on'
+complete -c xm -n "__fish_xm_needs_command" -f -a "uptime" -d 'Print how long domains have been up'
+complete -c xm -n "__fish_xm_needs_command" -f -a "crash-report" -d 'Print why a domain crashed: the reason, its registers, its last messages'
+complete -c xm -n "__fish_xm_needs_command" -f -a "help" -d 'List all commands'
+complete -c xm -n "__fish_xm_using_subcommand console" -s n -l num -d 'Number of the console; every domain has one, number 0' -r
+complete -c xm -n "__fish_xm_using_subcommand console" -s q -l quiet -d 'Print nothing but what the domain prints'
+complete -c xm -n "__fish_xm_using_subcommand console" -s h -l help -d 'Print help'
+complete -c xm -n "__fish_xm_using_subcommand create" -s f -l defconfig -d 'Configuration file; the same as giving it as an operand' -r -F
+complete -c xm -n "__fish_xm_using_subcommand create" -l path -d 'Directories to search for the file [default: .:/etc/xen]' -r
+complete -c xm -n "__fish_xm_using_subcommand create" -s c -l console_autoconnect -d 'Attach the console from its first byte on'
+complete -c xm -n "__fish_xm_using_subcommand create" -s p -l paused -d 'Leave the domain paused after it was created'
+complete -c xm -n "__fish_xm_using_subcommand create" -s n -l dryrun -d 'Print the resulting configuration; create nothing'
+complete -c xm -n "__fish_xm_using_subcommand create" -s q -l quiet -d 'Print nothing but errors'
+complete -c xm -n "__fish_xm_using_subcommand create" -s h -l help -d 'Print help'
+complete -c xm -n "__fish_xm_using_subcommand destroy" -s h -l help -d 'Print help'
+complete -c xm -n "__fish_xm_using_subcommand dmesg" -s c -l clear -d 'Clear the messages after printing them'
+complete -c xm -n "__fish_xm_using_subcommand dmesg" -s h -l help -d 'Print help'
+complete -c xm -n "__fish_xm_using_subcommand domid" -s h -l help -d 'Print help'
+complete -c xm -n "__fish_xm_using_subcommand domname" -s h -l help -d 'Print help'
+complete -c xm -n "__fish_xm_using_subcommand info" -l json -d 'Print JSON, for programs'
+complete -c xm -n "__fish_xm_using_subcommand info" -s c -l config -d 'Print the control daemon\'s configuration'
+complete -c xm -n "__fish_xm_using_subcommand info" -s n -l numa -d 'Print the NUMA topology as well'
+complete -c xm -n "__fish_xm_using_subcommand info" -s h -l help -d 'Print help'
+complete -c xm -n "__fish_xm_using_subcommand list" -l state -d 'Only domains in this state: all, halted, paused, running, suspended, shutdown, crashed or unknown' -r
+complete -c xm -n "__fish_xm_using_subcommand list" -l pool -d 'Only this CPU pool' -r
+complete -c xm -n "__fish_xm_using_subcommand list" -s l -l long -d 'Print everything known, as S-expressions'
+complete -c xm -n "__fish_xm_using_subcommand list" -l json -d 'Print JSON, for programs'
+complete -c xm -n "__fish_xm_using_subcommand list" -s v -l vcpus -d 'Deprecated: vcpu-list'
+complete -c xm -n "__fish_xm_using_subcommand list" -l label -d 'Show security labels'
+complete -c xm -n "__fish_xm_using_subcommand list" -s h -l help -d 'Print help'
+complete -c xm -n "__fish_xm_using_subcommand pause" -s h -l help -d 'Print help'
+complete -c xm -n "__fish_xm_using_subcommand reboot" -s a -l all -d 'All domains except Domain-0'
+complete -c xm -n "__fish_xm_using_subcommand reboot" -s w -l wait -d 'Wait until the domains have started again'
+complete -c xm -n "__fish_xm_using_subcommand reboot" -s h -l help -d 'Print help'
+complete -c xm -n "__fish_xm_using_subcommand shutdown" -s a -l all -d 'All domains except Domain-0'
+complete -c xm -n "__fish_xm_using_subcommand shutdown" -s w -l wait -d 'Wait until the domains are gone'
+complete -c xm -n "__fish_xm_using_subcommand shutdown" -s H -l halt -d 'Ask to halt instead of to power off'
+complete -c xm -n "__fish_xm_using_subcommand shutdown" -s R -l reboot -d 'Ask to reboot instead of to power off'
+complete -c xm -n "__fish_xm_using_subcommand shutdown" -s h -l help -d 'Print help'
+complete -c xm -n "__fish_xm_using_subcommand unpause" -s h -l help -d 'Print help'
+complete -c xm -n "__fish_xm_using_subcommand uptime" -s s -l short -d 'One line per domain as uptime(1) prints it'
+complete -c xm -n "__fish_xm_using_subcommand uptime" -l json -d 'Print JSON, for programs'
+complete -c xm -n "__fish_xm_using_subcommand uptime" -s h -l help -d 'Print help'
+complete -c xm -n "__fish_xm_using_subcommand crash-report" -s h -l help -d 'Print help'
+complete -c xm -n "__fish_xm_using_subcommand help" -s h -l help -d 'Print help'

@@ -1,0 +1,5 @@
+//! The console backend.
+
+mod ring;
+
+pub use ring::ConsoleRing;

@@ -1,0 +1,144 @@
+//! The processes of a domain: signals to them, and their deaths.
+
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, pidfd_open,
+    pidfd_send_signal, wait, waitid,
+};
+use std::collections::HashMap;
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// Most descriptors kept for processes that were signalled before.
+const MOST_KNOWN: usize = 64;
+
+/// How a space ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// It ended itself with this status.
+    Exit(i32),
+    /// This signal killed it.
+    Signal(i32),
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exit(status) => write!(f, "a space ended itself with status {status}"),
+            Self::Signal(31) => {
+                f.write_str("a space was killed by SIGSYS: it made a forbidden system call")
+            }
+            Self::Signal(number) => {
+                let names = [
+                    (4, "SIGILL"),
+                    (5, "SIGTRAP"),
+                    (6, "SIGABRT"),
+                    (7, "SIGBUS: the host has no memory left for the guest"),
+                    (8, "SIGFPE"),
+                    (9, "SIGKILL, by the host's out-of-memory killer or by a user"),
+                    (11, "SIGSEGV"),
+                ];
+                let name = names.iter().find(|(known, _)| known == number).map(|(_, name)| *name);
+                match name {
+                    Some(name) => write!(f, "a space was killed by {name}"),
+                    None => write!(f, "a space was killed by signal {number}"),
+                }
+            }
+        }
+    }
+}
+
+/// The spaces of a domain: children of this thread, in one process group.
+#[derive(Debug)]
+pub struct Group {
+    leader: Pid,
+    known: HashMap<i32, OwnedFd>,
+}
+
+impl Group {
+    /// The group of the first space, `leader`.
+    pub(super) fn new(leader: Pid) -> Self {
+        Self { leader, known: HashMap::new() }
+    }
+
+    /// Sends a signal to all spaces. While a child exists, the number of its
+    /// group cannot belong to anybody else.
+    fn signal_all(&self, signal: Signal) {
+        if has_children() {
+            let _all_are_gone = kill_process_group(self.leader, signal);
+        }
+    }
+
+    /// Stops all spaces.
+    pub fn stop(&self) {
+        self.signal_all(Signal::STOP);
+    }
+
+    /// Lets all spaces go on.
+    pub fn resume(&self) {
+        self.signal_all(Signal::CONT);
+    }
+
+    /// Kills all spaces and reaps them.
+    pub fn kill(&mut self) {
+        self.known.clear();
+        let end = Instant::now() + Duration::from_secs(5);
+        while has_children() && Instant::now() < end {
+            // Again and again: a space may have been cloned meanwhile.
+            let _all_are_gone = kill_process_group(self.leader, Signal::KILL);
+            while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Interrupts the space that claims to run the vCPU, if it is a child of ours.
+    pub fn interrupt(&mut self, claimed: i32) {
+        let Some(pid) = Pid::from_raw(claimed.max(0)) else { return };
+        if !self.known.contains_key(&claimed) {
+            let Some(fd) = open_child(pid) else { return };
+            if self.known.len() >= MOST_KNOWN {
+                self.known.clear();
+            }
+            self.known.insert(claimed, fd);
+        }
+        if let Some(fd) = self.known.get(&claimed)
+            && pidfd_send_signal(fd, Signal::USR1).is_err()
+        {
+            self.known.remove(&claimed);
+        }
+    }
+
+    /// Reaps one dead space, if there is one.
+    pub fn reap(&mut self) -> Option<Death> {
+        let (pid, status) = wait(WaitOptions::NOHANG).ok()??;
+        self.known.remove(&pid.as_raw_nonzero().get());
+        let signal = status.terminating_signal().map(Death::Signal);
+        signal.or_else(|| status.exit_status().map(Death::Exit))
+    }
+
+    /// Whether no space is left.
+    pub fn is_empty(&self) -> bool {
+        !has_children()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Whether this process has a child that is not reaped.
+fn has_children() -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    !matches!(waitid(WaitId::All, options), Err(Errno::CHILD))
+}
+
+/// A descriptor of `pid` if it is a living child: only the parent can wait for it.
+fn open_child(pid: Pid) -> Option<OwnedFd> {
+    let fd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let dead = waitid(WaitId::PidFd(fd.as_fd()), options).ok()?;
+    dead.is_none().then_some(fd)
+}

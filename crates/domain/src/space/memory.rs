@@ -1,0 +1,46 @@
+//! The four memfds that all spaces of a domain share.
+
+use crate::builder::{Built, TimeScale, time_zero};
+use crate::sys::memory::{PrivateMemory, SharedMemory};
+use boundary::{DOMAIN_PAGE_SIZE, PAGE, Setup, at};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// The memory of a domain.
+#[derive(Debug)]
+pub struct DomainMemory {
+    /// Guest RAM and the monitor's frames.
+    pub ram: SharedMemory,
+    /// The arena; only the domain page is mapped here.
+    pub arena: SharedMemory,
+    code: SharedMemory,
+    shadow: SharedMemory,
+    /// What was handed to the monitor: our own copy, which no guest can change.
+    pub setup: Setup,
+}
+
+impl DomainMemory {
+    /// Makes the arena and what else a built guest needs; its system time starts now.
+    /// `flags` are those of [`boundary::setup_flag`].
+    ///
+    /// # Errors
+    /// When the host gives no memory.
+    pub fn new(built: Built, scale: TimeScale, flags: u32) -> io::Result<Self> {
+        let mut setup = built.setup;
+        let mut arena = PrivateMemory::new(c"arena", at::ARENA_SIZE, DOMAIN_PAGE_SIZE)?;
+        let code = PrivateMemory::new(c"code", at::CODE_SIZE, 0)?.share();
+        let size = setup.nr_frames.saturating_mul(PAGE);
+        let shadow = PrivateMemory::new(c"shadow", size, 0)?.share();
+        setup.tsc_mul = scale.mul;
+        setup.tsc_shift = scale.shift;
+        setup.flags = flags;
+        (setup.tsc_start, setup.wall_sec, setup.wall_nsec) = time_zero();
+        arena.write_domain_page(&setup)?;
+        Ok(Self { ram: built.ram, arena: arena.share(), code, shadow, setup })
+    }
+
+    /// The descriptors in the order of [`boundary::fd`].
+    pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; 4] {
+        [self.ram.as_fd(), self.arena.as_fd(), self.code.as_fd(), self.shadow.as_fd()]
+    }
+}

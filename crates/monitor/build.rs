@@ -1,0 +1,58 @@
+//! Links the `space` binary at its fixed address, gives the gates the addresses
+//! they name, and compiles the seccomp filter.
+
+use std::{env, fs, path::Path};
+
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule};
+
+mod symbols {
+    include!("src/layout_symbols.rs");
+}
+#[path = "src/jail_rules.rs"]
+mod jail_rules;
+
+fn main() {
+    println!("cargo:rerun-if-changed=src/layout_symbols.rs");
+    println!("cargo:rerun-if-changed=src/jail_rules.rs");
+    for arg in ["-nostartfiles", "-nostdlib", "-static", "-no-pie"] {
+        println!("cargo:rustc-link-arg-bins={arg}");
+    }
+    println!("cargo:rustc-link-arg-bins=-Wl,--image-base=0x5c0000000000");
+    println!("cargo:rustc-link-arg-bins=-Wl,-z,noexecstack,-z,norelro,--build-id=none");
+    for (name, value) in [
+        ("CTX", symbols::CTX),
+        ("GATE", symbols::GATE),
+        ("GATE_STACK", symbols::GATE_STACK),
+        ("ENTRY", symbols::ENTRY),
+        ("SCRATCH", symbols::SCRATCH),
+        ("RETURNS", symbols::RETURNS),
+        ("CONTINUE", symbols::CONTINUE),
+        ("LOCAL", symbols::LOCAL),
+    ] {
+        println!("cargo:rustc-link-arg-bins=-Wl,--defsym={name}={value:#x}");
+    }
+    let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR");
+    fs::write(Path::new(&out).join("jail.bpf"), filter_bytes()).expect("write the filter");
+}
+
+/// The filter of `jail_rules` as the bytes of `struct sock_filter[]`.
+fn filter_bytes() -> Vec<u8> {
+    let rules: Vec<(i64, Vec<SeccompRule>)> = jail_rules::rules();
+    let filter = SeccompFilter::new(
+        rules.into_iter().collect(),
+        SeccompAction::KillProcess,
+        SeccompAction::Allow,
+        seccompiler::TargetArch::x86_64,
+    )
+    .expect("the rules are valid");
+    let program: BpfProgram = filter.try_into().expect("the filter compiles");
+    program
+        .iter()
+        .flat_map(|i| {
+            let mut b = i.code.to_le_bytes().to_vec();
+            b.extend([i.jt, i.jf]);
+            b.extend(i.k.to_le_bytes());
+            b
+        })
+        .collect()
+}

@@ -1,0 +1,230 @@
+//! Finding and making blocks.
+
+use alloc::{boxed::Box, vec::Vec};
+
+use hashbrown::{HashMap, HashSet};
+use translate::{Error, Fix, Mode, Output, PROLOGUE, Request, Translator};
+
+use super::{Block, CODE_END, CODE_START, Code, Hash, LinkRecord, NONE, STUB_END, targets, writable};
+use crate::{
+    layout::at,
+    state::{Frame, Monitor},
+    tlb::UserAccess,
+};
+
+/// An instruction fetch that the guest's tables forbid.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchFault {
+    /// The address.
+    pub va: u64,
+    /// #PF error code.
+    pub code: u32,
+}
+
+/// Fetch bit of a page-fault error code.
+const FETCH: u32 = 16;
+
+impl Code {
+    /// An empty cache: the lookup routines are emitted, the tables emptied.
+    pub fn new() -> Code {
+        let mut t = targets();
+        let mut at_offset = 64usize;
+        for mode in [Mode::Kernel, Mode::User] {
+            let host = at::CODE + at_offset as u64;
+            let len =
+                translate::emit_lookup_miss(&t, host, writable(at_offset as u32, 1024), mode).unwrap_or(0);
+            match mode {
+                Mode::Kernel => t.kernel_lookup_miss = host,
+                Mode::User => t.user_lookup_miss = host,
+            }
+            at_offset = (at_offset + len + 63) & !63;
+        }
+        assert!(at_offset <= CODE_START as usize);
+        let code = Code {
+            translator: Translator::new(t),
+            output: Box::new(Output::new()),
+            blocks: Vec::new(),
+            links: Vec::new(),
+            entries: Vec::new(),
+            index: HashMap::with_hasher(Hash::default()),
+            by_frame: HashMap::with_hasher(Hash::default()),
+            user_access: HashSet::with_hasher(Hash::default()),
+            next_code: CODE_START,
+            next_stub: CODE_END,
+            generation: 0,
+            recent: [0; boundary::LAST_BLOCKS],
+            recent_next: 0,
+        };
+        code.clear_lookup();
+        code
+    }
+
+    /// The block that holds a host address.
+    pub fn block_at(&self, host: u64) -> Option<u32> {
+        let offset = u32::try_from(host.checked_sub(at::CODE)?).ok()?;
+        let i = self.blocks.partition_point(|b| b.host <= offset).checked_sub(1)?;
+        let b = &self.blocks[i];
+        (offset < b.host + u32::from(b.host_len)).then_some(i as u32)
+    }
+
+    /// The precise guest state at a host address, if there is one: block,
+    /// guest address, repairs.
+    pub fn entry_at(&self, host: u64) -> Option<(u32, u64, Fix)> {
+        let index = self.block_at(host)?;
+        let b = &self.blocks[index as usize];
+        let offset = u16::try_from(host - at::CODE - u64::from(b.host)).ok()?;
+        let entries = &self.entries[b.entries as usize..][..usize::from(b.entry_count)];
+        let i = entries.partition_point(|e| e.host <= offset).checked_sub(1)?;
+        let e = &entries[i];
+        (e.host == offset).then(|| (index, b.va.wrapping_add(u64::from(e.guest)), e.fix))
+    }
+
+    /// Host address at which the monitor enters a block.
+    pub fn enter_address(&self, block: u32) -> u64 {
+        at::CODE + u64::from(self.blocks[block as usize].host) + PROLOGUE
+    }
+
+    /// Notes a block entered from the monitor, for crash reports.
+    pub fn note(&mut self, va: u64) {
+        self.recent[self.recent_next] = va;
+        self.recent_next = (self.recent_next + 1) % self.recent.len();
+    }
+}
+
+impl Monitor {
+    /// The frame that an instruction at `va` is fetched from.
+    fn fetch_frame(&mut self, va: u64, user: bool) -> Result<u32, FetchFault> {
+        let base = FETCH | if user { 4 } else { 0 };
+        let Some(leaf) = self.walk(va) else { return Err(FetchFault { va, code: base }) };
+        if user && (!leaf.user() || !leaf.executable()) {
+            return Err(FetchFault { va, code: base | 1 });
+        }
+        self.mark_entry(leaf.table, leaf.index, abi::mmu::PTE_ACCESSED);
+        Ok(leaf.frame())
+    }
+
+    /// The block at `va`, translated now if need be.
+    pub fn find_block(&mut self, va: u64, user: bool) -> Result<u32, FetchFault> {
+        let frame = self.fetch_frame(va, user)?;
+        if let Some(&b) = self.code.index.get(&(va, frame | u32::from(user) << 31)) {
+            let second = self.code.blocks[b as usize].frame2;
+            if second == NONE || self.fetch_frame((va & !0xfff) + 4096, user)? == second {
+                return Ok(b);
+            }
+            self.invalidate_block(b);
+        }
+        self.translate_block(va, user, frame)
+    }
+
+    fn translate_block(&mut self, va: u64, user: bool, frame: u32) -> Result<u32, FetchFault> {
+        const ROOM: u32 = 16384;
+        if self.code.next_code + ROOM > CODE_END || self.code.next_stub + ROOM > STUB_END {
+            self.flush_code();
+        }
+        self.protect_frame(frame, Frame::CODE);
+        let offset = (va & 0xfff) as usize;
+        let mut bytes = [0u8; 4096 + 16];
+        // SAFETY: the frame exists (a walk found it); `bytes` has room for it.
+        unsafe {
+            core::ptr::copy_nonoverlapping(self.frame_ptr(frame).add(offset), bytes.as_mut_ptr(), 4096 - offset);
+        }
+        let page_bytes = 4096 - offset;
+        let mut len = page_bytes;
+        let mut frame2 = NONE;
+        loop {
+            match self.run_translator(va, user, &bytes[..len], page_bytes) {
+                Ok(()) => return Ok(self.add_block(va, user, frame, frame2)),
+                Err(Error::NeedNextPage) if frame2 == NONE => {
+                    frame2 = self.fetch_frame((va & !0xfff) + 4096, user)?;
+                    self.protect_frame(frame2, Frame::CODE);
+                    // SAFETY: as above.
+                    unsafe {
+                        core::ptr::copy_nonoverlapping(
+                            self.frame_ptr(frame2),
+                            bytes.as_mut_ptr().add(page_bytes),
+                            16,
+                        );
+                    }
+                    len = page_bytes + 16;
+                }
+                Err(_) => self.flush_code(),
+            }
+        }
+    }
+
+    fn run_translator(&mut self, va: u64, user: bool, bytes: &[u8], page_bytes: usize) -> Result<(), Error> {
+        let code = &mut self.code;
+        let (c, s) = (code.next_code, code.next_stub);
+        let learnt = &code.user_access;
+        let request = Request {
+            mode: if user { Mode::User } else { Mode::Kernel },
+            va,
+            code: bytes,
+            page_bytes,
+            code_host: at::CODE + u64::from(c),
+            stub_host: at::CODE + u64::from(s),
+            first_tag: code.links.len() as u64 + 1,
+            user_access: &|va| learnt.contains(&va),
+            limit: translate::output::MAX_INSTRUCTIONS,
+        };
+        let room = |from: u32, end: u32| (end - from).min(16384) as usize;
+        code.translator.translate(
+            &request,
+            writable(c, room(c, CODE_END)),
+            writable(s, room(s, STUB_END)),
+            &mut code.output,
+        )
+    }
+
+    fn add_block(&mut self, va: u64, user: bool, frame: u32, frame2: u32) -> u32 {
+        let code = &mut self.code;
+        let id = code.blocks.len() as u32;
+        let out = &code.output;
+        let block = Block {
+            va,
+            frame,
+            frame2,
+            host: code.next_code,
+            host_len: out.code_len as u16,
+            user,
+            valid: true,
+            entries: code.entries.len() as u32,
+            entry_count: out.entry_count as u16,
+            link_count: out.link_count as u16,
+            first_link: code.links.len() as u32,
+            incoming: NONE,
+        };
+        code.entries.extend_from_slice(&out.entries[..out.entry_count]);
+        for l in &out.links[..out.link_count] {
+            code.links.push(LinkRecord {
+                site: block.host + u32::from(l.site),
+                stub: code.next_stub + u32::from(l.stub),
+                target: l.target,
+                from: id,
+                next: NONE,
+                linked: false,
+            });
+        }
+        self.stats.blocks += 1;
+        self.stats.instructions += out.entry_count as u64;
+        code.next_code = (code.next_code + out.code_len as u32 + 15) & !15;
+        code.next_stub += out.stub_len as u32;
+        code.blocks.push(block);
+        code.index.insert((va, frame | u32::from(user) << 31), id);
+        code.by_frame.entry(frame).or_default().push(id);
+        if frame2 != NONE && frame2 != frame {
+            code.by_frame.entry(frame2).or_default().push(id);
+        }
+        id
+    }
+
+    /// Is guest user code translated instead of run directly?
+    pub fn translates_user(&self) -> bool {
+        self.setup.flags & boundary::setup_flag::TRANSLATE_USER != 0
+    }
+
+    /// Fetch access for user code run directly.
+    pub fn fetch_access() -> UserAccess {
+        UserAccess { write: false, fetch: true, from_user: true }
+    }
+}

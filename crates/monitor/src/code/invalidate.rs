@@ -1,0 +1,93 @@
+//! Dropping translations.
+
+use super::{CODE_END, CODE_START, Code, NONE, writable};
+use crate::{
+    layout::at,
+    state::{Frame, Monitor},
+};
+
+impl Code {
+    /// Writes a link's displacement so that it leads to `host`.
+    fn set_link(&mut self, link: u32, host: u64) {
+        let l = &self.links[link as usize];
+        let after = at::CODE + u64::from(l.site) + 4;
+        let displacement = host.wrapping_sub(after) as u32;
+        writable(l.site, 4).copy_from_slice(&displacement.to_le_bytes());
+    }
+
+    /// Links a branch to a block.
+    pub fn connect(&mut self, link: u32, block: u32) {
+        let l = self.links[link as usize];
+        if l.linked {
+            return;
+        }
+        self.set_link(link, self.enter_address(block));
+        let incoming = self.blocks[block as usize].incoming;
+        let l = &mut self.links[link as usize];
+        l.linked = true;
+        l.next = incoming;
+        self.blocks[block as usize].incoming = link;
+    }
+
+    /// Sends all branches that lead to a block back to their exit stubs.
+    fn disconnect_incoming(&mut self, block: u32) {
+        let mut link = core::mem::replace(&mut self.blocks[block as usize].incoming, NONE);
+        while link != NONE {
+            let l = self.links[link as usize];
+            self.set_link(link, at::CODE + u64::from(l.stub));
+            let record = &mut self.links[link as usize];
+            record.linked = false;
+            record.next = NONE;
+            link = l.next;
+        }
+    }
+}
+
+impl Monitor {
+    /// Drops one block.
+    pub fn invalidate_block(&mut self, block: u32) {
+        let Some(b) = self.code.blocks.get(block as usize).copied() else { return };
+        if !b.valid {
+            return;
+        }
+        self.code.blocks[block as usize].valid = false;
+        self.code.disconnect_incoming(block);
+        self.code.index.remove(&(b.va, b.frame | u32::from(b.user) << 31));
+        self.code.remove_lookup(b.va, b.user);
+        self.forget_syscall_entry(b.va);
+    }
+
+    /// Drops everything made from a frame: it is about to be written.
+    pub fn invalidate_frame(&mut self, frame: u32) {
+        self.stats.invalidations += 1;
+        if let Some(f) = self.frames.get_mut(frame as usize) {
+            let shadow = f.0 & Frame::SHADOW != 0;
+            f.0 &= !(Frame::CODE | Frame::SHADOW);
+            if shadow {
+                self.drop_shadow(frame);
+            }
+        }
+        for b in self.code.by_frame.remove(&frame).unwrap_or_default() {
+            self.invalidate_block(b);
+        }
+    }
+
+    /// Drops all translations (the cache is full).
+    pub fn flush_code(&mut self) {
+        self.stats.flushes += 1;
+        let code = &mut self.code;
+        code.generation += 1;
+        code.blocks.clear();
+        code.links.clear();
+        code.entries.clear();
+        code.index.clear();
+        code.by_frame.clear();
+        code.next_code = CODE_START;
+        code.next_stub = CODE_END;
+        code.clear_lookup();
+        for f in &mut self.frames {
+            f.0 &= !Frame::CODE;
+        }
+        self.forget_syscall_entry(0);
+    }
+}

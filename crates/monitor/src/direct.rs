@@ -1,0 +1,334 @@
+//! Direct execution of guest user code: patched system-call sites.
+//!
+//! A `syscall` instruction of user code raises SIGSYS. Sites seen at work are
+//! patched, in a shadow copy of the code page that only the executable mapping
+//! shows, to a 7-byte `jmp [abs32]` through a low table. The stub behind it
+//! loads what the replaced instructions would have loaded and enters the gate.
+//! Addresses inside a patched site that the guest kernel may return to are
+//! found in the continuation table on every entry to user mode.
+
+use alloc::vec::Vec;
+
+use hashbrown::HashMap;
+
+use crate::{
+    code::{Hash, writable},
+    gate,
+    layout::{CONTINUE, CONTINUE_ENTRIES, RETURNS, SITE_SLOTS, SITE_STUB, SITE_STUBS, at},
+    state::{Frame, Monitor},
+};
+
+/// Which instructions a site replaces.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Form {
+    /// `mov eax, imm32; syscall` (7 bytes).
+    MovEax,
+    /// `mov rax, simm32; syscall` (9 bytes): the first 7 are replaced.
+    MovRax,
+    /// `syscall; cmp rax, simm32` (8 bytes): the first 7 are replaced.
+    Compare,
+}
+
+impl Form {
+    /// Bytes from the start of the site to the return address of its system call.
+    fn to_return(self) -> u64 {
+        match self {
+            Form::MovEax => 7,
+            Form::MovRax => 9,
+            Form::Compare => 2,
+        }
+    }
+}
+
+/// A patched site.
+#[derive(Clone, Copy)]
+struct Site {
+    frame: u32,
+    offset: u16,
+    form: Form,
+}
+
+/// All sites of a domain; slots are never reused before the code cache's stubs are.
+pub struct Sites {
+    slots: Vec<Site>,
+    by_frame: HashMap<u32, Vec<u16>, Hash>,
+    /// Shadow copies dropped because programs read them, by frame.
+    read: HashMap<u32, u8, Hash>,
+}
+
+/// After so many reads of its shadow copy a frame is not patched again.
+const READS: u8 = 3;
+
+impl Sites {
+    /// None yet.
+    pub fn new() -> Sites {
+        Sites {
+            slots: Vec::new(),
+            by_frame: HashMap::with_hasher(Hash::default()),
+            read: HashMap::with_hasher(Hash::default()),
+        }
+    }
+}
+
+/// This space's table of jump targets.
+fn targets() -> &'static mut [u64; SITE_SLOTS] {
+    // SAFETY: mapped at start, private to the space.
+    unsafe { &mut *(at::SITES as *mut [u64; SITE_SLOTS]) }
+}
+
+/// This space's return addresses: where the call returns to, and where the
+/// code after the site goes on.
+fn returns() -> &'static mut [[u64; 2]; SITE_SLOTS] {
+    // SAFETY: mapped at start, private to the space.
+    unsafe { &mut *(RETURNS as *mut [[u64; 2]; SITE_SLOTS]) }
+}
+
+/// This space's continuations: address, where to go instead.
+fn continuations() -> &'static mut [[u64; 2]; CONTINUE_ENTRIES] {
+    // SAFETY: mapped at start, private to the space.
+    unsafe { &mut *(CONTINUE as *mut [[u64; 2]; CONTINUE_ENTRIES]) }
+}
+
+/// Prepares this space's tables.
+pub fn init_tables() {
+    targets().fill(gate::unfilled_site());
+    continuations().fill([u64::MAX, 0]);
+}
+
+fn continue_slot(rip: u64) -> usize {
+    ((rip >> 12) ^ rip) as usize & (CONTINUE_ENTRIES - 1)
+}
+
+/// Where user code at `rip` really goes on.
+pub fn continuation(rip: u64) -> u64 {
+    let e = continuations()[continue_slot(rip)];
+    if e[0] == rip { e[1] } else { rip }
+}
+
+fn stub(slot: usize) -> u64 {
+    SITE_STUBS + slot as u64 * SITE_STUB
+}
+
+/// Offset in a stub of the code that goes on after a `Compare` site.
+const AFTER: u64 = 16;
+
+fn relative(from_end: u64, to: u64) -> [u8; 4] {
+    (to.wrapping_sub(from_end) as u32).to_le_bytes()
+}
+
+/// Writes a slot's stub.
+fn write_stub(slot: usize, form: Form, original: &[u8; 9]) {
+    let base = stub(slot);
+    let out = writable((base - at::CODE) as u32, SITE_STUB as usize);
+    let ret = RETURNS + slot as u64 * 16;
+    let mut bytes = [0xccu8; SITE_STUB as usize];
+    let mut n = 0;
+    let mut put = |b: &[u8]| {
+        bytes[n..n + b.len()].copy_from_slice(b);
+        n += b.len();
+        n as u64
+    };
+    put(&[0x48, 0x8b, 0x0d]); // mov rcx, [rip+…]: the return address
+    put(&relative(base + 7, ret));
+    let immediate: Option<[u8; 4]> = match form {
+        Form::MovEax => original[1..5].try_into().ok(),
+        Form::MovRax => original[3..7].try_into().ok(),
+        Form::Compare => None,
+    };
+    if let Some(imm) = immediate {
+        match form {
+            // mov rax, simm32 sign-extends.
+            Form::MovRax => {
+                put(&[0x48, 0xc7, 0xc0]);
+            }
+            _ => {
+                put(&[0xb8]);
+            }
+        }
+        put(&imm);
+    }
+    let end = put(&[0xe9]) + 4;
+    put(&relative(base + end, gate::syscall()));
+    if form == Form::Compare {
+        let mut n = AFTER as usize;
+        bytes[n..n + 6].copy_from_slice(&original[2..8]); // cmp rax, simm32
+        n += 6;
+        bytes[n..n + 2].copy_from_slice(&[0xff, 0x25]); // jmp [rip+…]
+        bytes[n + 2..n + 6].copy_from_slice(&relative(base + n as u64 + 6, ret + 8));
+    }
+    out.copy_from_slice(&bytes);
+}
+
+impl Monitor {
+    /// A system call was made by signal at the instruction that ends at `rip`,
+    /// with `rax`: patches its site if it has a known form.
+    pub fn patch_site(&mut self, rip: u64, rax: u64) {
+        if self.setup.flags & boundary::setup_flag::NO_PATCH != 0 || self.sites.slots.len() >= SITE_SLOTS {
+            return;
+        }
+        let page = (rip - 1) & !0xfff;
+        let installed = self.space().user.get(page);
+        if !installed.exec() || installed.write() || installed.is_at_shared_address() {
+            return;
+        }
+        let frame = installed.frame();
+        if self.sites.read.get(&frame).is_some_and(|n| *n >= READS) {
+            return;
+        }
+        let Some((offset, form, original)) = self.recognise(frame, (rip - page) as usize, rax) else { return };
+        let slot = self.sites.slots.len();
+        write_stub(slot, form, &original);
+        self.sites.slots.push(Site { frame, offset, form });
+        self.sites.by_frame.entry(frame).or_default().push(slot as u16);
+        self.make_shadow(frame);
+        let target = (at::SITES as u32 + slot as u32 * 8).to_le_bytes();
+        // SAFETY: the shadow view holds the frame; the site lies within the page.
+        unsafe {
+            let p = (at::SHADOW + (u64::from(frame) << 12) + u64::from(offset)) as *mut u8;
+            core::ptr::copy_nonoverlapping([0xff, 0x24, 0x25].as_ptr(), p, 3);
+            core::ptr::copy_nonoverlapping(target.as_ptr(), p.add(3), 4);
+        }
+        // The next fetch maps the copy with all its sites filled.
+        self.unmap_user_page(page);
+    }
+
+    /// The form of the site whose `syscall` ends at `end` in the frame.
+    fn recognise(&self, frame: u32, end: usize, rax: u64) -> Option<(u16, Form, [u8; 9])> {
+        let mut page = [0u8; 4096];
+        // SAFETY: an installed frame exists.
+        unsafe { core::ptr::copy_nonoverlapping(self.frame_ptr(frame), page.as_mut_ptr(), 4096) };
+        let take = |start: usize, len: usize| -> Option<[u8; 9]> {
+            let mut b = [0u8; 9];
+            b[..len].copy_from_slice(page.get(start..start + len)?);
+            Some(b)
+        };
+        let number = |b: [u8; 4]| u64::from(u32::from_le_bytes(b));
+        if let Some(b) = end.checked_sub(7).and_then(|s| take(s, 7)) {
+            let imm = [b[1], b[2], b[3], b[4]];
+            if b[0] == 0xb8 && b[5..7] == [0x0f, 0x05] && number(imm) == rax {
+                return Some(((end - 7) as u16, Form::MovEax, b));
+            }
+        }
+        if let Some(b) = end.checked_sub(9).and_then(|s| take(s, 9)) {
+            let imm = [b[3], b[4], b[5], b[6]];
+            // Unwinders recognise the signal return (number 15) by its bytes.
+            if b[..3] == [0x48, 0xc7, 0xc0] && b[7..9] == [0x0f, 0x05] && number(imm) == rax {
+                return Some(((end - 9) as u16, Form::MovRax, b));
+            }
+        }
+        let b = end.checked_sub(2).and_then(|s| take(s, 8))?;
+        (b[..4] == [0x0f, 0x05, 0x48, 0x3d]).then_some(((end - 2) as u16, Form::Compare, b))
+    }
+
+    /// Makes the shadow copy of a frame, with the patches it had.
+    fn make_shadow(&mut self, frame: u32) {
+        if self.frames[frame as usize].0 & Frame::SHADOW != 0 {
+            return;
+        }
+        self.protect_frame(frame, Frame::SHADOW);
+        // SAFETY: both views hold the frame.
+        unsafe {
+            core::ptr::copy_nonoverlapping(
+                self.frame_ptr(frame),
+                (at::SHADOW + (u64::from(frame) << 12)) as *mut u8,
+                4096,
+            );
+        }
+    }
+
+    /// Fills this space's slots for the sites of a frame mapped at `page`.
+    /// False if one of them is in use for another address here.
+    pub fn fill_sites(&mut self, page: u64, frame: u32) -> bool {
+        if self.sites.read.get(&frame).is_some_and(|n| *n >= READS) {
+            return false;
+        }
+        let Some(slots) = self.sites.by_frame.get(&frame) else { return false };
+        for &slot in slots {
+            let s = self.sites.slots[usize::from(slot)];
+            let site = page + u64::from(s.offset);
+            let ret = site + s.form.to_return();
+            let filled = targets()[usize::from(slot)] != gate::unfilled_site();
+            if filled && returns()[usize::from(slot)][0] != ret {
+                let old = (returns()[usize::from(slot)][0] - 1) & !0xfff;
+                let installed = self.spaces.all[self.spaces.current].user.get(old);
+                if installed.is_shadow() && installed.frame() == frame {
+                    return false;
+                }
+            }
+            if s.form == Form::Compare {
+                let e = &mut continuations()[continue_slot(ret)];
+                if e[0] != u64::MAX && e[0] != ret {
+                    return false;
+                }
+                *e = [ret, stub(usize::from(slot)) + AFTER];
+            }
+        }
+        for &slot in slots {
+            let s = self.sites.slots[usize::from(slot)];
+            let site = page + u64::from(s.offset);
+            returns()[usize::from(slot)] = [site + s.form.to_return(), site + 8];
+            targets()[usize::from(slot)] = stub(usize::from(slot));
+        }
+        true
+    }
+
+    /// Code of this space's user half was unmapped or replaced: continuations
+    /// are built anew when its pages are mapped again.
+    pub fn forget_continuations(&mut self) {
+        let table = continuations();
+        for e in table.iter_mut() {
+            if e[0] == u64::MAX {
+                continue;
+            }
+            let installed = self.spaces.all[self.spaces.current].user.get(e[0] & !0xfff);
+            if !installed.is_shadow() {
+                *e = [u64::MAX, 0];
+            }
+        }
+    }
+
+    /// A frame lost its shadow copy: its sites die with it.
+    pub fn drop_shadow(&mut self, frame: u32) {
+        self.sites.by_frame.remove(&frame);
+        let mut found = Vec::new();
+        for (key, region) in &self.space().user.regions {
+            for i in region.indices() {
+                let p = region.pages[i];
+                if p.is_shadow() && p.frame() == frame {
+                    found.push((key << 21) + ((i as u64) << 12));
+                }
+            }
+        }
+        for page in found {
+            self.unmap_user_page(page);
+        }
+    }
+
+    /// User code read a shadow copy: from now on it sees the true page.
+    pub fn shadow_was_read(&mut self, va: u64) -> bool {
+        let frame = self.space().user.get(va).frame();
+        if !self.replace_shadow(va) {
+            return false;
+        }
+        let n = self.sites.read.entry(frame).or_insert(0);
+        *n = n.saturating_add(1);
+        true
+    }
+
+    /// An invalid instruction at `rip` of user code: is it the rest of a patched
+    /// site, entered in its middle? Then it stands for `syscall`.
+    pub fn is_site_rest(&mut self, rip: u64) -> bool {
+        let page = rip & !0xfff;
+        let installed = self.space().user.get(page);
+        if !installed.is_shadow() {
+            return false;
+        }
+        let sites = &self.sites;
+        sites.by_frame.get(&installed.frame()).is_some_and(|slots| {
+            slots.iter().any(|s| {
+                let s = sites.slots[usize::from(*s)];
+                s.form == Form::MovEax && u64::from(s.offset) + 5 == rip & 0xfff
+            })
+        })
+    }
+}

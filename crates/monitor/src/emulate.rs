@@ -1,0 +1,327 @@
+//! Instructions that translated code leaves to the monitor, and those of user
+//! code that raise #GP on the host.
+
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+
+use abi::trap as t;
+
+use crate::{
+    event,
+    gate::context,
+    guest::{fold, unfold},
+    state::{Fault, Monitor},
+    trap::in_user_mode,
+};
+
+/// `ud2` and "xen": the prefix that makes CPUID Xen's own (arch-x86/xen.h XEN_EMULATE_PREFIX).
+const XEN_PREFIX: [u8; 5] = [0x0f, 0x0b, 0x78, 0x65, 0x6e];
+
+/// CR0 as a guest sees it: PE, MP, ET, NE, WP, AM, PG.
+const CR0: u64 = 0x8005_0033;
+/// CR0.TS.
+const CR0_TS: u64 = 8;
+/// CR4 as a guest sees it: PAE, OSFXSR, OSXMMEXCPT, OSXSAVE.
+const CR4: u64 = 0x4_0620;
+
+/// Model-specific registers with a value (SDM vol. 4).
+mod msr {
+    pub const APIC_BASE: u32 = 0x1b;
+    pub const MISC_ENABLE: u32 = 0x1a0;
+    pub const PAT: u32 = 0x277;
+    pub const EFER: u32 = 0xc000_0080;
+    pub const FS_BASE: u32 = 0xc000_0100;
+    pub const GS_BASE: u32 = 0xc000_0101;
+    pub const KERNEL_GS_BASE: u32 = 0xc000_0102;
+}
+
+const GP: Fault = Fault::Vector { vector: 13, code: Some(0) };
+const UD: Fault = Fault::Vector { vector: 6, code: None };
+
+impl Monitor {
+    /// Emulates the instruction at `vcpu.rip`.
+    pub fn emulate(&mut self) {
+        let rip = self.vcpu.rip;
+        let mut bytes = [0u8; 15];
+        let mut n = 0;
+        for (i, b) in bytes.iter_mut().enumerate() {
+            let Ok(v) = self.read_value::<u8>(rip.wrapping_add(i as u64)) else { break };
+            *b = v;
+            n = i + 1;
+        }
+        if bytes[..5] == XEN_PREFIX && bytes[5..7] == [0x0f, 0xa2] {
+            self.do_cpuid();
+            self.vcpu.rip = rip.wrapping_add(7);
+            return;
+        }
+        let ins = Decoder::with_ip(64, &bytes[..n], rip, DecoderOptions::NONE).decode();
+        let next = ins.next_ip();
+        let outcome = if ins.is_invalid() {
+            Err(UD)
+        } else if in_user_mode() {
+            self.emulate_user(&ins)
+        } else {
+            self.emulate_kernel(&ins)
+        };
+        match outcome {
+            Ok(Some(target)) => self.vcpu.rip = target,
+            Ok(None) => self.vcpu.rip = next,
+            Err(f @ Fault::Vector { vector: 3, .. }) => {
+                self.vcpu.rip = next;
+                self.inject(f);
+            }
+            Err(f) => self.inject(f),
+        }
+    }
+
+    /// `Ok(None)`: go on after it; `Ok(Some(rip))`: there.
+    fn emulate_user(&mut self, ins: &Instruction) -> Result<Option<u64>, Fault> {
+        use Mnemonic::*;
+        match ins.mnemonic() {
+            Cpuid => {
+                self.do_cpuid();
+                Ok(None)
+            }
+            Int3 => Err(Fault::Vector { vector: 3, code: None }),
+            Int => Err(self.software_interrupt(ins.immediate8(), ins.next_ip())),
+            Ud0 | Ud1 | Ud2 | Rdpkru | Wrpkru | Xsaves | Xsaves64 | Xrstors | Xrstors64 => Err(UD),
+            _ => Err(GP),
+        }
+    }
+
+    /// INT n of user code: its handler if it may, else #GP with the IDT index.
+    fn software_interrupt(&mut self, vector: u8, next: u64) -> Fault {
+        let trap = self.vcpu.traps[usize::from(vector)];
+        if trap.flags & 3 == 3 && trap.address != 0 {
+            self.vcpu.rip = next;
+            return Fault::Vector { vector, code: None };
+        }
+        Fault::Vector { vector: 13, code: Some(u32::from(vector) << 3 | 2) }
+    }
+
+    fn emulate_kernel(&mut self, ins: &Instruction) -> Result<Option<u64>, Fault> {
+        use Mnemonic::*;
+        let c = context();
+        match ins.mnemonic() {
+            Cpuid => self.do_cpuid(),
+            Int3 => return Err(Fault::Vector { vector: 3, code: None }),
+            Int1 => return Err(Fault::Vector { vector: 1, code: None }),
+            Ud0 | Ud1 | Ud2 => return Err(UD),
+            Rdmsr => self.rdmsr(),
+            Wrmsr => self.wrmsr(),
+            Xgetbv => {
+                let v = if c.regs[1] as u32 <= 1 { crate::cpuid::guest_xcr0() } else { return Err(GP) };
+                (c.regs[0], c.regs[2]) = (v & 0xffff_ffff, v >> 32);
+            }
+            // XCR0 is what it is; Linux writes back what CPUID offers.
+            Xsetbv | Wbinvd | Wbnoinvd | Invd | Clts | Stac | Clac | Lmsw | Lgdt | Lidt | Lldt | Ltr | Invlpg => {}
+            In | Insb | Insw | Insd => self.port_read(ins),
+            Out | Outsb | Outsw | Outsd => {}
+            Cli => event::set_masked(true),
+            Sti => event::set_masked(false),
+            Hlt => {
+                event::set_masked(false);
+                self.vcpu.rip = ins.next_ip();
+                self.idle();
+            }
+            Iretq => return self.native_iret(),
+            Retf => {
+                let sp = self.guest_rsp();
+                let target: u64 = self.stack_word(sp)?;
+                c.regs[4] = fold(sp.wrapping_add(16));
+                return Ok(Some(target));
+            }
+            Push => self.push_segment()?,
+            Pop => c.regs[4] = c.regs[4].wrapping_add(8),
+            Mov => self.system_move(ins)?,
+            Rdpmc => (c.regs[0], c.regs[2]) = (0, 0),
+            Rdfsbase | Rdgsbase | Wrfsbase | Wrgsbase => self.base_move(ins),
+            Sgdt | Sidt | Sldt | Str | Smsw => self.store_table(ins)?,
+            Swapgs => {
+                core::mem::swap(&mut self.vcpu.gs_kernel, &mut self.vcpu.gs_user);
+            }
+            Prefetchw | Clflush | Clflushopt | Clwb | Nop => {}
+            _ => return self.not_emulated(ins),
+        }
+        Ok(None)
+    }
+
+    /// What the guest kernel does is beyond what is emulated.
+    fn not_emulated(&mut self, ins: &Instruction) -> Result<Option<u64>, Fault> {
+        let code = ins.code();
+        self.complain_once(
+            1 << 63 | code as u64,
+            format_args!("instruction {code:?} at {:#x} of the guest kernel is not emulated", ins.ip()),
+        );
+        Err(UD)
+    }
+
+    fn stack_word(&mut self, sp: u64) -> Result<u64, Fault> {
+        self.read_value(sp).map_err(|_| Fault::Page { address: sp, code: 0 })
+    }
+
+    /// IRETQ of the kernel: Linux serialises with it (`sync_core`).
+    fn native_iret(&mut self) -> Result<Option<u64>, Fault> {
+        let sp = self.guest_rsp();
+        let f: [u64; 5] = self.read_value(sp).map_err(|_| Fault::Page { address: sp, code: 0 })?;
+        let selector = f[1] & 0xffff;
+        let user = selector & 3 == 3 && selector != t::KERNEL_CS_RING3;
+        let c = context();
+        if user {
+            self.return_to(true, f[0], f[2], f[3]);
+            return Ok(Some(f[0]));
+        }
+        // Interrupts are Xen's business: IF of a native IRETQ does nothing.
+        c.rflags = f[2] & 0x20_0cd5 | 0x202;
+        c.regs[4] = fold(f[3]);
+        Ok(Some(f[0]))
+    }
+
+    /// PUSH of a segment register.
+    fn push_segment(&mut self) -> Result<(), Fault> {
+        let sp = self.guest_rsp().wrapping_sub(8);
+        self.write_value(sp, &0u64).map_err(|_| Fault::Page { address: sp, code: 2 })?;
+        context().regs[4] = fold(sp);
+        Ok(())
+    }
+
+    fn port_read(&mut self, ins: &Instruction) {
+        // No ports: all bits set.
+        let rax = &mut context().regs[0];
+        match ins.op0_register().size() {
+            1 => *rax |= 0xff,
+            2 => *rax |= 0xffff,
+            _ => *rax = 0xffff_ffff,
+        }
+    }
+
+    fn rdmsr(&mut self) {
+        let c = context();
+        let n = c.regs[1] as u32;
+        let value = match n {
+            msr::EFER => 0xd01,
+            msr::FS_BASE => self.vcpu.fs_user,
+            msr::GS_BASE => self.vcpu.gs_kernel,
+            msr::KERNEL_GS_BASE => self.vcpu.gs_user,
+            msr::APIC_BASE => 0xfee0_0900,
+            msr::MISC_ENABLE => 1,
+            msr::PAT => 0x0007_0406_0007_0406,
+            _ => 0,
+        };
+        (c.regs[0], c.regs[2]) = (value & 0xffff_ffff, value >> 32);
+    }
+
+    fn wrmsr(&mut self) {
+        let c = context();
+        let value = c.regs[0] & 0xffff_ffff | c.regs[2] << 32;
+        match c.regs[1] as u32 {
+            msr::FS_BASE => self.vcpu.fs_user = value,
+            msr::GS_BASE => self.vcpu.gs_kernel = value,
+            msr::KERNEL_GS_BASE => self.vcpu.gs_user = value,
+            _ => {}
+        }
+    }
+
+    fn base_move(&mut self, ins: &Instruction) {
+        let c = context();
+        let wide = ins.op0_register().size() == 8;
+        let i = ins.op0_register().full_register().number();
+        let base = match ins.mnemonic() {
+            Mnemonic::Rdfsbase | Mnemonic::Wrfsbase => &mut self.vcpu.fs_user,
+            _ => &mut self.vcpu.gs_kernel,
+        };
+        if matches!(ins.mnemonic(), Mnemonic::Rdfsbase | Mnemonic::Rdgsbase) {
+            c.regs[i] = if wide { *base } else { *base & 0xffff_ffff };
+        } else {
+            *base = if wide { c.regs[i] } else { c.regs[i] & 0xffff_ffff };
+        }
+    }
+
+    /// Guest value of a register, RSP unfolded.
+    fn register(&self, r: Register) -> u64 {
+        let n = r.full_register().number();
+        let v = context().regs[n];
+        let v = if n == 4 && !in_user_mode() { unfold(v) } else { v };
+        match r.size() {
+            8 => v,
+            4 => v & 0xffff_ffff,
+            2 => v & 0xffff,
+            _ if matches!(r, Register::AH | Register::BH | Register::CH | Register::DH) => v >> 8 & 0xff,
+            _ => v & 0xff,
+        }
+    }
+
+    /// Address of the memory operand.
+    fn operand_address(&self, ins: &Instruction) -> u64 {
+        ins.virtual_address(0, 0, |r, _, _| {
+            Some(match r {
+                Register::GS => self.vcpu.gs_kernel,
+                Register::FS => self.vcpu.fs_user,
+                r if r.is_segment_register() => 0,
+                r => self.register(r),
+            })
+        })
+        .unwrap_or(0)
+    }
+
+    /// MOV to or from segment, control and debug registers.
+    fn system_move(&mut self, ins: &Instruction) -> Result<(), Fault> {
+        let c = context();
+        let to_register = ins.op0_kind() == OpKind::Register;
+        let source = if ins.op1_kind() == OpKind::Register { ins.op1_register() } else { Register::None };
+        if to_register && ins.op0_register().is_segment_register() {
+            // Flat segments: loading a null FS selector clears the base.
+            if ins.op0_register() == Register::FS {
+                self.vcpu.fs_user = 0;
+            }
+            return Ok(());
+        }
+        if source.is_segment_register() {
+            let value: u16 = match source {
+                Register::CS => t::KERNEL_CS_RING3 as u16,
+                Register::SS => t::KERNEL_SS as u16,
+                _ => 0,
+            };
+            if to_register {
+                let n = ins.op0_register().full_register().number();
+                let old = if ins.op0_register().size() == 2 { c.regs[n] & !0xffff } else { 0 };
+                c.regs[n] = old | u64::from(value);
+                return Ok(());
+            }
+            let va = self.operand_address(ins);
+            return self.write_value(va, &value).map_err(|_| Fault::Page { address: va, code: 2 });
+        }
+        if source.is_cr() {
+            let value = match source {
+                Register::CR0 => CR0 | if self.vcpu.task_switched { CR0_TS } else { 0 },
+                Register::CR2 => event::cr2(),
+                Register::CR3 => u64::from(self.vcpu.kernel_root) << 12,
+                Register::CR4 => CR4,
+                _ => 0,
+            };
+            c.regs[ins.op0_register().number()] = value;
+            return Ok(());
+        }
+        if source.is_dr() {
+            c.regs[ins.op0_register().number()] = self.vcpu.debug[source.number() & 7];
+            return Ok(());
+        }
+        if to_register && (ins.op0_register().is_cr() || ins.op0_register().is_dr()) {
+            return Ok(());
+        }
+        self.not_emulated(ins).map(|_| ())
+    }
+
+    /// SGDT, SIDT, SLDT, STR, SMSW: nothing of the host shows.
+    fn store_table(&mut self, ins: &Instruction) -> Result<(), Fault> {
+        let value = if ins.mnemonic() == Mnemonic::Smsw { CR0 & 0xffff } else { 0 };
+        if ins.op0_kind() == OpKind::Register {
+            context().regs[ins.op0_register().full_register().number()] = value;
+            return Ok(());
+        }
+        let va = self.operand_address(ins);
+        let len = if matches!(ins.code(), Code::Sgdt_m1664 | Code::Sidt_m1664) { 10 } else { 2 };
+        let mut bytes = [0u8; 10];
+        bytes[..8].copy_from_slice(&value.to_le_bytes());
+        self.write(va, &bytes[..len]).map_err(|_| Fault::Page { address: va, code: 2 })
+    }
+}

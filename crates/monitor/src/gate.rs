@@ -1,0 +1,534 @@
+//! The ways between the monitor, guest kernel code and guest user code.
+//!
+//! The hot ones (a guest system call, the return from it) never enter Rust.
+//! All gates lie in one section, so that the signal handler knows a gate by its
+//! address. `docs/ARCHITECTURE.md` draws the picture.
+
+use core::arch::global_asm;
+
+use translate::Context;
+
+use crate::layout::{CTX, ENTRY, GATE, PKRU_KERNEL, PKRU_USER};
+
+/// Why guest code left for the monitor (`Context::reason`).
+pub mod reason {
+    /// A direct branch without a translation: `target`, `argument`.
+    pub const LINK: u64 = 1;
+    /// An indirect branch missed the lookup tables: `target`.
+    pub const INDIRECT: u64 = 2;
+    /// An instruction to emulate at `rip`.
+    pub const EMULATE: u64 = 3;
+    /// A hypercall; `rip` after it.
+    pub const HYPERCALL: u64 = 4;
+    /// A system call of guest user code; `rip` after it.
+    pub const SYSCALL: u64 = 5;
+    /// A fault that the signal handler noted in the vCPU.
+    pub const FAULT: u64 = 6;
+    /// An event or timer asks for attention; state is precise at `rip`.
+    pub const ATTENTION: u64 = 7;
+    /// Translate again from `rip`.
+    pub const RETRANSLATE: u64 = 8;
+    /// The user half of another address space is needed; go on at `rip`.
+    pub const SWITCH: u64 = 9;
+}
+
+/// State shared by the gates and the run loop; guest kernel code can write it.
+#[repr(C)]
+pub struct GateState {
+    /// 0 kernel, 1 user.
+    pub user_mode: u64,
+    /// Host address (folded) of the guest kernel stack for entries from user mode.
+    pub kernel_stack: u64,
+    /// Host address of the translated system-call entry.
+    pub syscall_entry: u64,
+    /// `gate_syscall_fast` or `gate_syscall_slow`.
+    pub syscall_path: u64,
+    /// PKRU to enter guest kernel mode with.
+    pub pkru_kernel: u32,
+    /// Not 0: the return to user mode must visit the monitor.
+    pub attention: u32,
+    /// Folded kernel GS base, for host FS.
+    pub kernel_fs: u64,
+    /// The guest's user FS base.
+    pub user_fs: u64,
+    /// The guest's user GS base.
+    pub user_gs: u64,
+    /// User RSP while a system call is on its way in.
+    pub user_rsp: u64,
+    /// Address of `vcpu_info` in the mapped page.
+    pub vcpu_info: u64,
+    /// Guest RIP of the last return to user mode by the fast gate.
+    pub user_rip: u64,
+    /// System calls that took the fast gate.
+    pub fast_syscalls: u64,
+    /// PKRU for user mode.
+    pub pkru_user: u64,
+    /// 1: the event mask is set when a system call enters the kernel.
+    pub syscall_masks: u64,
+}
+
+/// The page user mode is entered through: it can read it, not write it.
+#[repr(C)]
+pub struct EntryPage {
+    /// 1: host system calls raise SIGSYS.
+    pub selector: u64,
+    /// RAX, RCX, RDX, RSP to load last.
+    pub rax: u64,
+    /// See `rax`.
+    pub rcx: u64,
+    /// See `rax`.
+    pub rdx: u64,
+    /// See `rax`.
+    pub rsp: u64,
+    /// Where to go.
+    pub target: u64,
+}
+
+/// The vCPU's registers.
+pub fn context() -> &'static mut Context {
+    // SAFETY: mapped at this address for the life of a space; one space at a
+    // time runs the vCPU, and the borrow ends before guest code runs again.
+    unsafe { &mut *(CTX as *mut Context) }
+}
+
+/// What the gates and the run loop share.
+pub fn gate() -> &'static mut GateState {
+    // SAFETY: as for `context`.
+    unsafe { &mut *(GATE as *mut GateState) }
+}
+
+/// This space's entry page.
+pub fn entry_page() -> &'static mut EntryPage {
+    // SAFETY: as for `context`.
+    unsafe { &mut *(ENTRY as *mut EntryPage) }
+}
+
+unsafe extern "C" {
+    /// Runs translated kernel code at `Context::enter` until it leaves.
+    pub fn enter_kernel();
+    /// Runs guest user code at `Context::enter` until it leaves.
+    pub fn enter_user();
+    /// Where signals are taken.
+    pub fn signal_entry();
+    /// Where they return.
+    pub fn signal_restorer();
+    static gates_start: u8;
+    static gates_end: u8;
+    static user_entry_start: u8;
+    static user_entry_end: u8;
+    static syscall_fast_start: u8;
+    static syscall_fast_end: u8;
+    static iret_fast_start: u8;
+    static iret_fast_end: u8;
+    fn gate_iret_slow();
+    fn gate_unfilled_site();
+    fn gate_syscall();
+    fn gate_syscall_fast();
+    fn gate_syscall_slow();
+    fn gate_hypercall();
+    fn exit_link();
+    fn exit_indirect();
+    fn exit_emulate();
+}
+
+macro_rules! addresses {
+    ($($(#[$doc:meta])* $name:ident = $symbol:ident;)*) => {
+        $($(#[$doc])* pub fn $name() -> u64 { $symbol as *const () as u64 })*
+    };
+}
+addresses! {
+    /// Entry of unfilled system-call sites (an invalid instruction).
+    unfilled_site = gate_unfilled_site;
+    /// Entry of patched system calls.
+    syscall = gate_syscall;
+    /// Fast path behind it.
+    syscall_fast = gate_syscall_fast;
+    /// Slow path behind it.
+    syscall_slow = gate_syscall_slow;
+    /// `syscall` of translated kernel code.
+    hypercall = gate_hypercall;
+    /// Unlinked branch.
+    link = exit_link;
+    /// Lookup miss.
+    indirect = exit_indirect;
+    /// Instruction to emulate.
+    emulate = exit_emulate;
+}
+
+/// In which part of the gates a host address lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// Not in a gate.
+    Outside,
+    /// In the tail of the way to user mode: user state is complete in the
+    /// remaining registers and the entry page.
+    UserEntry,
+    /// Touching the guest kernel stack for a system call; on a fault go on at the address.
+    Recover(u64),
+    /// Elsewhere in a gate.
+    Other,
+}
+
+/// Classifies a host address.
+pub fn part(rip: u64) -> Part {
+    let within = |a: &u8, b: &u8| {
+        rip >= core::ptr::from_ref(a) as u64 && rip < core::ptr::from_ref(b) as u64
+    };
+    // SAFETY: the symbols are labels of the gates; only their addresses are used.
+    unsafe {
+        if !within(&gates_start, &gates_end) {
+            Part::Outside
+        } else if within(&user_entry_start, &user_entry_end) {
+            Part::UserEntry
+        } else if within(&syscall_fast_start, &syscall_fast_end) {
+            Part::Recover(gate_syscall_slow as *const () as u64)
+        } else if within(&iret_fast_start, &iret_fast_end) {
+            Part::Recover(gate_iret_slow as *const () as u64)
+        } else {
+            Part::Other
+        }
+    }
+}
+
+macro_rules! gates {
+    ($($line:literal)*) => {
+        global_asm!($(concat!($line, "\n"),)*
+            RFLAGS = const core::mem::offset_of!(Context, rflags),
+            RIP = const core::mem::offset_of!(Context, rip),
+            REASON = const core::mem::offset_of!(Context, reason),
+            ENTER = const core::mem::offset_of!(Context, enter),
+            XMM = const core::mem::offset_of!(Context, xmm),
+            USER_MODE = const core::mem::offset_of!(GateState, user_mode),
+            KSTACK = const core::mem::offset_of!(GateState, kernel_stack),
+            SYSENTRY = const core::mem::offset_of!(GateState, syscall_entry),
+            SYSPATH = const core::mem::offset_of!(GateState, syscall_path),
+            PKRU_K = const core::mem::offset_of!(GateState, pkru_kernel),
+            ATTENTION = const core::mem::offset_of!(GateState, attention),
+            KFS = const core::mem::offset_of!(GateState, kernel_fs),
+            UFS = const core::mem::offset_of!(GateState, user_fs),
+            UGS = const core::mem::offset_of!(GateState, user_gs),
+            URSP = const core::mem::offset_of!(GateState, user_rsp),
+            VCPU = const core::mem::offset_of!(GateState, vcpu_info),
+            URIP = const core::mem::offset_of!(GateState, user_rip),
+            COUNT = const core::mem::offset_of!(GateState, fast_syscalls),
+            MASKS = const core::mem::offset_of!(GateState, syscall_masks),
+            PKRU_KERNEL = const PKRU_KERNEL,
+            PKRU_USER = const PKRU_USER,
+            FOLD = const translate::FOLD,
+            R_LINK = const reason::LINK,
+            R_INDIRECT = const reason::INDIRECT,
+            R_EMULATE = const reason::EMULATE,
+            R_HYPERCALL = const reason::HYPERCALL,
+            R_SYSCALL = const reason::SYSCALL,
+        );
+    };
+}
+
+gates! {
+    ".section .text.gates,\"ax\",@progbits"
+    ".globl gates_start, gates_end, user_entry_start, user_entry_end"
+    ".globl syscall_fast_start, syscall_fast_end, iret_fast_start, iret_fast_end"
+    "gates_start:"
+
+    ".macro LOAD_VECTOR"
+    ".irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15"
+    "movaps xmm\\n, xmmword ptr [rip + CTX + {XMM} + 16*\\n]"
+    ".endr"
+    ".endm"
+    ".macro SAVE_VECTOR"
+    ".irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15"
+    "movaps xmmword ptr [rip + CTX + {XMM} + 16*\\n], xmm\\n"
+    ".endr"
+    ".endm"
+    ".macro PUSH_SAVED"
+    "push rbx"
+    "push rbp"
+    "push r12"
+    "push r13"
+    "push r14"
+    "push r15"
+    "mov [rip + LOCAL], rsp"
+    ".endm"
+
+    // ---- Rust to translated kernel code
+    ".globl enter_kernel"
+    "enter_kernel:"
+    "PUSH_SAVED"
+    "LOAD_VECTOR"
+    "mov rcx, [rip + GATE + {KFS}]"
+    "wrfsbase rcx"
+    "movabs rcx, {FOLD}"
+    "wrgsbase rcx"
+    "push qword ptr [rip + CTX + {RFLAGS}]"
+    "popfq"
+    "mov eax, [rip + GATE + {PKRU_K}]"
+    "mov ecx, 0"
+    "mov edx, 0"
+    "wrpkru"
+    "mov rax, [rip + CTX + 0]"
+    "mov rcx, [rip + CTX + 8]"
+    "mov rdx, [rip + CTX + 16]"
+    "mov rbx, [rip + CTX + 24]"
+    "mov rbp, [rip + CTX + 40]"
+    "mov rsi, [rip + CTX + 48]"
+    "mov rdi, [rip + CTX + 56]"
+    "mov r8, [rip + CTX + 64]"
+    "mov r9, [rip + CTX + 72]"
+    "mov r10, [rip + CTX + 80]"
+    "mov r11, [rip + CTX + 88]"
+    "mov r12, [rip + CTX + 96]"
+    "mov r13, [rip + CTX + 104]"
+    "mov r14, [rip + CTX + 112]"
+    "mov r15, [rip + CTX + 120]"
+    "mov rsp, [rip + CTX + 32]"
+    "jmp qword ptr [rip + CTX + {ENTER}]"
+
+    // ---- Translated kernel code to Rust
+    ".globl exit_link, exit_indirect, exit_emulate"
+    "exit_link:"
+    "mov dword ptr [rip + CTX + {REASON}], {R_LINK}"
+    "jmp exit_common"
+    "exit_indirect:"
+    "mov dword ptr [rip + CTX + {REASON}], {R_INDIRECT}"
+    "jmp exit_common"
+    "exit_emulate:"
+    "mov dword ptr [rip + CTX + {REASON}], {R_EMULATE}"
+    "exit_common:"
+    "mov [rip + CTX + 32], rsp"
+    "exit_but_rsp:"
+    "mov [rip + CTX + 0], rax"
+    "mov [rip + CTX + 8], rcx"
+    "mov [rip + CTX + 16], rdx"
+    "mov [rip + CTX + 24], rbx"
+    "mov [rip + CTX + 40], rbp"
+    "mov [rip + CTX + 48], rsi"
+    "mov [rip + CTX + 56], rdi"
+    "mov [rip + CTX + 64], r8"
+    "mov [rip + CTX + 72], r9"
+    "mov [rip + CTX + 80], r10"
+    "mov [rip + CTX + 88], r11"
+    "mov [rip + CTX + 96], r12"
+    "mov [rip + CTX + 104], r13"
+    "mov [rip + CTX + 112], r14"
+    "mov [rip + CTX + 120], r15"
+    "mov eax, 0"
+    "mov ecx, 0"
+    "mov edx, 0"
+    "wrpkru"
+    "mov rsp, [rip + LOCAL]"
+    "pushfq"
+    "pop qword ptr [rip + CTX + {RFLAGS}]"
+    "cld"
+    "exit_vector:"
+    "SAVE_VECTOR"
+    "pop r15"
+    "pop r14"
+    "pop r13"
+    "pop r12"
+    "pop rbp"
+    "pop rbx"
+    "ret"
+
+    // ---- Rust to guest user code
+    ".globl enter_user"
+    "enter_user:"
+    "PUSH_SAVED"
+    "LOAD_VECTOR"
+    "mov rcx, [rip + GATE + {UFS}]"
+    "wrfsbase rcx"
+    "mov rcx, [rip + GATE + {UGS}]"
+    "wrgsbase rcx"
+    "mov rax, [rip + CTX + 0]"
+    "mov [rip + ENTRY + 8], rax"
+    "mov rax, [rip + CTX + 8]"
+    "mov [rip + ENTRY + 16], rax"
+    "mov rax, [rip + CTX + 16]"
+    "mov [rip + ENTRY + 24], rax"
+    "mov rax, [rip + CTX + 32]"
+    "mov [rip + ENTRY + 32], rax"
+    "mov rax, [rip + CTX + {ENTER}]"
+    "mov [rip + ENTRY + 40], rax"
+    "push qword ptr [rip + CTX + {RFLAGS}]"
+    "mov rbx, [rip + CTX + 24]"
+    "mov rbp, [rip + CTX + 40]"
+    "mov rsi, [rip + CTX + 48]"
+    "mov rdi, [rip + CTX + 56]"
+    "mov r8, [rip + CTX + 64]"
+    "mov r9, [rip + CTX + 72]"
+    "mov r10, [rip + CTX + 80]"
+    "mov r11, [rip + CTX + 88]"
+    "mov r12, [rip + CTX + 96]"
+    "mov r13, [rip + CTX + 104]"
+    "mov r14, [rip + CTX + 112]"
+    "mov r15, [rip + CTX + 120]"
+    "popfq"
+    "user_entry_start:"
+    "mov byte ptr [rip + ENTRY], 1"
+    "mov eax, {PKRU_USER}"
+    "mov ecx, 0"
+    "mov edx, 0"
+    "wrpkru"
+    "mov rax, [rip + ENTRY + 8]"
+    "mov rcx, [rip + ENTRY + 16]"
+    "mov rdx, [rip + ENTRY + 24]"
+    "mov rsp, [rip + ENTRY + 32]"
+    "jmp qword ptr [rip + ENTRY + 40]"
+    "user_entry_end:"
+
+    // ---- A patched system call of guest user code; RCX = return address
+    ".globl gate_syscall, gate_syscall_fast, gate_syscall_slow"
+    "gate_syscall:"
+    "mov [rip + SCRATCH], rax"
+    "mov [rip + SCRATCH + 8], rdx"
+    "mov r11, rcx"
+    "mov eax, {PKRU_KERNEL}"
+    "mov ecx, 0"
+    "mov edx, 0"
+    "wrpkru"
+    "mov byte ptr [rip + ENTRY], 0"
+    "mov rax, [rip + SCRATCH]"
+    "mov rdx, [rip + SCRATCH + 8]"
+    "mov rcx, r11"
+    "mov [rip + GATE + {URSP}], rsp"
+    "lea rsp, [rip + GATE_STACK]"
+    "pushfq"
+    "pop r11"
+    "cld"
+    "jmp qword ptr [rip + GATE + {SYSPATH}]"
+
+    // The frame that Xen makes for a system call: RCX, R11, RIP, CS, RFLAGS,
+    // RSP, SS from low to high (arch-x86/xen-x86_64.h).
+    "gate_syscall_fast:"
+    "test r11d, 0x54100"
+    "jnz gate_syscall_slow"
+    "syscall_fast_start:"
+    "mov rsp, [rip + GATE + {VCPU}]"
+    "cmp byte ptr [rsp + 1], 0"
+    "jne gate_syscall_slow"
+    "mov rsp, [rip + GATE + {KSTACK}]"
+    "push 0x2b"
+    "push qword ptr [rip + GATE + {URSP}]"
+    "push r11"
+    "push 0x33"
+    "push rcx"
+    "push r11"
+    "push rcx"
+    "syscall_fast_end:"
+    "mov rcx, [rip + GATE + {KFS}]"
+    "wrfsbase rcx"
+    "movabs rcx, {FOLD}"
+    "wrgsbase rcx"
+    "mov rcx, [rip + GATE + {VCPU}]"
+    "mov r11, [rip + GATE + {MASKS}]"
+    "mov byte ptr [rcx + 1], r11b"
+    "mov qword ptr [rip + GATE + {USER_MODE}], 0"
+    "inc qword ptr [rip + GATE + {COUNT}]"
+    "jmp qword ptr [rip + GATE + {SYSENTRY}]"
+
+    "gate_syscall_slow:"
+    "mov [rip + CTX + {RIP}], rcx"
+    "mov dword ptr [rip + CTX + {REASON}], {R_SYSCALL}"
+    "mov rsp, [rip + GATE + {URSP}]"
+    "mov [rip + CTX + 32], rsp"
+    "lea rsp, [rip + GATE_STACK]"
+    "push r11"
+    "popfq"
+    "jmp exit_but_rsp"
+
+    // ---- `syscall` of translated kernel code: a hypercall. RCX and R11 are
+    // free, as the instruction overwrites them.
+    ".globl gate_hypercall, gate_iret_slow"
+    "gate_hypercall:"
+    "lea rcx, [rax - 23]"
+    "jrcxz 2f"
+    "gate_iret_slow:"
+    "mov dword ptr [rip + CTX + {REASON}], {R_HYPERCALL}"
+    "jmp exit_common"
+    "2:"
+    "cmp dword ptr [rip + GATE + {ATTENTION}], 0"
+    "jne gate_iret_slow"
+    // The frame (struct iret_context): RAX, R11, RCX, flags, RIP, CS, RFLAGS, RSP, SS.
+    "iret_fast_start:"
+    "cmp dword ptr [rsp + 40], 0x33"
+    "jne gate_iret_slow"
+    // Plain user flags with interrupts on: no TF, IOPL, NT, RF, VM, AC.
+    "mov r11d, [rsp + 48]"
+    "and r11d, 0x77300"
+    "cmp r11d, 0x200"
+    "jne gate_iret_slow"
+    "test dword ptr [rsp + 24], 0x100"
+    "jnz gate_iret_slow"
+    "mov rcx, [rsp + 32]"
+    "mov r11, rcx"
+    "shr r11, 47"
+    "jnz gate_iret_slow"
+    "mov r11, [rip + GATE + {VCPU}]"
+    "cmp byte ptr [r11], 0"
+    "jne gate_iret_slow"
+    "mov r11, [rsp + 56]"
+    "mov [rip + ENTRY + 32], r11"
+    "mov r11, [rsp + 16]"
+    "mov [rip + ENTRY + 16], r11"
+    "mov r11, [rsp + 8]"
+    "mov r11, [rsp]"
+    "iret_fast_end:"
+    "mov [rip + ENTRY + 8], r11"
+    "mov [rip + GATE + {URIP}], rcx"
+    // An address inside a patched site goes on in the site's stub.
+    "mov r11, rcx"
+    "shr r11, 12"
+    "xor r11, rcx"
+    "and r11d, 4095"
+    "shl r11d, 4"
+    "lea rax, [rip + CONTINUE]"
+    "add rax, r11"
+    "cmp [rax], rcx"
+    "cmove rcx, [rax + 8]"
+    "mov [rip + ENTRY + 40], rcx"
+    "mov rcx, [rip + GATE + {VCPU}]"
+    "mov byte ptr [rcx + 1], 0"
+    "mov [rip + ENTRY + 24], rdx"
+    "mov rcx, [rip + GATE + {UFS}]"
+    "wrfsbase rcx"
+    "mov rcx, [rip + GATE + {UGS}]"
+    "wrgsbase rcx"
+    "mov qword ptr [rip + GATE + {USER_MODE}], 1"
+    "mov r11, [rsp + 8]"
+    "add rsp, 48"
+    "popfq"
+    "jmp user_entry_start"
+
+    // ---- Signals. They start with only key 0 open.
+    ".globl signal_entry, signal_restorer"
+    "signal_entry:"
+    "mov r8, rdx"
+    "mov eax, 0"
+    "mov ecx, 0"
+    "mov edx, 0"
+    "wrpkru"
+    "mov rdx, r8"
+    "sub rsp, 8"
+    "call on_signal"
+    "add rsp, 8"
+    "test rax, rax"
+    "jnz 3f"
+    "ret"
+    // Leave without returning from the signal: take the vector state from the frame.
+    "3:"
+    "mov rdi, rax"
+    "mov eax, 0xfffffdff"
+    "mov edx, 0xffffffff"
+    "xrstor64 [rdi]"
+    "mov rsp, [rip + LOCAL]"
+    "jmp exit_vector"
+    "signal_restorer:"
+    "mov eax, 15"
+    "syscall"
+
+    // ---- Entry of a site that this space has not filled
+    ".globl gate_unfilled_site"
+    "gates_end:"
+    "gate_unfilled_site:"
+    "ud2"
+    ".text"
+}

@@ -1,0 +1,83 @@
+//! The arena's allocator: size classes of powers of two, never returned to the
+//! host. Only the space that runs the vCPU allocates, so there is no lock yet;
+//! the header lies in the arena and is the same for all spaces.
+
+use core::{
+    alloc::{GlobalAlloc, Layout},
+    ptr,
+};
+
+use crate::layout::{ARENA_HEAP, at};
+
+const CLASSES: usize = 40;
+const HEADER: u64 = at::ARENA + ARENA_HEAP;
+
+#[repr(C)]
+struct Header {
+    top: u64,
+    free: [u64; CLASSES],
+}
+
+/// The global allocator.
+pub struct Arena;
+
+fn class(layout: Layout) -> usize {
+    layout.size().max(layout.align()).max(16).next_power_of_two().trailing_zeros() as usize
+}
+
+fn header() -> *mut Header {
+    HEADER as *mut Header
+}
+
+/// Bytes taken from the arena so far.
+pub fn used() -> u64 {
+    // SAFETY: the arena is mapped for the life of a space.
+    unsafe { (*header()).top - HEADER }
+}
+
+/// Prepares the empty arena.
+///
+/// # Safety
+/// Called once a domain, before anything allocates.
+pub unsafe fn init() {
+    // SAFETY: the arena is mapped and nobody uses it yet.
+    unsafe { (*header()).top = HEADER + 4096 };
+}
+
+// SAFETY: blocks are carved from the arena once and recycled by class, so live
+// blocks never overlap; classes are powers of two up to a page and aligned so.
+unsafe impl GlobalAlloc for Arena {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let c = class(layout);
+        if c >= CLASSES {
+            return ptr::null_mut();
+        }
+        let h = header();
+        // SAFETY: the header is mapped; free lists hold blocks of their class.
+        unsafe {
+            let first = (*h).free[c];
+            if first != 0 {
+                (*h).free[c] = *(first as *const u64);
+                return first as *mut u8;
+            }
+            let size = 1u64 << c;
+            let align = size.min(4096);
+            let start = ((*h).top + align - 1) & !(align - 1);
+            if start + size > at::ARENA + at::ARENA_SIZE {
+                return ptr::null_mut();
+            }
+            (*h).top = start + size;
+            start as *mut u8
+        }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        let c = class(layout);
+        let h = header();
+        // SAFETY: the block came from `alloc` with this layout and is dead now.
+        unsafe {
+            *(block as *mut u64) = (*h).free[c];
+            (*h).free[c] = block as u64;
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The system calls a space may make once its jail is closed, and with which
+//! arguments. Compiled into a BPF program at build time.
+
+use seccompiler::{SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompRule};
+
+const MMAP: i64 = 9;
+const MPROTECT: i64 = 10;
+const MUNMAP: i64 = 11;
+const RT_SIGRETURN: i64 = 15;
+const GETPID: i64 = 39;
+const SETITIMER: i64 = 38;
+const CLONE: i64 = 56;
+const PRCTL: i64 = 157;
+const ARCH_PRCTL: i64 = 158;
+const FUTEX: i64 = 202;
+const EXIT_GROUP: i64 = 231;
+const PKEY_MPROTECT: i64 = 329;
+const SIGALTSTACK: i64 = 131;
+
+const MAP_SHARED_FIXED: u64 = 0x11;
+const MAP_POPULATE: u64 = 0x8000;
+const FD_RAM: u64 = 3;
+const FD_SHADOW: u64 = 6;
+const CLONE_PARENT: u64 = 0x8000;
+const SIGCHLD: u64 = 17;
+const PR_SET_PDEATHSIG: u64 = 1;
+const PR_SET_SYSCALL_USER_DISPATCH: u64 = 59;
+const ARCH_CPUID: u64 = 0x1012;
+const FUTEX_WAIT: u64 = 0;
+const FUTEX_WAKE: u64 = 1;
+
+fn is(arg: u8, value: u64) -> SeccompCondition {
+    SeccompCondition::new(arg, Len::Dword, Op::Eq, value).expect("argument index below 6")
+}
+fn masked(arg: u8, mask: u64, value: u64) -> SeccompCondition {
+    SeccompCondition::new(arg, Len::Dword, Op::MaskedEq(mask), value).expect("argument index below 6")
+}
+fn rule(conditions: Vec<SeccompCondition>) -> SeccompRule {
+    SeccompRule::new(conditions).expect("at least one condition")
+}
+
+/// System call number and its allowed argument patterns (none = any arguments).
+pub fn rules() -> Vec<(i64, Vec<SeccompRule>)> {
+    // Guest memory only: shared mappings of the RAM and shadow memfds, and
+    // nothing anonymous. Pages of RAM and shadow may be executable: guest user
+    // code runs directly.
+    let flags = !MAP_POPULATE & 0xffff_ffff;
+    vec![
+        (
+            MMAP,
+            vec![
+                rule(vec![masked(3, flags, MAP_SHARED_FIXED), is(4, FD_RAM)]),
+                rule(vec![masked(3, flags, MAP_SHARED_FIXED), is(4, FD_SHADOW)]),
+            ],
+        ),
+        (MPROTECT, vec![]),
+        (PKEY_MPROTECT, vec![]),
+        (MUNMAP, vec![]),
+        (RT_SIGRETURN, vec![]),
+        (SETITIMER, vec![rule(vec![is(0, 0)])]),
+        (CLONE, vec![rule(vec![is(0, CLONE_PARENT | SIGCHLD)])]),
+        (
+            PRCTL,
+            vec![rule(vec![is(0, PR_SET_PDEATHSIG)]), rule(vec![is(0, PR_SET_SYSCALL_USER_DISPATCH)])],
+        ),
+        (ARCH_PRCTL, vec![rule(vec![is(0, ARCH_CPUID)])]),
+        (FUTEX, vec![rule(vec![is(1, FUTEX_WAIT)]), rule(vec![is(1, FUTEX_WAKE)])]),
+        (GETPID, vec![]),
+        (SIGALTSTACK, vec![]),
+        (EXIT_GROUP, vec![]),
+    ]
+}

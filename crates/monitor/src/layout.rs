@@ -1,0 +1,82 @@
+//! Where things lie in a space, and the protection keys that guard them.
+//!
+//! Fixed addresses shared with the domain process are in `boundary::at`; this
+//! file divides the monitor's own areas. The gates reach them by symbols that
+//! `build.rs` defines from the same constants (see `layout_symbols.rs`).
+
+pub use boundary::at;
+
+include!("layout_symbols.rs");
+
+/// Protection keys. Key 0 is what a plain `mmap` gives: guest user pages, which
+/// are mapped most often, bear it, and everything else asks for its key.
+pub mod key {
+    /// Guest user pages.
+    pub const USER: u32 = 0;
+    /// Monitor memory. The keys from here on are allocated in this order.
+    pub const MONITOR: u32 = 1;
+    /// Guest kernel pages and the vCPU context.
+    pub const KERNEL: u32 = 2;
+    /// The page a space is entered through: user mode reads it, kernel mode writes it.
+    pub const ENTRY: u32 = 3;
+    /// Tables that guest code only reads.
+    pub const TABLE: u32 = 4;
+    /// User pages whose host address also belongs to the folded kernel: closed
+    /// in kernel mode, so that neither side ever sees the other's page.
+    pub const SHARED_ADDRESS: u32 = 5;
+    /// Shadow copies of user code: executable, not readable.
+    pub const SHADOW: u32 = 6;
+    /// How many are allocated.
+    pub const COUNT: u32 = 6;
+}
+
+/// `PKRU` has two bits a key: access disable, write disable (SDM vol. 3A 4.6.2).
+const fn closed(k: u32) -> u32 {
+    1 << (2 * k)
+}
+const fn read_only(k: u32) -> u32 {
+    2 << (2 * k)
+}
+/// Keys that nobody allocated stay closed.
+const UNUSED: u32 = 0x5555_5555 & !((1 << (2 * (key::COUNT + 1))) - 1);
+
+/// PKRU in guest kernel mode, user pages open.
+pub const PKRU_KERNEL: u32 =
+    UNUSED | closed(key::MONITOR) | read_only(key::TABLE) | closed(key::SHARED_ADDRESS) | closed(key::SHADOW);
+/// PKRU in guest kernel mode while the space holds another address space's user half.
+pub const PKRU_KERNEL_NO_USER: u32 = PKRU_KERNEL | closed(key::USER);
+/// PKRU in guest user mode.
+pub const PKRU_USER: u32 = UNUSED
+    | closed(key::MONITOR)
+    | closed(key::KERNEL)
+    | read_only(key::ENTRY)
+    | read_only(key::TABLE)
+    | closed(key::SHADOW);
+
+/// Monitor stack of a space.
+pub const STACK: u64 = at::STACKS + 0x1000;
+/// Size of the monitor stack in bytes.
+pub const STACK_SIZE: u64 = 0x4_0000;
+/// Signal stack of a space (guard pages on both sides).
+pub const SIGNAL_STACK: u64 = STACK + STACK_SIZE + 0x1000;
+/// Size of the signal stack in bytes.
+pub const SIGNAL_STACK_SIZE: u64 = 0x2_0000;
+
+/// Offset in the arena of what is mapped at `at::CONTEXT`.
+pub const ARENA_CONTEXT: u64 = 0x2_0000;
+/// Offset in the arena of what is mapped at `at::TABLES`.
+pub const ARENA_TABLES: u64 = 0x10_0000;
+/// Offset in the arena where the heap starts.
+pub const ARENA_HEAP: u64 = 0x80_0000;
+
+/// Where the frame with the vCPU's `vcpu_info` is mapped.
+pub const VCPU_PAGE: u64 = at::CONTEXT + 0x8000;
+
+/// Slots for patched system-call sites.
+pub const SITE_SLOTS: usize = (at::SITES_SIZE / 8) as usize;
+/// Bytes of a site's stub.
+pub const SITE_STUB: u64 = 32;
+/// Where the stubs of sites lie: at the end of the code cache.
+pub const SITE_STUBS: u64 = at::CODE + at::CODE_SIZE - SITE_SLOTS as u64 * SITE_STUB;
+/// Entries of the continuation table.
+pub const CONTINUE_ENTRIES: usize = 4096;

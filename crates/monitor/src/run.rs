@@ -1,0 +1,289 @@
+//! The run loop: guest code until it needs the monitor, then what it needs.
+
+use core::sync::atomic::Ordering;
+
+use boundary::{inbox, vcpu_state};
+
+use crate::{
+    code::NONE,
+    direct,
+    event,
+    gate::{self, context, gate, reason},
+    layout::{PKRU_KERNEL, PKRU_KERNEL_NO_USER},
+    space::local,
+    state::{Fault, Monitor, page},
+    sys,
+    trap::in_user_mode,
+};
+
+/// TF.
+const TRAP: u64 = 0x100;
+
+/// Runs the vCPU in this space whenever it is its turn, for ever.
+pub fn run(m: &mut Monitor) -> ! {
+    page().vcpu_state.store(vcpu_state::RUNNING, Ordering::Relaxed);
+    let mut link = NONE;
+    loop {
+        if m.ended {
+            crate::crash::stop(m);
+        }
+        if core::mem::take(&mut local().pending) {
+            m.poll();
+            link = NONE;
+        }
+        let rip = m.vcpu.rip;
+        m.deliver_events();
+        if m.vcpu.rip != rip {
+            link = NONE;
+        }
+        if in_user_mode() && !m.translates_user() {
+            link = run_user(m);
+        } else {
+            link = run_translated(m, link);
+        }
+    }
+}
+
+impl Monitor {
+    /// Timer and inbox.
+    pub fn poll(&mut self) {
+        self.poll_timer();
+        let bits = page().inbox.swap(0, Ordering::Acquire);
+        if bits & inbox::CONSOLE != 0 {
+            self.raise(boundary::port::CONSOLE);
+        }
+        if bits & inbox::STORE != 0 {
+            self.raise(boundary::port::STORE);
+        }
+    }
+
+    /// Must the return to user mode visit the monitor?
+    fn needs_attention(&self) -> bool {
+        self.vcpu.expected.is_some()
+            || !self.user_half_is_loaded()
+            || local().pending
+            || self.translates_user()
+    }
+
+    /// The translated system-call entry was at an address that was dropped (0 = any).
+    pub fn forget_syscall_entry(&mut self, va: u64) {
+        let entry = self.vcpu.callbacks[usize::from(abi::callback::TYPE_SYSCALL)].address;
+        if va == 0 || va == entry {
+            gate().syscall_path = gate::syscall_slow();
+        }
+    }
+
+    /// Opens the fast gate for system calls once their entry is translated.
+    fn reopen_syscall_gate(&mut self) {
+        let g = gate();
+        if g.syscall_path == gate::syscall_fast() {
+            return;
+        }
+        g.syscall_path = gate::syscall_slow();
+        let cb = self.vcpu.callbacks[usize::from(abi::callback::TYPE_SYSCALL)];
+        if cb.address == 0 {
+            return;
+        }
+        if let Some(host) = self.code.published(cb.address, false) {
+            g.syscall_entry = host;
+            g.syscall_masks = u64::from(cb.flags & 1);
+            g.syscall_path = gate::syscall_fast();
+        }
+    }
+
+    /// Host FS and GS bases for both modes, from the guest's.
+    pub fn update_bases(&mut self) {
+        let g = gate();
+        g.kernel_fs = crate::guest::fold(self.vcpu.gs_kernel);
+        g.user_fs = user_base(self.vcpu.fs_user);
+        g.user_gs = user_base(self.vcpu.gs_user);
+        g.kernel_stack = crate::guest::fold(self.vcpu.kernel_stack & !15);
+    }
+}
+
+/// A base that WRFSBASE accepts: canonical.
+fn user_base(base: u64) -> u64 {
+    if base >> 47 == 0 { base } else { 0 }
+}
+
+/// Guest user code, directly. Returns a link as `run_translated` does: the
+/// fast gates may have gone on to the guest kernel.
+fn run_user(m: &mut Monitor) -> u32 {
+    m.load_user_half();
+    let rip = m.vcpu.rip;
+    if rip >> 47 != 0 {
+        m.inject(Fault::Vector { vector: 13, code: Some(0) });
+        return NONE;
+    }
+    let c = context();
+    let stepped = c.rflags & TRAP != 0;
+    if stepped {
+        m.replace_shadow(rip);
+        gate().syscall_path = gate::syscall_slow();
+    } else {
+        m.reopen_syscall_gate();
+    }
+    prepare(m);
+    c.enter = direct::continuation(rip);
+    // SAFETY: the gates keep the monitor's state; guest user code runs with
+    // only its own keys open.
+    unsafe { gate::enter_user() };
+    let c = context();
+    if core::mem::take(&mut local().gate_step) || stepped && c.reason == reason::SYSCALL {
+        c.rflags |= TRAP;
+    }
+    after(m)
+}
+
+/// What the gates need to know before guest code runs.
+fn prepare(m: &mut Monitor) {
+    let attention = m.needs_attention();
+    let g = gate();
+    g.attention = u32::from(attention);
+    g.pkru_kernel = if m.user_half_is_loaded() { PKRU_KERNEL } else { PKRU_KERNEL_NO_USER };
+    m.update_bases();
+}
+
+/// Translated code. Returns the link through which the next block is wanted.
+fn run_translated(m: &mut Monitor, link: u32) -> u32 {
+    let user = in_user_mode();
+    if user {
+        m.load_user_half();
+    }
+    let rip = m.vcpu.rip;
+    let generation = m.code.generation;
+    let published = if link == NONE { m.code.published(rip, user) } else { None };
+    let enter = match published {
+        Some(host) => host,
+        None => {
+            let block = match m.find_block(rip, user) {
+                Ok(b) => b,
+                Err(f) => {
+                    m.inject(Fault::Page { address: f.va, code: f.code });
+                    return NONE;
+                }
+            };
+            if link != NONE && generation == m.code.generation {
+                m.connect_link(link, block, rip, user);
+            }
+            m.code.publish(block);
+            m.code.enter_address(block)
+        }
+    };
+    m.code.note(rip);
+    let c = context();
+    c.enter = enter;
+    c.argument = 0;
+    c.rflags &= !TRAP;
+    prepare(m);
+    // SAFETY: the block was made by the translator; its memory accesses are
+    // confined by fold and keys.
+    unsafe {
+        if user {
+            gate::enter_user();
+        } else {
+            gate::enter_kernel();
+        }
+    }
+    after(m)
+}
+
+/// Serves the exit that just happened.
+fn after(m: &mut Monitor) -> u32 {
+    let c = context();
+    if !in_user_mode() || m.translates_user() {
+        c.rflags &= !TRAP;
+    }
+    match c.reason {
+        reason::LINK => {
+            m.vcpu.rip = c.target;
+            (c.argument as u32).wrapping_sub(1)
+        }
+        reason::INDIRECT => {
+            m.vcpu.rip = c.target;
+            NONE
+        }
+        _ => {
+            m.vcpu.rip = c.rip;
+            dispatch(m);
+            NONE
+        }
+    }
+}
+
+impl Monitor {
+    fn connect_link(&mut self, link: u32, block: u32, target: u64, user: bool) {
+        let Some(l) = self.code.links.get(link as usize).copied() else { return };
+        let Some(from) = self.code.blocks.get(l.from as usize).copied() else { return };
+        // User translations across pages are not linked: the mapping may change.
+        let near = !user || (from.va ^ target) >> 12 == 0 && from.frame2 == NONE;
+        if l.target == target && from.valid && from.user == user && near {
+            self.code.connect(link, block);
+        }
+    }
+}
+
+/// Serves an exit; `vcpu.rip` is set.
+fn dispatch(m: &mut Monitor) {
+    let c = context();
+    match c.reason {
+        reason::SYSCALL => {
+            gate().user_mode = 1;
+            m.stats.slow_syscalls += 1;
+            m.enter_syscall();
+        }
+        reason::HYPERCALL if !in_user_mode() => {
+            m.stats.hypercalls += 1;
+            m.hypercall();
+        }
+        reason::HYPERCALL => m.enter_syscall(),
+        reason::EMULATE => {
+            m.stats.emulated += 1;
+            m.emulate();
+        }
+        reason::FAULT => m.inject(m.vcpu.fault),
+        reason::SWITCH => m.load_user_half(),
+        reason::ATTENTION | reason::RETRANSLATE => {}
+        other => crate::crash::end_with(m, |w| {
+            use core::fmt::Write;
+            let _ = write!(w, "guest code left for an unknown reason {other}");
+        }),
+    }
+}
+
+impl Monitor {
+    /// Waits until an event is pending or the timer fires.
+    pub fn idle(&mut self) {
+        loop {
+            local().pending = false;
+            let seen = page().wake.load(Ordering::Acquire);
+            self.poll();
+            if event::upcall_pending() || self.ended {
+                return;
+            }
+            let wait = match self.timer.deadline {
+                0 => None,
+                d => Some(d.saturating_sub(self.now())),
+            };
+            page().vcpu_state.store(vcpu_state::BLOCKED, Ordering::Release);
+            sys::futex_wait(&page().wake, seen, wait);
+            page().vcpu_state.store(vcpu_state::RUNNING, Ordering::Release);
+        }
+    }
+}
+
+impl Monitor {
+    /// Waits once, until something may have happened or `until` (system time,
+    /// 0 = no limit) has come.
+    pub fn wait_until(&mut self, until: u64) {
+        let seen = page().wake.load(Ordering::Acquire);
+        self.poll();
+        let wait = (until != 0).then(|| until.saturating_sub(self.now()));
+        if wait != Some(0) && page().inbox.load(Ordering::Relaxed) == 0 {
+            page().vcpu_state.store(vcpu_state::BLOCKED, Ordering::Release);
+            sys::futex_wait(&page().wake, seen, wait);
+            page().vcpu_state.store(vcpu_state::RUNNING, Ordering::Release);
+        }
+        self.poll();
+    }
+}

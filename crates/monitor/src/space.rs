@@ -1,0 +1,352 @@
+//! The pool of spaces and the hand-over of the vCPU between them.
+//!
+//! A space holds the user half of one guest address space, named by the frame
+//! of its top-level table, and the kernel half. Loading another base pointer is
+//! lazy: the guest kernel goes on in the running space, with user pages closed
+//! by their key, until it touches a user address or returns to user mode.
+
+use alloc::vec::Vec;
+use core::{
+    arch::asm,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use crate::{
+    gate::{entry_page, gate},
+    layout::{LOCAL, PKRU_KERNEL, PKRU_KERNEL_NO_USER, at, key},
+    state::{Monitor, page},
+    sys,
+    tlb::Half,
+};
+
+/// Most spaces of a domain: least recently used ones are recycled beyond.
+const MOST: usize = 128;
+/// No address space: the user half is empty.
+pub const FREE: u32 = u32::MAX;
+
+/// What a space has mapped, and what it must catch up with.
+pub struct Space {
+    /// Frame of the top-level table whose user half it holds, or [`FREE`].
+    pub root: u32,
+    /// User pages.
+    pub user: Half,
+    /// Kernel pages outside the direct map and image.
+    pub kernel: Half,
+    /// How much of `Spaces::protected` it has applied.
+    pub protected_seen: usize,
+    /// `Spaces::kernel_flushes` at its last revalidation.
+    pub kernel_flushes: u64,
+    /// `Spaces::aliases` likewise.
+    pub aliases: u64,
+    /// Kernel pages that were flushed while it was parked.
+    pub stale_kernel_pages: Vec<u64>,
+    /// The user half belongs to an address space that is gone.
+    pub stale: bool,
+    /// Switch count when it last ran.
+    used: u64,
+    /// Frame that it has mapped as the vcpu_info page.
+    info_frame: u32,
+    /// Futex: 1 = run.
+    turn: AtomicU32,
+}
+
+/// All spaces.
+pub struct Spaces {
+    /// By index.
+    pub all: Vec<Space>,
+    /// The one that runs the vCPU.
+    pub current: usize,
+    /// Frames that became protected, in order.
+    pub protected: Vec<u32>,
+    /// Counts flushes of the kernel half.
+    pub kernel_flushes: u64,
+    /// Counts kernel mappings that appeared where user pages may lie open.
+    pub aliases: u64,
+    /// Counts switches.
+    switches: u64,
+    /// Where vector state waits during a hand-over.
+    vector: alloc::boxed::Box<Vector>,
+}
+
+/// An XSAVE area.
+#[repr(C, align(64))]
+struct Vector([u8; 8192]);
+
+/// Data of this space only (key MONITOR).
+#[repr(C)]
+pub struct Local {
+    /// Stack pointer of the run loop while guest code runs (first: the gates use it).
+    pub rsp: u64,
+    /// This space's index.
+    pub index: usize,
+    /// A signal asked for attention while the monitor ran.
+    pub pending: bool,
+    /// Guest single-steps: TF was taken away inside a gate.
+    pub gate_step: bool,
+    /// The monitor single-steps translated code to a precise point.
+    pub stepping: bool,
+    /// A user page opened to kernel mode for one step, 0 = none.
+    pub opened: u64,
+}
+
+/// This space's own data.
+pub fn local() -> &'static mut Local {
+    // SAFETY: a private page mapped at start; spaces are single-threaded and
+    // signal handlers change only the flags.
+    unsafe { &mut *(LOCAL as *mut Local) }
+}
+
+impl Spaces {
+    /// The first space, which holds the initial page tables.
+    pub fn new(root: u32) -> Spaces {
+        let mut s = Spaces {
+            all: Vec::with_capacity(MOST),
+            current: 0,
+            protected: Vec::new(),
+            kernel_flushes: 0,
+            aliases: 0,
+            switches: 0,
+            vector: alloc::boxed::Box::new(Vector([0; 8192])),
+        };
+        s.all.push(Space::new(root));
+        s
+    }
+
+    /// A kernel page may have changed: parked spaces look at it later.
+    pub fn note_kernel_page(&mut self, page: u64) {
+        let current = self.current;
+        for (i, s) in self.all.iter_mut().enumerate() {
+            if i != current && s.kernel.get(page).is_some() {
+                s.stale_kernel_pages.push(page);
+            }
+        }
+    }
+
+    /// An address space is gone.
+    pub fn retire(&mut self, root: u32) {
+        for s in &mut self.all {
+            if s.root == root {
+                s.root = FREE;
+                s.stale = true;
+            }
+        }
+    }
+}
+
+impl Space {
+    fn new(root: u32) -> Space {
+        Space {
+            root,
+            user: Half::default(),
+            kernel: Half::default(),
+            protected_seen: 0,
+            kernel_flushes: 0,
+            aliases: 0,
+            stale_kernel_pages: Vec::new(),
+            stale: false,
+            used: 0,
+            info_frame: FREE,
+            turn: AtomicU32::new(0),
+        }
+    }
+}
+
+impl Monitor {
+    /// Does the running space hold the user half of the guest's current base pointer?
+    pub fn user_half_is_loaded(&self) -> bool {
+        self.spaces.all[self.spaces.current].root == self.vcpu.kernel_root
+    }
+
+    /// The guest loaded a base pointer.
+    pub fn base_changed(&mut self) {
+        let loaded = self.user_half_is_loaded();
+        gate().pkru_kernel = if loaded { PKRU_KERNEL } else { PKRU_KERNEL_NO_USER };
+        if loaded {
+            // Back where we were: its tables may have changed meanwhile.
+            self.revalidate_user();
+        }
+    }
+
+    /// Gets the user half of the current base pointer loaded. In the space that
+    /// gives the vCPU away this returns only when it gets it back.
+    pub fn load_user_half(&mut self) {
+        if self.user_half_is_loaded() {
+            return;
+        }
+        let wanted = self.vcpu.kernel_root;
+        let here = self.spaces.current;
+        let holds = self.spaces.all.iter().position(|s| s.root == wanted);
+        let target = holds
+            .or_else(|| (self.spaces.all[here].root == FREE).then_some(here))
+            .or_else(|| self.spaces.all.iter().position(|s| s.root == FREE))
+            .unwrap_or_else(|| self.new_or_oldest());
+        let space = &mut self.spaces.all[target];
+        if space.root != wanted {
+            space.stale |= space.root != FREE;
+            space.root = wanted;
+        }
+        if target == here {
+            self.stats.adopted += 1;
+            self.arrive();
+        } else {
+            self.hand_over(target);
+        }
+    }
+
+    /// A new space's index, or the least recently used other one's.
+    fn new_or_oldest(&mut self) -> usize {
+        let here = self.spaces.current;
+        if self.spaces.all.len() < MOST {
+            return self.clone_space();
+        }
+        let others = self.spaces.all.iter().enumerate().filter(|(i, _)| *i != here);
+        others.min_by_key(|(_, s)| s.used).map_or(here, |(i, _)| i)
+    }
+
+    /// Clones this process; the new space parks at once.
+    fn clone_space(&mut self) -> usize {
+        let here = self.spaces.current;
+        let index = self.spaces.all.len();
+        self.stats.clones += 1;
+        // The copy starts with this space's mappings: the kernel half is kept,
+        // the user half is dropped when it first runs.
+        let mut space = Space::new(FREE);
+        space.stale = true;
+        let from = &self.spaces.all[here];
+        space.protected_seen = from.protected_seen;
+        space.kernel_flushes = from.kernel_flushes;
+        space.aliases = from.aliases;
+        space.info_frame = from.info_frame;
+        for (k, r) in &from.user.regions {
+            space.user.regions.insert(*k, r.clone());
+        }
+        for (k, r) in &from.kernel.regions {
+            space.kernel.regions.insert(*k, r.clone());
+        }
+        self.spaces.all.push(space);
+        page().spaces.store(self.spaces.all.len() as u32, Ordering::Relaxed);
+        // SAFETY: the new process continues in `start_clone` below and parks.
+        match unsafe { sys::clone() } {
+            0 => {
+                local().index = index;
+                local().pending = false;
+                sys::die_with_parent();
+                arm_dispatch();
+                self.park_and_run(index)
+            }
+            r if r < 0 => {
+                self.spaces.all.pop();
+                // The host gives no more processes: recycle.
+                let others = self.spaces.all.iter().enumerate().filter(|(i, _)| *i != here);
+                match others.min_by_key(|(_, s)| s.used) {
+                    Some((i, _)) => i,
+                    None => {
+                        // Only this space: it serves in turn for all address spaces.
+                        self.spaces.all[here].stale = true;
+                        here
+                    }
+                }
+            }
+            _ => index,
+        }
+    }
+
+    /// A cloned space waits for its first turn, then runs the vCPU for good.
+    fn park_and_run(&mut self, index: usize) -> ! {
+        self.wait_for_turn(index);
+        restore_vector(&self.spaces.vector);
+        self.arrive();
+        crate::run::run(self)
+    }
+
+    /// Gives the vCPU to another space and waits to get it back.
+    fn hand_over(&mut self, target: usize) {
+        let here = self.spaces.current;
+        self.stats.switches += 1;
+        save_vector(&mut self.spaces.vector);
+        self.spaces.switches += 1;
+        self.spaces.all[here].used = self.spaces.switches;
+        self.spaces.current = target;
+        let turn = &self.spaces.all[target].turn;
+        turn.store(1, Ordering::Release);
+        sys::futex_wake(turn);
+        self.wait_for_turn(here);
+        restore_vector(&self.spaces.vector);
+        self.arrive();
+    }
+
+    fn wait_for_turn(&self, index: usize) {
+        let turn = &self.spaces.all[index].turn;
+        while turn.load(Ordering::Acquire) == 0 {
+            sys::futex_wait(turn, 0, None);
+        }
+        turn.store(0, Ordering::Relaxed);
+    }
+
+    /// This space runs the vCPU from now on: catch up with what happened.
+    fn arrive(&mut self) {
+        page().active_pid.store(sys::getpid(), Ordering::Release);
+        self.map_vcpu_info();
+        self.catch_up();
+        if core::mem::take(&mut self.space().stale) {
+            self.drop_user_half();
+        } else {
+            self.revalidate_user();
+        }
+        gate().pkru_kernel = PKRU_KERNEL;
+        local().pending = true;
+        self.rearm_timer();
+    }
+
+    /// Maps the frame of `vcpu_info` where the gates look for it.
+    pub fn map_vcpu_info(&mut self) {
+        let frame = self.vcpu.info_frame;
+        gate().vcpu_info = crate::layout::VCPU_PAGE + u64::from(self.vcpu.info_offset);
+        if self.space().info_frame == frame {
+            return;
+        }
+        self.space().info_frame = frame;
+        let prot = sys::READ | sys::WRITE_ACCESS;
+        let flags = sys::MAP_SHARED | sys::MAP_FIXED;
+        // SAFETY: the page is reserved for this; the frame is guest memory.
+        unsafe {
+            let offset = u64::from(frame) << 12;
+            sys::mmap(crate::layout::VCPU_PAGE, 4096, prot, flags, boundary::fd::RAM, offset);
+            sys::pkey_mprotect(crate::layout::VCPU_PAGE, 4096, prot, key::KERNEL);
+        }
+    }
+}
+
+/// Sends user code's system calls and CPUIDs to the monitor, in this process.
+pub fn arm_dispatch() {
+    entry_page().selector = 0;
+    sys::dispatch_syscalls(core::ptr::from_ref(&entry_page().selector) as u64);
+    // Where the CPU cannot, programs see the host's CPUID.
+    sys::fault_on_cpuid();
+}
+
+/// All state components but PKRU.
+const COMPONENTS: u32 = !(1 << 9);
+
+fn save_vector(to: &mut Vector) {
+    // SAFETY: the area is aligned and large enough for every component but AMX
+    // tiles, which XCR0 lacks unless a process asks for them.
+    unsafe {
+        asm!("xsave64 [{}]", in(reg) to.0.as_mut_ptr(), in("eax") COMPONENTS & 0xffff, in("edx") 0,
+             options(nostack));
+    }
+}
+
+fn restore_vector(from: &Vector) {
+    // SAFETY: what `save_vector` wrote. XMM0..15 are the compiler's to use, and
+    // it is told that they change.
+    unsafe {
+        asm!("xrstor64 [{}]", in(reg) from.0.as_ptr(), in("eax") COMPONENTS & 0xffff, in("edx") 0,
+             out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _,
+             out("xmm5") _, out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _,
+             out("xmm10") _, out("xmm11") _, out("xmm12") _, out("xmm13") _, out("xmm14") _,
+             out("xmm15") _, options(nostack));
+    }
+}
+
+const _: () = assert!(at::PRIVATE == crate::layout::PRIVATE);

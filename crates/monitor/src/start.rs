@@ -1,0 +1,246 @@
+//! How a space comes up: the first one builds the monitor, the others are clones.
+
+use core::arch::global_asm;
+
+use alloc::{boxed::Box, vec};
+
+use abi::trap::TrapInfo;
+use boundary::{MAGIC, at, fd};
+
+use crate::{
+    code::Code,
+    cpuid, direct,
+    event::Events,
+    gate::{context, gate, syscall_slow},
+    heap,
+    layout::{
+        ARENA_CONTEXT, ARENA_TABLES, LOCAL, PKRU_KERNEL, PRIVATE, SCRATCH, SIGNAL_STACK, SIGNAL_STACK_SIZE,
+        STACK, STACK_SIZE, key,
+    },
+    signal,
+    space::{self, Spaces, local},
+    state::{Callback, Fault, Frame, Monitor, Stats, Vcpu, page},
+    sys::{self, MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, READ, WRITE_ACCESS},
+    time::Timer,
+};
+
+/// Where the monitor's address is kept in the arena.
+const MONITOR: u64 = at::ARENA + 0x1_f000;
+const _: () = assert!(boundary::DOMAIN_PAGE_SIZE <= 0x2_0000);
+
+/// The monitor, once built.
+pub fn monitor() -> *mut Monitor {
+    // SAFETY: the word lies in the arena; it is set before guest code runs.
+    unsafe { *(MONITOR as *const *mut Monitor) }
+}
+
+/// The jail's filter, compiled by the build script.
+static JAIL: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/jail.bpf"));
+
+global_asm!(
+    ".globl _start",
+    "_start:",
+    // Map a stack of our own before the one the kernel gave is unmapped.
+    "mov eax, 9",
+    "mov rdi, {stack}",
+    "mov esi, {size}",
+    "mov edx, 3",
+    "mov r10d, 0x32",
+    "mov r8d, -1",
+    "xor r9d, r9d",
+    "syscall",
+    "mov rsp, {top}",
+    "xor ebp, ebp",
+    "call start",
+    "ud2",
+    stack = const STACK,
+    size = const STACK_SIZE,
+    top = const STACK + STACK_SIZE,
+);
+
+/// Says why the space cannot start and ends it.
+fn refuse(why: &str, code: u32) -> ! {
+    sys::stderr(b"space: ");
+    sys::stderr(why.as_bytes());
+    sys::stderr(b"\n");
+    sys::exit(code)
+}
+
+fn map(to: u64, len: u64, prot: u32, flags: u32, file: i32, offset: u64, protection_key: u32) {
+    // SAFETY: reserved places in the monitor's range (and the table of sites),
+    // mapped once at start.
+    let r = unsafe { sys::mmap(to, len, prot, flags | MAP_FIXED, file, offset) };
+    // SAFETY: as above.
+    if r as u64 != to || unsafe { sys::pkey_mprotect(to, len, prot, protection_key) } != 0 {
+        refuse("a memory mapping failed at start", 91);
+    }
+}
+
+/// Unmaps everything outside the monitor's image and stack.
+fn unmap_the_rest() {
+    let image_end = at::CONTEXT;
+    let stack_end = STACK + STACK_SIZE;
+    for (from, to) in [(0x1_0000, at::IMAGE), (image_end, STACK), (stack_end, 0x7fff_ffff_f000)] {
+        // SAFETY: nothing of the monitor lies there yet: image and stack are kept.
+        unsafe { sys::munmap(from, to - from) };
+    }
+}
+
+fn map_areas() {
+    let rw = READ | WRITE_ACCESS;
+    let anonymous = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    map(at::ARENA, at::ARENA_SIZE, rw, MAP_SHARED | MAP_NORESERVE, fd::ARENA, 0, key::MONITOR);
+    if page().magic != MAGIC {
+        refuse("the arena is not one of this version", 92);
+    }
+    map(at::CONTEXT, at::CONTEXT_SIZE, rw, MAP_SHARED, fd::ARENA, ARENA_CONTEXT, key::KERNEL);
+    map(at::TABLES, at::TABLES_SIZE, READ, MAP_SHARED, fd::ARENA, ARENA_TABLES, key::TABLE);
+    map(at::CODE, at::CODE_SIZE, READ | sys::EXEC, MAP_SHARED, fd::CODE, 0, key::TABLE);
+    map(at::CODE_RW, at::CODE_SIZE, rw, MAP_SHARED, fd::CODE, 0, key::MONITOR);
+    let ram = page().setup.nr_frames << 12;
+    map(at::RAM, ram, rw, MAP_SHARED | MAP_NORESERVE, fd::RAM, 0, key::MONITOR);
+    map(at::SHADOW, ram, rw, MAP_SHARED | MAP_NORESERVE, fd::SHADOW, 0, key::MONITOR);
+    map(PRIVATE, 0x1000, rw, anonymous, -1, 0, key::ENTRY);
+    map(SCRATCH, 0x1000, rw, anonymous, -1, 0, key::USER);
+    map(SCRATCH + 0x1000, LOCAL - SCRATCH - 0x1000, rw, anonymous, -1, 0, key::TABLE);
+    map(LOCAL, 0x1000, rw, anonymous, -1, 0, key::MONITOR);
+    map(SIGNAL_STACK, SIGNAL_STACK_SIZE, rw, anonymous, -1, 0, key::MONITOR);
+    map(at::SITES, at::SITES_SIZE, rw, anonymous, -1, 0, key::TABLE);
+}
+
+unsafe extern "C" {
+    static __executable_start: u8;
+    static etext: u8;
+    static end: u8;
+}
+
+/// Puts the key on the monitor's own image and stack.
+fn guard_image() {
+    let page_up = |a: u64| (a + 4095) & !4095;
+    let address = |s: &u8| core::ptr::from_ref(s) as u64;
+    // SAFETY: linker symbols; only their addresses are used. The segments keep
+    // their protection: code readable and executable, data as the linker made it.
+    unsafe {
+        let _ = address(&etext);
+        let first = address(&__executable_start) & !4095;
+        let last = page_up(address(&end));
+        image_segments(first, last, |from, to, prot| {
+            sys::pkey_mprotect(from, to - from, prot, key::MONITOR);
+        });
+        sys::pkey_mprotect(STACK, STACK_SIZE, READ | WRITE_ACCESS, key::MONITOR);
+    }
+}
+
+/// Calls `f` for each loadable segment of the image, from its own ELF header.
+fn image_segments(first: u64, last: u64, f: impl Fn(u64, u64, u32)) {
+    // SAFETY: the image begins with its ELF header (the linker puts it into the
+    // first segment); offsets are those of Elf64_Ehdr and Elf64_Phdr.
+    unsafe {
+        let word = |at: u64| (at as *const u64).read_unaligned();
+        let half = |at: u64| (at as *const u16).read_unaligned();
+        let headers = first + word(first + 32);
+        for i in 0..u64::from(half(first + 56)) {
+            let h = headers + i * 56;
+            if (h as *const u32).read_unaligned() != 1 {
+                continue;
+            }
+            let flags = ((h + 4) as *const u32).read_unaligned();
+            let (from, size) = (word(h + 16), word(h + 40));
+            let (from, to) = (from & !4095, (from + size + 4095) & !4095);
+            if from >= first && to <= last {
+                let prot = (flags >> 2 & 1) | (flags & 2) | (flags & 1) << 2;
+                f(from, to, prot);
+            }
+        }
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn start() -> ! {
+    sys::close_from(fd::SHADOW + 1);
+    unmap_the_rest();
+    for wanted in 1..=key::COUNT {
+        if sys::pkey_alloc() != i64::from(wanted) {
+            refuse("this host has no protection keys (PKU): the pv engine needs them", 93);
+        }
+    }
+    map_areas();
+    guard_image();
+    cpuid::read_host();
+    if let Some(what) = cpuid::missing() {
+        crate::log::line(format_args!("this host's processor lacks {what}: the pv engine needs it"));
+        refuse("the processor lacks a feature the pv engine needs", 94);
+    }
+    // SAFETY: the arena is fresh and nothing has allocated.
+    unsafe { heap::init() };
+    // SAFETY: the signal stack was mapped for this.
+    unsafe { sys::sigaltstack(SIGNAL_STACK, SIGNAL_STACK_SIZE) };
+    signal::install();
+    direct::init_tables();
+    let m = build();
+    space::arm_dispatch();
+    if m.setup.flags & boundary::setup_flag::NO_SECCOMP == 0 {
+        // SAFETY: the build script wrote an array of `struct sock_filter`.
+        if unsafe { sys::seccomp(JAIL) } != 0 {
+            refuse("the seccomp filter was refused", 95);
+        }
+    }
+    page().active_pid.store(sys::getpid(), core::sync::atomic::Ordering::Release);
+    page().spaces.store(1, core::sync::atomic::Ordering::Relaxed);
+    crate::run::run(m)
+}
+
+/// The monitor of a fresh domain.
+fn build() -> &'static mut Monitor {
+    let setup = page().setup;
+    let root = setup.cr3_mfn as u32;
+    let vcpu = Vcpu {
+        rip: setup.entry,
+        kernel_root: root,
+        traps: [TrapInfo::default(); 256],
+        callbacks: [Callback::default(); 8],
+        kernel_stack: setup.stack,
+        fs_user: 0,
+        gs_user: 0,
+        gs_kernel: 0,
+        debug: [0; 8],
+        task_switched: false,
+        info_frame: setup.shared_info_mfn as u32,
+        info_offset: 0,
+        fault: Fault::Vector { vector: 6, code: None },
+        expected: None,
+    };
+    let m = Box::leak(Box::new(Monitor {
+        setup,
+        vcpu,
+        events: Events::new(),
+        timer: Timer::default(),
+        code: Code::new(),
+        sites: direct::Sites::new(),
+        spaces: Spaces::new(root),
+        frames: vec![Frame::default(); setup.nr_frames as usize].into_boxed_slice(),
+        complaints: hashbrown::HashSet::with_hasher(crate::code::Hash::default()),
+        stats: Stats::default(),
+        ended: false,
+    }));
+    // SAFETY: the word is reserved for this.
+    unsafe { *(MONITOR as *mut *mut Monitor) = core::ptr::from_mut(m) };
+    let c = context();
+    c.regs[4] = crate::guest::fold(setup.stack);
+    c.regs[6] = setup.start_info;
+    c.rflags = 0x202;
+    c.fold = translate::FOLD;
+    let g = gate();
+    g.pkru_kernel = PKRU_KERNEL;
+    g.syscall_path = syscall_slow();
+    m.map_vcpu_info();
+    m.write_wall_clock();
+    let time = m.time_info();
+    // SAFETY: vcpu_info 0 lies at the start of shared_info, its time record at 32.
+    unsafe {
+        let info = m.frame_ptr(setup.shared_info_mfn as u32);
+        info.add(32).cast::<abi::vcpu::TimeInfo>().write_volatile(time);
+    }
+    local().index = 0;
+    m
+}

@@ -1,0 +1,209 @@
+//! The monitor's system calls. Every one goes through [`call6`], which the
+//! jail's filter (`jail_rules.rs`) narrows.
+
+use core::arch::asm;
+
+const MMAP: u64 = 9;
+const MPROTECT: u64 = 10;
+const MUNMAP: u64 = 11;
+const RT_SIGACTION: u64 = 13;
+const SETITIMER: u64 = 38;
+const GETPID: u64 = 39;
+const CLONE: u64 = 56;
+const SIGALTSTACK: u64 = 131;
+const PRCTL: u64 = 157;
+const ARCH_PRCTL: u64 = 158;
+const FUTEX: u64 = 202;
+const EXIT_GROUP: u64 = 231;
+const SECCOMP: u64 = 317;
+const PKEY_MPROTECT: u64 = 329;
+const PKEY_ALLOC: u64 = 330;
+const WRITE: u64 = 1;
+const CLOSE_RANGE: u64 = 436;
+
+/// `PROT_READ`.
+pub const READ: u32 = 1;
+/// `PROT_WRITE`.
+pub const WRITE_ACCESS: u32 = 2;
+/// `PROT_EXEC`.
+pub const EXEC: u32 = 4;
+
+/// `MAP_SHARED`.
+pub const MAP_SHARED: u32 = 1;
+/// `MAP_PRIVATE`.
+pub const MAP_PRIVATE: u32 = 2;
+/// `MAP_FIXED`.
+pub const MAP_FIXED: u32 = 0x10;
+/// `MAP_ANONYMOUS`.
+pub const MAP_ANONYMOUS: u32 = 0x20;
+/// `MAP_NORESERVE`.
+pub const MAP_NORESERVE: u32 = 0x4000;
+/// `MAP_POPULATE`.
+pub const MAP_POPULATE: u32 = 0x8000;
+
+/// A system call; the kernel's answer, negative errno on failure.
+///
+/// # Safety
+/// As the call itself demands.
+unsafe fn call6(nr: u64, a: [u64; 6]) -> i64 {
+    let r: i64;
+    // SAFETY: the caller answers for the arguments; the kernel clobbers RCX and R11 only.
+    unsafe {
+        asm!("syscall", inlateout("rax") nr as i64 => r, in("rdi") a[0], in("rsi") a[1],
+             in("rdx") a[2], in("r10") a[3], in("r8") a[4], in("r9") a[5],
+             lateout("rcx") _, lateout("r11") _, options(nostack));
+    }
+    r
+}
+
+/// Maps `len` bytes at `addr` (MAP_FIXED is up to `flags`).
+///
+/// # Safety
+/// Replaces what was mapped there: nothing the monitor still uses.
+pub unsafe fn mmap(addr: u64, len: u64, prot: u32, flags: u32, fd: i32, offset: u64) -> i64 {
+    // SAFETY: the caller's promise.
+    unsafe { call6(MMAP, [addr, len, prot.into(), flags.into(), fd as i64 as u64, offset]) }
+}
+
+/// Removes mappings.
+///
+/// # Safety
+/// Nothing the monitor still uses lies there.
+pub unsafe fn munmap(addr: u64, len: u64) -> i64 {
+    // SAFETY: the caller's promise.
+    unsafe { call6(MUNMAP, [addr, len, 0, 0, 0, 0]) }
+}
+
+/// Changes the protection of guest pages.
+///
+/// # Safety
+/// The range holds guest pages only.
+pub unsafe fn mprotect(addr: u64, len: u64, prot: u32) -> i64 {
+    // SAFETY: the caller's promise.
+    unsafe { call6(MPROTECT, [addr, len, prot.into(), 0, 0, 0]) }
+}
+
+/// Changes protection and key of pages.
+///
+/// # Safety
+/// The monitor can still reach what it needs afterwards.
+pub unsafe fn pkey_mprotect(addr: u64, len: u64, prot: u32, key: u32) -> i64 {
+    // SAFETY: the caller's promise.
+    unsafe { call6(PKEY_MPROTECT, [addr, len, prot.into(), key.into(), 0, 0]) }
+}
+
+/// Allocates a protection key with no rights taken from the caller.
+pub fn pkey_alloc() -> i64 {
+    // SAFETY: touches no memory.
+    unsafe { call6(PKEY_ALLOC, [0; 6]) }
+}
+
+/// Installs a signal handler (`struct kernel_sigaction`: handler, flags, restorer, mask).
+///
+/// # Safety
+/// The handler and restorer are code fit for the purpose.
+pub unsafe fn sigaction(signal: u32, action: &[u64; 4]) -> i64 {
+    // SAFETY: `action` is read during the call; the caller answers for the handler.
+    unsafe { call6(RT_SIGACTION, [signal.into(), action.as_ptr() as u64, 0, 8, 0, 0]) }
+}
+
+/// Sets the alternate signal stack.
+///
+/// # Safety
+/// The range is a stack that nothing else uses.
+pub unsafe fn sigaltstack(base: u64, size: u64) -> i64 {
+    let stack: [u64; 3] = [base, 0, size];
+    // SAFETY: `stack` is read during the call; the caller answers for the range.
+    unsafe { call6(SIGALTSTACK, [stack.as_ptr() as u64, 0, 0, 0, 0, 0]) }
+}
+
+/// Arms the space's real-time interval timer once, in `us` microseconds (0 = off).
+pub fn set_timer(us: u64) {
+    let value: [u64; 4] = [0, 0, us / 1_000_000, us % 1_000_000];
+    // SAFETY: `value` is read during the call.
+    unsafe { call6(SETITIMER, [0, value.as_ptr() as u64, 0, 0, 0, 0]) };
+}
+
+/// The space's process id.
+pub fn getpid() -> i32 {
+    // SAFETY: touches no memory.
+    unsafe { call6(GETPID, [0; 6]) as i32 }
+}
+
+/// Duplicates this space (`CLONE_PARENT`: the domain process stays the parent
+/// of all spaces). 0 in the new one.
+///
+/// # Safety
+/// The caller handles coming back twice.
+pub unsafe fn clone() -> i64 {
+    // SAFETY: the caller's promise; no new stack, so both continue here.
+    unsafe { call6(CLONE, [0x8000 | 17, 0, 0, 0, 0, 0]) }
+}
+
+/// `PR_SET_PDEATHSIG` with SIGKILL.
+pub fn die_with_parent() {
+    // SAFETY: touches no memory.
+    unsafe { call6(PRCTL, [1, 9, 0, 0, 0, 0]) };
+}
+
+/// Sends system calls made while `*selector` is 1 to SIGSYS
+/// (Documentation/admin-guide/syscall-user-dispatch.rst); no range is exempt.
+pub fn dispatch_syscalls(selector: u64) -> i64 {
+    // SAFETY: the kernel only reads the selector byte.
+    unsafe { call6(PRCTL, [59, 1, 0, 0, selector, 0]) }
+}
+
+/// Makes CPUID fault in this space (`ARCH_SET_CPUID`); an error where the CPU cannot.
+pub fn fault_on_cpuid() -> i64 {
+    // SAFETY: touches no memory.
+    unsafe { call6(ARCH_PRCTL, [0x1012, 0, 0, 0, 0, 0]) }
+}
+
+/// Waits while `*word == value`, at most `timeout_ns` (None = no limit).
+pub fn futex_wait(word: &core::sync::atomic::AtomicU32, value: u32, timeout_ns: Option<u64>) -> i64 {
+    let time = timeout_ns.map(|ns| [ns / 1_000_000_000, ns % 1_000_000_000]);
+    let time = time.as_ref().map_or(0, |t| t.as_ptr() as u64);
+    // SAFETY: the kernel reads the word and the time.
+    unsafe { call6(FUTEX, [core::ptr::from_ref(word) as u64, 0, value.into(), time, 0, 0]) }
+}
+
+/// Wakes one waiter.
+pub fn futex_wake(word: &core::sync::atomic::AtomicU32) {
+    // SAFETY: touches no memory of ours.
+    unsafe { call6(FUTEX, [core::ptr::from_ref(word) as u64, 1, 1, 0, 0, 0]) };
+}
+
+/// Closes the jail: from here on only the calls of `program` pass.
+///
+/// # Safety
+/// `program` is an array of `struct sock_filter`.
+pub unsafe fn seccomp(program: &[u8]) -> i64 {
+    let prog: [u64; 2] = [(program.len() / 8) as u64, program.as_ptr() as u64];
+    // SAFETY: the caller's promise; `prog` has the layout of `struct sock_fprog`.
+    // SECCOMP_FILTER_FLAG_SPEC_ALLOW (4): a space is a sandbox of one trust level,
+    // and speculation controls would slow the guest by a third.
+    unsafe {
+        call6(PRCTL, [38, 1, 0, 0, 0, 0]);
+        call6(SECCOMP, [1, 4, prog.as_ptr() as u64, 0, 0, 0])
+    }
+}
+
+/// Closes descriptors from `first` on.
+pub fn close_from(first: i32) {
+    // SAFETY: touches no memory.
+    unsafe { call6(CLOSE_RANGE, [first as u64, u32::MAX.into(), 0, 0, 0, 0]) };
+}
+
+/// Writes to standard error; of use before the jail closes and in debugging only.
+pub fn stderr(text: &[u8]) {
+    // SAFETY: `text` is read during the call.
+    unsafe { call6(WRITE, [2, text.as_ptr() as u64, text.len() as u64, 0, 0, 0]) };
+}
+
+/// Ends this space.
+pub fn exit(code: u32) -> ! {
+    loop {
+        // SAFETY: does not come back.
+        unsafe { call6(EXIT_GROUP, [code.into(), 0, 0, 0, 0, 0]) };
+    }
+}

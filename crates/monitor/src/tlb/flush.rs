@@ -1,0 +1,289 @@
+//! Dropping what the guest's tables no longer say.
+
+use abi::mmu::{PTE_PRESENT, PTE_PSE, PTE_USER, PTE_WRITE};
+use alloc::vec::Vec;
+
+use super::{host::Access, mapped::Installed};
+use crate::{
+    guest::{fold, frame_of, is_kernel},
+    layout::key,
+    state::{Frame, Monitor},
+};
+
+impl Monitor {
+    /// A TLB flush: both halves of the running space are compared with the tables.
+    pub fn flush_all(&mut self) {
+        self.revalidate_user();
+        self.spaces.kernel_flushes += 1;
+        self.revalidate_kernel();
+    }
+
+    /// One address may have changed.
+    pub fn flush_page(&mut self, va: u64) {
+        let page = va & !0xfff;
+        if is_kernel(va) {
+            self.spaces.note_kernel_page(page);
+            let installed = self.space().kernel.get(page);
+            if installed.is_some() && !self.kernel_page_valid(page, installed) {
+                self.host_unmap(fold(page), 1);
+                self.space().kernel.set(page, Installed::default());
+            }
+            return;
+        }
+        if !self.user_half_is_loaded() {
+            return;
+        }
+        let installed = self.space().user.get(page);
+        if installed.is_some() {
+            let ok = self.walk(page).is_some_and(|l| self.still_valid(installed, l.entry, l.rights));
+            if !ok {
+                self.host_unmap(page, 1);
+                self.space().user.set(page, Installed::default());
+                if installed.is_shadow() {
+                    self.forget_continuations();
+                }
+            }
+        }
+    }
+
+    /// Drops every user page of the running space that the tables changed.
+    pub fn revalidate_user(&mut self) {
+        if !self.user_half_is_loaded() {
+            return;
+        }
+        let mut regions = core::mem::take(&mut self.space().user.regions);
+        let mut code_gone = false;
+        let mut gone = Runs::default();
+        regions.retain(|key, region| {
+            let base = key << 21;
+            let table = self.upper(base);
+            for i in region.indices() {
+                let installed = region.pages[i];
+                let valid = table.is_some_and(|(t, upper)| {
+                    self.entry(t, i).is_some_and(|e| self.still_valid(installed, e, upper))
+                });
+                if !valid {
+                    code_gone |= installed.is_shadow();
+                    region.set(i, Installed::default());
+                    gone.add(self, base + ((i as u64) << 12));
+                }
+            }
+            !region.is_empty()
+        });
+        gone.finish(self);
+        self.space().user.regions = regions;
+        if code_gone {
+            self.forget_continuations();
+        }
+    }
+
+    /// The last-level table for a region and the and-ed rights above it.
+    fn upper(&self, va: u64) -> Option<(u32, u64)> {
+        let mut table = self.vcpu.kernel_root;
+        let mut rights = PTE_WRITE | PTE_USER;
+        for level in (1..4).rev() {
+            let entry = self.entry(table, (va >> (12 + 9 * level)) as usize & 511)?;
+            if entry & PTE_PRESENT == 0 || entry & PTE_PSE != 0 {
+                return None;
+            }
+            rights &= entry;
+            table = frame_of(entry);
+        }
+        self.has_frame(table).then_some((table, rights))
+    }
+
+    fn kernel_page_valid(&self, page: u64, installed: Installed) -> bool {
+        self.walk(page).is_some_and(|l| {
+            let protected = self.frames.get(l.frame() as usize).is_some_and(|f| f.is_protected());
+            l.frame() == installed.frame() && (!installed.write() || (l.writable() && !protected))
+        })
+    }
+
+    /// Drops kernel pages (outside the direct map and image) that changed.
+    pub fn revalidate_kernel(&mut self) {
+        let mut regions = core::mem::take(&mut self.space().kernel.regions);
+        let mut gone = Runs::default();
+        regions.retain(|key, region| {
+            let base = (key << 21) | crate::guest::KERNEL_HALF;
+            let table = self.leaf_table(base);
+            for i in region.indices() {
+                let installed = region.pages[i];
+                let valid = table.and_then(|t| self.entry(t, i)).is_some_and(|e| {
+                    let frame = frame_of(e);
+                    let protected = self.frames.get(frame as usize).is_some_and(|f| f.is_protected());
+                    e & PTE_PRESENT != 0
+                        && frame == installed.frame()
+                        && (!installed.write() || (e & PTE_WRITE != 0 && !protected))
+                });
+                if !valid {
+                    region.set(i, Installed::default());
+                    gone.add(self, fold(base + ((i as u64) << 12)));
+                }
+            }
+            !region.is_empty()
+        });
+        gone.finish(self);
+        let space = self.spaces.current;
+        self.spaces.all[space].kernel.regions = regions;
+        self.spaces.all[space].kernel_flushes = self.spaces.kernel_flushes;
+    }
+
+    /// Unmaps the whole user half of the running space.
+    pub fn drop_user_half(&mut self) {
+        let regions = core::mem::take(&mut self.space().user.regions);
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        for (key, region) in &regions {
+            let base = key << 21;
+            let (Some(first), Some(last)) = (region.indices().next(), region.indices().last()) else { continue };
+            let (start, end) = (base + ((first as u64) << 12), base + ((last as u64 + 1) << 12));
+            // Pages between may belong to the kernel half where both use the addresses.
+            let shared = region.indices().any(|i| region.pages[i].is_at_shared_address());
+            match runs.last_mut() {
+                Some(run) if !shared && start - run.1 <= 0x20_0000 => run.1 = end,
+                _ if shared => runs.extend(region.indices().map(|i| {
+                    let page = base + ((i as u64) << 12);
+                    (page, page + 4096)
+                })),
+                _ => runs.push((start, end)),
+            }
+        }
+        for (start, end) in runs {
+            self.host_unmap(start, (end - start) >> 12);
+        }
+        self.forget_continuations();
+    }
+
+    /// No mapping of `frame` may be writable from now on, in any space.
+    pub fn protect_frame(&mut self, frame: u32, why: u8) {
+        let Some(flags) = self.frames.get_mut(frame as usize) else { return };
+        let was = flags.is_protected();
+        flags.0 |= why;
+        if !was {
+            self.spaces.protected.push(frame);
+            self.write_protect_here(frame);
+            let n = self.spaces.protected.len();
+            self.space().protected_seen = n;
+        }
+    }
+
+    /// Catches up with what other spaces changed while this one was parked.
+    pub fn catch_up(&mut self) {
+        let seen = self.space().protected_seen;
+        let n = self.spaces.protected.len();
+        for i in seen..n {
+            let frame = self.spaces.protected[i];
+            if self.frames.get(frame as usize).is_some_and(|f| f.is_protected()) {
+                self.write_protect_here(frame);
+            }
+        }
+        self.space().protected_seen = n;
+        if self.space().kernel_flushes != self.spaces.kernel_flushes {
+            self.revalidate_kernel();
+        }
+        self.unmap_noted_kernel_pages();
+        self.drop_if_aliased();
+    }
+
+    /// Single kernel pages that changed while this space was parked.
+    fn unmap_noted_kernel_pages(&mut self) {
+        let pages = core::mem::take(&mut self.space().stale_kernel_pages);
+        for page in pages {
+            let installed = self.space().kernel.get(page);
+            if installed.is_some() && !self.kernel_page_valid(page, installed) {
+                self.host_unmap(fold(page), 1);
+                self.space().kernel.set(page, Installed::default());
+            }
+        }
+    }
+
+    /// Opens a user page at a shared address to kernel mode, since the kernel
+    /// half maps nothing there now. True if done.
+    pub fn promote(&mut self, va: u64) -> bool {
+        let page = va & !0xfff;
+        let installed = self.space().user.get(page);
+        let alias = crate::guest::unfold(page);
+        if !installed.is_at_shared_address() || self.walk(alias).is_some() {
+            return false;
+        }
+        // Whoever adds a page there passes through a table that is watched from now on.
+        let mut table = self.vcpu.kernel_root;
+        for level in (1..4).rev() {
+            self.watch(table, if level == 3 { Frame::WATCHED_ROOT } else { Frame::WATCHED });
+            let Some(e) = self.entry(table, (alias >> (12 + 9 * level)) as usize & 511) else { break };
+            if e & PTE_PRESENT == 0 {
+                break;
+            }
+            table = frame_of(e);
+            if level == 1 {
+                self.watch(table, Frame::WATCHED);
+            }
+        }
+        let access = Access { write: installed.write(), exec: installed.exec(), key: key::USER, shadow: false };
+        self.host_map(page, installed.frame(), 1, access);
+        true
+    }
+
+    fn watch(&mut self, table: u32, flag: u8) {
+        if let Some(f) = self.frames.get_mut(table as usize) {
+            f.0 |= flag;
+        }
+    }
+
+    /// Watches the table in which a kernel mapping at `alias` would first appear.
+    pub(super) fn watch_gigabyte(&mut self, alias: u64) {
+        let root = self.vcpu.kernel_root;
+        self.watch(root, Frame::WATCHED_ROOT);
+        if let Some(top) = self.entry(root, (alias >> 39) as usize & 511) {
+            if top & PTE_PRESENT != 0 {
+                self.watch(frame_of(top), Frame::WATCHED);
+            }
+        }
+    }
+
+    /// Must precede the write of a present entry at `index` of `table`: kernel
+    /// mappings may appear at host addresses where user pages lie open to
+    /// kernel mode.
+    pub fn before_new_entry(&mut self, table: u32, index: usize) {
+        let Some(flags) = self.frames.get_mut(table as usize) else { return };
+        let watched = flags.0 & Frame::WATCHED != 0 || (flags.0 & Frame::WATCHED_ROOT != 0 && index >= 256);
+        if watched {
+            flags.0 &= !Frame::WATCHED;
+            self.spaces.aliases += 1;
+            self.drop_if_aliased();
+        }
+    }
+
+    /// Drops the user half if kernel mappings appeared since it was filled.
+    fn drop_if_aliased(&mut self) {
+        let aliases = self.spaces.aliases;
+        if self.space().aliases != aliases {
+            self.space().aliases = aliases;
+            self.drop_user_half();
+        }
+    }
+}
+
+/// Gathers neighbouring pages to unmap them in one call.
+#[derive(Default)]
+struct Runs {
+    start: u64,
+    count: u64,
+}
+
+impl Runs {
+    fn add(&mut self, m: &mut Monitor, host: u64) {
+        m.stats.dropped += 1;
+        if self.count > 0 && host == self.start + (self.count << 12) {
+            self.count += 1;
+            return;
+        }
+        self.finish(m);
+        *self = Runs { start: host, count: 1 };
+    }
+    fn finish(&mut self, m: &mut Monitor) {
+        if self.count > 0 {
+            m.host_unmap(self.start, self.count);
+        }
+        self.count = 0;
+    }
+}

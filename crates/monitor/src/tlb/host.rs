@@ -1,0 +1,82 @@
+//! The host calls behind the mappings.
+
+use boundary::fd;
+
+use crate::{
+    layout::key,
+    state::Monitor,
+    sys::{self, EXEC, MAP_FIXED, MAP_POPULATE, MAP_SHARED, READ, WRITE_ACCESS},
+};
+
+/// Runs up to this many pages are populated at once: they are about to be used.
+const POPULATE: u64 = 16;
+
+/// How a run of pages is mapped.
+#[derive(Clone, Copy)]
+pub struct Access {
+    /// Writable.
+    pub write: bool,
+    /// Executable.
+    pub exec: bool,
+    /// Protection key.
+    pub key: u32,
+    /// The shadow memfd instead of RAM.
+    pub shadow: bool,
+}
+
+impl Access {
+    /// Kernel pages.
+    pub fn kernel(write: bool) -> Access {
+        Access { write, exec: false, key: key::KERNEL, shadow: false }
+    }
+    fn protection(self) -> u32 {
+        READ | if self.write { WRITE_ACCESS } else { 0 } | if self.exec { EXEC } else { 0 }
+    }
+}
+
+impl Monitor {
+    /// Maps `count` frames from `frame` on at host address `host`. Out of
+    /// mappings (vm.max_map_count): drops the user half once and tries again.
+    pub(super) fn host_map(&mut self, host: u64, frame: u32, count: u64, access: Access) {
+        for attempt in 0..2 {
+            if self.try_map(host, frame, count, access) {
+                return;
+            }
+            if attempt == 0 {
+                self.drop_user_half();
+            }
+        }
+        crate::crash::end(self, "the host gave no memory mapping (vm.max_map_count or memory limit?)");
+    }
+
+    fn try_map(&mut self, host: u64, frame: u32, count: u64, access: Access) -> bool {
+        self.stats.maps += 1;
+        let populate = if count <= POPULATE { MAP_POPULATE } else { 0 };
+        let file = if access.shadow { fd::SHADOW } else { fd::RAM };
+        let len = count << 12;
+        // SAFETY: `host` is a guest address: identity or folded, never in the
+        // monitor's range (checked where addresses come in).
+        unsafe {
+            let flags = MAP_SHARED | MAP_FIXED;
+            let prot = access.protection();
+            let r = sys::mmap(host, len, prot, flags | populate, file, u64::from(frame) << 12);
+            r as u64 == host
+                && (access.key == key::USER || sys::pkey_mprotect(host, len, prot, access.key) == 0)
+        }
+    }
+
+    /// Removes mappings of guest pages.
+    pub(super) fn host_unmap(&mut self, host: u64, count: u64) {
+        self.stats.unmaps += 1;
+        // SAFETY: guest addresses only.
+        unsafe { sys::munmap(host, count << 12) };
+    }
+
+    /// Takes write access from mapped guest pages; holes do not matter.
+    pub(super) fn host_write_protect(&mut self, host: u64, count: u64, exec: bool) {
+        // SAFETY: guest addresses only. `mprotect` keeps the key.
+        unsafe {
+            sys::mprotect(host, count << 12, READ | if exec { EXEC } else { 0 });
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Installing pages of the kernel half, in runs.
+
+use abi::mmu::{PTE_ACCESSED, PTE_DIRTY, PTE_PRESENT, PTE_WRITE};
+
+use super::{host::Access, mapped::Installed, user::code};
+use crate::{
+    guest::{DIRECT_MAP, IMAGE_MAP, Leaf, M2P, fold, frame_of},
+    state::Monitor,
+};
+
+/// What became of an access.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Mapped: try again.
+    Mapped,
+    /// A page fault for the guest, with its error code.
+    Fault(u32),
+}
+
+/// Is `va` part of a mapping that never changes: the direct map or the kernel image?
+fn is_linear(va: u64, frame: u32) -> bool {
+    let pa = u64::from(frame) << 12;
+    let page = va & !0xfff;
+    page.wrapping_sub(DIRECT_MAP) == pa || page.wrapping_sub(IMAGE_MAP) == pa
+}
+
+impl Monitor {
+    /// Makes a kernel page present on the host, and the pages around it that
+    /// continue it in frames and rights.
+    pub fn resolve_kernel(&mut self, va: u64, write: bool) -> Outcome {
+        let fault = if write { code::WRITE } else { 0 };
+        if va >= M2P && va < M2P + self.setup.m2p_frames * 4096 {
+            if write {
+                return Outcome::Fault(fault | code::PRESENT);
+            }
+            let frame = u32::try_from(self.setup.m2p_mfn).unwrap_or(u32::MAX);
+            self.host_map(fold(M2P), frame, self.setup.m2p_frames, Access::kernel(false));
+            return Outcome::Mapped;
+        }
+        let Some(leaf) = self.walk(va) else { return Outcome::Fault(fault) };
+        let linear = is_linear(va, leaf.frame());
+        // Read-only entries of the direct map are page tables that the guest
+        // gave up to the monitor. It writes some of them all the same, with
+        // single instructions (`ptep_get_and_clear`): they are caches' input
+        // here, not trusted, and may be written.
+        if write && !leaf.writable() && !linear {
+            return Outcome::Fault(fault | code::PRESENT);
+        }
+        if write {
+            self.before_write(leaf.frame());
+        }
+        self.mark_entry(leaf.table, leaf.index, PTE_ACCESSED | if write { PTE_DIRTY } else { 0 });
+        self.install_run(va & !0xfff, &leaf, linear);
+        Outcome::Mapped
+    }
+
+    /// May the entry's page be mapped writable?
+    fn run_write(&self, entry: u64, frame: u32, linear: bool) -> bool {
+        let protected = self.frames.get(frame as usize).is_some_and(|f| f.is_protected());
+        (linear || entry & PTE_WRITE != 0) && !protected
+    }
+
+    fn install_run(&mut self, page: u64, leaf: &Leaf, linear: bool) {
+        let frame = leaf.frame();
+        let write = (linear || leaf.writable()) && self.run_write(leaf.entry, frame, linear);
+        let region = page & !0x1f_ffff;
+        let fits = |m: &Monitor, index: usize| {
+            let Some(entry) = m.entry(leaf.table, index) else { return false };
+            let f = frame_of(entry);
+            entry & PTE_PRESENT != 0
+                && i64::from(f) == i64::from(frame) + index as i64 - leaf.index as i64
+                && m.guest_may_map(f)
+                && is_linear(region + ((index as u64) << 12), f) == linear
+                && m.run_write(entry, f, linear) == write
+        };
+        let (mut first, mut last) = (leaf.index, leaf.index);
+        while first > 0 && fits(self, first - 1) {
+            first -= 1;
+        }
+        while last < 511 && fits(self, last + 1) {
+            last += 1;
+        }
+        let start = region + ((first as u64) << 12);
+        let count = (last - first + 1) as u64;
+        let first_frame = frame - (leaf.index - first) as u32;
+        self.host_map(fold(start), first_frame, count, Access::kernel(write));
+        // The kernel owns these host pages now.
+        let space = self.space();
+        if fold(start) >> 63 == 0 {
+            space.user.forget(fold(start), count << 12);
+        }
+        if !linear {
+            for i in 0..count {
+                let installed = Installed::new(first_frame + i as u32, write, false);
+                space.kernel.set(start + (i << 12), installed);
+            }
+        }
+    }
+
+    /// Takes write access to `frame` from every mapping of the running space.
+    pub(super) fn write_protect_here(&mut self, frame: u32) {
+        let pa = u64::from(frame) << 12;
+        self.host_write_protect(fold(DIRECT_MAP + pa), 1, false);
+        self.host_write_protect(fold(IMAGE_MAP + pa), 1, false);
+        let mut found = [(0u64, Installed::default()); 16];
+        loop {
+            let mut n = 0;
+            let space = self.space();
+            for (kernel, half) in [(true, &mut space.kernel), (false, &mut space.user)] {
+                for (key, region) in &mut half.regions {
+                    for i in region.indices() {
+                        let p = region.pages[i];
+                        if p.write() && p.frame() == frame && n < found.len() {
+                            let va = (key << 21) + ((i as u64) << 12);
+                            region.pages[i] = p.read_only();
+                            found[n] = (if kernel { fold(va) } else { va }, p);
+                            n += 1;
+                        }
+                    }
+                }
+            }
+            for (host, p) in &found[..n] {
+                self.host_write_protect(*host, 1, p.exec());
+            }
+            if n < found.len() {
+                return;
+            }
+        }
+    }
+}

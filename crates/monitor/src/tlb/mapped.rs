@@ -1,0 +1,149 @@
+//! What a space has mapped, by region of 512 pages (one last-level table).
+
+use alloc::{boxed::Box, collections::BTreeMap};
+
+/// One installed page: its frame and how it is mapped. 0 = nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Installed(u32);
+
+impl Installed {
+    const WRITE: u32 = 1 << 31;
+    const EXEC: u32 = 1 << 30;
+    const SHADOW: u32 = 1 << 29;
+    const SHARED: u32 = 1 << 28;
+    const FRAME: u32 = (1 << 28) - 1;
+
+    /// A page of `frame`.
+    pub fn new(frame: u32, write: bool, exec: bool) -> Installed {
+        // Frame numbers are stored plus one, so that frame 0 is something.
+        let mut v = (frame + 1) & Self::FRAME;
+        if write {
+            v |= Self::WRITE;
+        }
+        if exec {
+            v |= Self::EXEC;
+        }
+        Installed(v)
+    }
+    /// The shadow copy of `frame`.
+    pub fn shadow(frame: u32) -> Installed {
+        Installed((frame + 1) & Self::FRAME | Self::SHADOW | Self::EXEC)
+    }
+    /// The same, marked as lying at an address that the kernel half uses too.
+    pub fn at_shared_address(self) -> Installed {
+        Installed(self.0 | Self::SHARED)
+    }
+    /// Something is installed.
+    pub fn is_some(self) -> bool {
+        self.0 != 0
+    }
+    /// Its frame.
+    pub fn frame(self) -> u32 {
+        (self.0 & Self::FRAME).wrapping_sub(1)
+    }
+    /// Mapped writable.
+    pub fn write(self) -> bool {
+        self.0 & Self::WRITE != 0
+    }
+    /// Mapped executable.
+    pub fn exec(self) -> bool {
+        self.0 & Self::EXEC != 0
+    }
+    /// It is the shadow copy.
+    pub fn is_shadow(self) -> bool {
+        self.0 & Self::SHADOW != 0
+    }
+    /// Bears the key `SHARED_ADDRESS`.
+    pub fn is_at_shared_address(self) -> bool {
+        self.0 & Self::SHARED != 0
+    }
+    /// No longer writable.
+    pub fn read_only(self) -> Installed {
+        Installed(self.0 & !Self::WRITE)
+    }
+}
+
+/// A region's installed pages.
+#[derive(Clone)]
+pub struct Region {
+    /// Which entries of `pages` are installed.
+    pub present: [u64; 8],
+    /// By index in the last-level table.
+    pub pages: [Installed; 512],
+}
+
+impl Region {
+    fn new() -> Box<Region> {
+        Box::new(Region { present: [0; 8], pages: [Installed::default(); 512] })
+    }
+    /// Indices installed, rising.
+    pub fn indices(&self) -> impl Iterator<Item = usize> + use<> {
+        let mut words = self.present;
+        let mut word = 0;
+        core::iter::from_fn(move || {
+            while word < 8 {
+                if words[word] != 0 {
+                    let bit = words[word].trailing_zeros() as usize;
+                    words[word] &= words[word] - 1;
+                    return Some(word * 64 + bit);
+                }
+                word += 1;
+            }
+            None
+        })
+    }
+    /// Nothing is installed.
+    pub fn is_empty(&self) -> bool {
+        self.present == [0; 8]
+    }
+    /// Notes or clears a page.
+    pub fn set(&mut self, index: usize, page: Installed) {
+        let (word, bit) = (index >> 6 & 7, 1u64 << (index & 63));
+        if page.is_some() {
+            self.present[word] |= bit;
+        } else {
+            self.present[word] &= !bit;
+        }
+        self.pages[index & 511] = page;
+    }
+}
+
+/// The regions of one half, by `guest address >> 21`.
+#[derive(Default)]
+pub struct Half {
+    /// Regions with at least one page, or recently so.
+    pub regions: BTreeMap<u64, Box<Region>>,
+}
+
+impl Half {
+    /// What is installed at a guest address.
+    pub fn get(&self, va: u64) -> Installed {
+        self.regions.get(&(va >> 21)).map_or(Installed::default(), |r| r.pages[index(va)])
+    }
+    /// Notes what is installed at a guest address.
+    pub fn set(&mut self, va: u64, page: Installed) {
+        if page.is_some() {
+            self.regions.entry(va >> 21).or_insert_with(Region::new).set(index(va), page);
+        } else if let Some(r) = self.regions.get_mut(&(va >> 21)) {
+            r.set(index(va), page);
+        }
+    }
+    /// Forgets the pages of `[va, va + len)` (page-aligned).
+    pub fn forget(&mut self, va: u64, len: u64) {
+        let (first, last) = (va >> 21, (va + len - 1) >> 21);
+        for (key, region) in self.regions.range_mut(first..=last) {
+            let base = key << 21;
+            for i in region.indices() {
+                let page = base + ((i as u64) << 12);
+                if page >= va && page - va < len {
+                    region.set(i, Installed::default());
+                }
+            }
+        }
+    }
+}
+
+/// Index of an address in its last-level table.
+pub fn index(va: u64) -> usize {
+    (va >> 12) as usize & 511
+}

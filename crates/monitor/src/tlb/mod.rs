@@ -1,0 +1,21 @@
+//! Host mappings as the TLB: guest page-table entries become mappings of the
+//! RAM memfd, one host page with one owner.
+//!
+//! - `mapped` remembers what is installed, by 2 MiB region.
+//! - `user` and `kernel` install, each for its half.
+//! - `flush` drops what the guest's tables no longer say.
+//!
+//! Invariants: a protected frame (translations or a shadow copy made from it)
+//! is mapped writable nowhere in the running space; a user page at a host
+//! address where the kernel half has addresses too bears the key
+//! `SHARED_ADDRESS`, which kernel mode cannot touch.
+
+mod flush;
+mod host;
+mod kernel;
+mod mapped;
+mod user;
+
+pub use kernel::Outcome;
+pub use user::{UserAccess, is_available};
+pub use mapped::Half;

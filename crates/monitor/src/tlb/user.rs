@@ -1,0 +1,166 @@
+//! Installing pages of the user half.
+
+use abi::mmu::{PTE_ACCESSED, PTE_DIRTY, PTE_WRITE};
+use boundary::at;
+
+use super::{host::Access, mapped::Installed};
+use crate::{
+    guest::{Leaf, unfold},
+    layout::key,
+    state::{Frame, Monitor},
+};
+
+/// Page-fault error code bits (SDM vol. 3A 4.7).
+pub mod code {
+    /// The page was present.
+    pub const PRESENT: u32 = 1;
+    /// It was a write.
+    pub const WRITE: u32 = 2;
+    /// It came from user mode.
+    pub const USER: u32 = 4;
+    /// It was an instruction fetch.
+    pub const FETCH: u32 = 16;
+}
+
+/// An access to a user address.
+#[derive(Clone, Copy, Debug)]
+pub struct UserAccess {
+    /// It writes.
+    pub write: bool,
+    /// It fetches an instruction.
+    pub fetch: bool,
+    /// It comes from guest user mode (else the kernel reaches for user memory).
+    pub from_user: bool,
+}
+
+impl UserAccess {
+    fn code(self) -> u32 {
+        (if self.write { code::WRITE } else { 0 })
+            | (if self.fetch { code::FETCH } else { 0 })
+            | (if self.from_user { code::USER } else { 0 })
+    }
+}
+
+/// Lowest user address that may be mapped.
+const LOWEST: u64 = 0x1_0000;
+/// End of the user half.
+const END: u64 = 0x7fff_ffff_f000;
+
+/// May this user address be mapped at all? The monitor's own places may not.
+pub fn is_available(va: u64) -> bool {
+    (LOWEST..END).contains(&va)
+        && !(at::START..at::END).contains(&va)
+        && !(at::SITES..at::SITES + at::SITES_SIZE).contains(&va)
+}
+
+impl Monitor {
+    /// Makes a user page present on the host if the guest's tables allow the
+    /// access; else the #PF error code to give to the guest.
+    pub fn resolve_user(&mut self, va: u64, access: UserAccess) -> Result<(), u32> {
+        let Some(leaf) = self.walk(va) else { return Err(access.code()) };
+        // CR0.WP is set under Xen: the kernel's writes obey the tables too.
+        if !leaf.user() || (access.write && !leaf.writable()) || (access.fetch && !leaf.executable()) {
+            return Err(access.code() | code::PRESENT);
+        }
+        self.install_user(va & !0xfff, &leaf, access);
+        Ok(())
+    }
+
+    fn install_user(&mut self, page: u64, leaf: &Leaf, access: UserAccess) {
+        let frame = leaf.frame();
+        if access.write {
+            self.before_write(frame);
+        }
+        self.mark_entry(leaf.table, leaf.index, PTE_ACCESSED | if access.write { PTE_DIRTY } else { 0 });
+        let dirty = access.write || leaf.entry & PTE_DIRTY != 0;
+        let flags = self.frames.get(frame as usize).copied().unwrap_or_default();
+        let write = leaf.writable() && dirty && !flags.is_protected();
+        let exec = leaf.executable() && !self.translates_user();
+        // The kernel half may use the host address too.
+        let shared = self.has_gigabyte(unfold(page));
+        if shared {
+            self.stats.collisions += 1;
+            self.space().kernel.set(unfold(page), Installed::default());
+        } else {
+            self.watch_gigabyte(unfold(page));
+        }
+        if exec && !write && access.fetch && flags.0 & Frame::SHADOW != 0 && self.install_shadow(page, frame, shared)
+        {
+            return;
+        }
+        let page_key = if shared { key::SHARED_ADDRESS } else { key::USER };
+        self.host_map(page, frame, 1, Access { write, exec, key: page_key, shadow: false });
+        let mut installed = Installed::new(frame, write, exec);
+        if shared {
+            installed = installed.at_shared_address();
+        }
+        let before = self.space().user.get(page);
+        self.space().user.set(page, installed);
+        if before.is_shadow() {
+            self.forget_continuations();
+        }
+    }
+
+    /// Unmaps a user page; the next access finds it again.
+    pub fn unmap_user_page(&mut self, page: u64) {
+        let installed = self.space().user.get(page);
+        if installed.is_some() {
+            self.host_unmap(page, 1);
+            self.space().user.set(page, Installed::default());
+            if installed.is_shadow() {
+                self.forget_continuations();
+            }
+        }
+    }
+
+    /// Opens a user page at an address shared with the kernel half to kernel
+    /// mode for one step, or closes it again. False if no such page is there.
+    pub fn open_for_step(&mut self, page: u64, open: bool) -> bool {
+        let installed = self.space().user.get(page);
+        if !installed.is_at_shared_address() {
+            return false;
+        }
+        let page_key = if open { key::USER } else { key::SHARED_ADDRESS };
+        let access = Access { write: installed.write(), exec: installed.exec(), key: page_key, shadow: false };
+        self.host_map(page, installed.frame(), 1, access);
+        true
+    }
+
+    /// Maps the shadow copy of `frame` at `page`; false if it may not be.
+    fn install_shadow(&mut self, page: u64, frame: u32, shared: bool) -> bool {
+        if shared || !self.fill_sites(page, frame) {
+            return false;
+        }
+        let access = Access { write: false, exec: true, key: key::SHADOW, shadow: true };
+        self.host_map(page, frame, 1, access);
+        self.space().user.set(page, Installed::shadow(frame));
+        true
+    }
+
+    /// Maps the true frame over a shadow copy, after user code read from it or
+    /// single-steps in it. False if no shadow copy was there.
+    pub fn replace_shadow(&mut self, va: u64) -> bool {
+        let page = va & !0xfff;
+        let installed = self.space().user.get(page);
+        if !installed.is_shadow() {
+            return false;
+        }
+        let access = Access { write: false, exec: true, key: key::USER, shadow: false };
+        self.host_map(page, installed.frame(), 1, access);
+        self.space().user.set(page, Installed::new(installed.frame(), false, true));
+        self.forget_continuations();
+        true
+    }
+
+    /// Does what is installed at a user page still agree with the guest's tables?
+    pub(super) fn still_valid(&self, installed: Installed, entry: u64, upper: u64) -> bool {
+        let flags = self.frames.get(installed.frame() as usize).copied().unwrap_or_default();
+        entry & abi::mmu::PTE_PRESENT != 0
+            && entry & upper & abi::mmu::PTE_USER != 0
+            && crate::guest::frame_of(entry) == installed.frame()
+            && (!installed.write()
+                || (entry & upper & PTE_WRITE != 0 && entry & PTE_DIRTY != 0 && !flags.is_protected()))
+            && (!installed.exec() || entry & abi::mmu::PTE_NX == 0)
+            && (!installed.is_shadow() || flags.0 & Frame::SHADOW != 0)
+    }
+}

@@ -1,0 +1,284 @@
+//! One block: guest instructions from an address on, translated until control
+//! leaves for certain or space, page or limit end it.
+
+use crate::control::{Flow, Unsupported};
+use crate::emit::Emitter;
+use crate::layout::{Layout, Memory};
+use crate::lookup::{PROLOGUE, emit_prologue};
+use crate::output::{Entry, Fix, MAX_ENTRIES, MAX_INSTRUCTIONS, MAX_LINKS, Output};
+use crate::sensitive::{Class, classify};
+use crate::stack::uses_stack_pointer;
+use crate::state::is_masked;
+use crate::{Mode, Targets};
+use iced_x86::{
+    Code, Decoder, DecoderError, DecoderOptions, FlowControl, Instruction,
+    InstructionInfoFactory, Mnemonic,
+};
+
+/// Room kept for one more instruction and the block's closing jump.
+const CODE_ROOM: usize = 320;
+/// Room for the stubs of one more instruction and the closing jump.
+const STUB_ROOM: usize = 3 * 48;
+const ENTRY_ROOM: usize = 8;
+const LINK_ROOM: usize = 3;
+
+/// Entry and link offsets have 16 bits.
+const MOST_BYTES: usize = 0xffff;
+
+/// What to translate.
+pub struct Request<'a> {
+    /// Mode of the code.
+    pub mode: Mode,
+    /// Guest address of the first instruction.
+    pub va: u64,
+    /// Guest bytes from `va` on: to the end of its page or, when the caller
+    /// joined the next page, at least 15 bytes (less at `va`'s own page's
+    /// expense never) of it more.
+    pub code: &'a [u8],
+    /// How many of `code` lie on the page of `va`.
+    pub page_bytes: usize,
+    /// Host address the code will run at; multiple of 16.
+    pub code_host: u64,
+    /// Host address its exit stubs will run at, within 2 GiB of the code.
+    pub stub_host: u64,
+    /// Link `i` leaves with `context.argument` = `first_tag + i`.
+    pub first_tag: u64,
+    /// Kernel mode: whether the instruction at a guest address is known to
+    /// access user memory.
+    pub user_access: &'a dyn Fn(u64) -> bool,
+    /// Most instructions to take (1 for single-stepping guests).
+    pub limit: usize,
+}
+
+/// Why there is no translation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Error {
+    /// The first instruction reaches into the next page: join it.
+    NeedNextPage,
+    /// The buffers are too small for a single instruction.
+    NoSpace,
+    /// A target or the stubs are more than 2 GiB away from the code.
+    OutOfReach,
+}
+
+impl core::fmt::Display for Error {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Error::NeedNextPage => "First instruction reaches into the next page: join it",
+            Error::NoSpace => "Code or stub buffer too small for one instruction",
+            Error::OutOfReach => "Translated code and its targets lie more than 2 GiB apart",
+        })
+    }
+}
+
+impl core::error::Error for Error {}
+
+/// Translates blocks for one set of [`Targets`].
+pub struct Translator {
+    targets: Targets,
+    info: InstructionInfoFactory,
+}
+
+impl Translator {
+    /// A translator for code that leaves to `targets`.
+    #[must_use]
+    pub fn new(targets: Targets) -> Translator {
+        Translator { targets, info: InstructionInfoFactory::new() }
+    }
+
+    /// Translates one block into `code` and its exit stubs into `stubs`.
+    ///
+    /// # Errors
+    /// See [`Error`]. `out` means nothing then.
+    pub fn translate(
+        &mut self,
+        request: &Request,
+        code: &mut [u8],
+        stubs: &mut [u8],
+        out: &mut Output,
+    ) -> Result<(), Error> {
+        out.clear();
+        let context = self.targets.context_of(request.mode);
+        let (code_len, stub_len) = (code.len().min(MOST_BYTES), stubs.len().min(MOST_BYTES));
+        let code = code.get_mut(..code_len).unwrap_or_default();
+        let stubs = stubs.get_mut(..stub_len).unwrap_or_default();
+        let mut builder = Builder {
+            request,
+            targets: &self.targets,
+            code: Emitter::new(code, request.code_host, context),
+            stubs: Emitter::new(stubs, request.stub_host, context),
+            out,
+            info: &mut self.info,
+        };
+        builder.block()
+    }
+}
+
+/// A guest instruction being translated.
+#[derive(Clone, Copy)]
+pub(crate) struct Guest<'a> {
+    pub instruction: &'a Instruction,
+    pub bytes: &'a [u8],
+    pub layout: Layout<'a>,
+    /// Known to access user memory from kernel mode.
+    pub aware: bool,
+}
+
+/// A block being built.
+pub(crate) struct Builder<'a> {
+    pub request: &'a Request<'a>,
+    pub targets: &'a Targets,
+    pub code: Emitter<'a>,
+    pub stubs: Emitter<'a>,
+    pub out: &'a mut Output,
+    pub info: &'a mut InstructionInfoFactory,
+}
+
+impl Builder<'_> {
+    fn block(&mut self) -> Result<(), Error> {
+        emit_prologue(&mut self.code);
+        debug_assert!(self.code.overflow || self.code.len() as u64 == PROLOGUE);
+        let page = self.request.code.len().min(self.request.page_bytes);
+        let limit = self.request.limit.clamp(1, MAX_INSTRUCTIONS);
+        let mut instruction = Instruction::default();
+        let mut at = 0;
+        let mut open = true;
+        for count in 0..limit {
+            if at >= page && count > 0 {
+                break;
+            }
+            if !self.has_room() {
+                if count == 0 {
+                    return Err(Error::NoSpace);
+                }
+                break;
+            }
+            // Only the first instruction may reach into the next page.
+            let end = if count == 0 { self.request.code.len() } else { page };
+            let window = self.request.code.get(at..end).unwrap_or_default();
+            let va = self.request.va.wrapping_add(at as u64);
+            let mut decoder = Decoder::with_ip(64, window, va, DecoderOptions::NONE);
+            decoder.decode_out(&mut instruction);
+            if decoder.last_error() == DecoderError::NoMoreBytes {
+                if count > 0 {
+                    break;
+                }
+                if self.request.code.len() <= page {
+                    return Err(Error::NeedNextPage);
+                }
+            }
+            let bytes = window.get(..instruction.len()).unwrap_or_default();
+            let flow = self.instruction(&instruction, bytes);
+            at += instruction.len();
+            if flow == Flow::End {
+                open = false;
+                break;
+            }
+        }
+        if open {
+            self.mark_at(at, Fix::NONE);
+            self.jump_link(self.request.va.wrapping_add(at as u64));
+        }
+        self.finish(at)
+    }
+
+    fn finish(&mut self, guest_len: usize) -> Result<(), Error> {
+        if self.code.overflow || self.stubs.overflow {
+            return Err(Error::NoSpace);
+        }
+        if self.code.out_of_reach || self.stubs.out_of_reach {
+            return Err(Error::OutOfReach);
+        }
+        self.out.code_len = self.code.len();
+        self.out.stub_len = self.stubs.len();
+        self.out.guest_len = guest_len;
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        self.code.room() >= CODE_ROOM
+            && self.stubs.room() >= STUB_ROOM
+            && self.out.entry_count + ENTRY_ROOM <= MAX_ENTRIES
+            && self.out.link_count + LINK_ROOM <= MAX_LINKS
+    }
+
+    /// Translates one instruction. What has no form of its own leaves to the
+    /// monitor instead, and ends the block.
+    fn instruction(&mut self, instruction: &Instruction, bytes: &[u8]) -> Flow {
+        let code_len = self.code.len();
+        let stub_len = self.stubs.len();
+        let (entries, links) = (self.out.entry_count, self.out.link_count);
+        match self.translated(instruction, bytes) {
+            Ok(flow) => flow,
+            Err(Unsupported) => {
+                self.code.truncate(code_len);
+                self.stubs.truncate(stub_len);
+                self.out.entry_count = entries;
+                self.out.link_count = links;
+                self.mark_at(self.offset_of(instruction), Fix::NONE);
+                self.exit(instruction.ip(), self.targets.exit_emulate);
+                Flow::End
+            }
+        }
+    }
+
+    fn translated(&mut self, instruction: &Instruction, bytes: &[u8]) -> Result<Flow, Unsupported> {
+        if instruction.is_invalid() {
+            return Err(Unsupported);
+        }
+        let kernel = self.request.mode == Mode::Kernel;
+        let layout = Layout::new(bytes, instruction).ok_or(Unsupported)?;
+        let aware = kernel
+            && layout.memory != Memory::None
+            && (self.request.user_access)(instruction.ip());
+        let guest = &Guest { instruction, bytes, layout, aware };
+        self.mark(guest, Fix::NONE);
+        match classify(instruction, self.request.mode) {
+            Class::Emulate => return Err(Unsupported),
+            Class::Drop => return Ok(Flow::Next),
+            Class::Segment => self.segment_move(guest)?,
+            Class::Translate if instruction.flow_control() != FlowControl::Next => {
+                return self.branch(guest);
+            }
+            Class::Translate if is_masked(instruction.mnemonic()) => self.masked_state(guest)?,
+            Class::Translate if instruction.mnemonic() == Mnemonic::Lea => {
+                self.lea(guest, kernel)?;
+            }
+            Class::Translate if kernel => self.kernel_instruction(guest)?,
+            Class::Translate => self.plain(guest)?,
+        }
+        Ok(Flow::Next)
+    }
+
+    fn kernel_instruction(&mut self, guest: &Guest) -> Result<(), Unsupported> {
+        let instruction = guest.instruction;
+        // With an operand in user memory the stack and the operand may be on
+        // different sides: rare enough for the monitor.
+        if guest.aware && instruction.is_stack_instruction() {
+            return Err(Unsupported);
+        }
+        if matches!(instruction.code(), Code::Leaveq | Code::Leaved | Code::Leavew) {
+            self.leave(guest)
+        } else if instruction.is_string_instruction() {
+            self.string(guest)
+        } else if uses_stack_pointer(instruction) {
+            self.stack_data(guest)
+        } else {
+            self.plain(guest)
+        }
+    }
+
+    /// Adds an entry here, at the guest instruction's start.
+    pub fn mark(&mut self, guest: &Guest, fix: Fix) {
+        self.mark_at(self.offset_of(guest.instruction), fix);
+    }
+
+    fn mark_at(&mut self, guest: usize, fix: Fix) {
+        let host = self.code.len() as u16;
+        self.out.add_entry(Entry { host, guest: guest as u16, fix });
+    }
+
+    fn offset_of(&self, instruction: &Instruction) -> usize {
+        instruction.ip().wrapping_sub(self.request.va) as usize
+    }
+}

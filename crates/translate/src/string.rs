@@ -1,0 +1,70 @@
+//! String instructions in kernel mode.
+//!
+//! Their pointers are RSI and RDI themselves, which stay registers of the
+//! guest's while the instruction runs and may stop it in the middle. Each
+//! negative pointer is folded before and unfolded after; what was added is kept
+//! in the context, so that an entry can take it back.
+
+use crate::block::{Builder, Guest};
+use crate::control::Unsupported;
+use crate::emit::{Address, Field, Gpr};
+use crate::output::Fix;
+use iced_x86::{OpKind, Register};
+
+/// Scratch: no string instruction uses it.
+const SCRATCH: Gpr = Gpr::R8;
+
+/// A pointer register, where its delta is kept, and what an entry says of it.
+type Pointer = (Gpr, Field, Fix);
+
+const DESTINATION: Pointer = (Gpr::RDI, Field::DELTA_RDI, Fix::RDI);
+const SOURCE: Pointer = (Gpr::RSI, Field::DELTA_RSI, Fix::RSI);
+
+impl Builder<'_> {
+    /// Translates a string instruction that does no port access.
+    pub fn string(&mut self, guest: &Guest) -> Result<(), Unsupported> {
+        let [destination, source] = pointers(guest)?;
+        let pointers = [destination, source];
+        let mut fix = Fix::NONE;
+        self.code.save(SCRATCH, Field::spill(0));
+        for (register, delta, flag) in pointers.into_iter().flatten() {
+            self.code.constant(SCRATCH, 63);
+            self.code.shift_right_signed(SCRATCH, register, SCRATCH);
+            self.code.deposit(SCRATCH, Field::FOLD);
+            self.code.save(SCRATCH, delta);
+            self.code.lea(register, Address::sum(register, SCRATCH));
+            fix = fix.with(flag);
+        }
+        self.code.restore(SCRATCH, Field::spill(0));
+        self.mark(guest, fix);
+        self.code.bytes(guest.bytes);
+        self.code.save(SCRATCH, Field::spill(0));
+        for (register, delta, _) in pointers.into_iter().flatten() {
+            self.code.restore(SCRATCH, delta);
+            self.code.not(SCRATCH);
+            let address = Address { base: Some(register), index: Some((SCRATCH, 0)), disp: 1 };
+            self.code.lea(register, address);
+        }
+        self.code.restore(SCRATCH, Field::spill(0));
+        Ok(())
+    }
+}
+
+/// Which pointers the instruction uses. FS and GS on the source, and 32-bit
+/// pointers, are left to the monitor.
+fn pointers(guest: &Guest) -> Result<[Option<Pointer>; 2], Unsupported> {
+    let instruction = guest.instruction;
+    if matches!(instruction.segment_prefix(), Register::FS | Register::GS) {
+        return Err(Unsupported);
+    }
+    let mut found = [None; 2];
+    for i in 0..instruction.op_count() {
+        match instruction.op_kind(i) {
+            OpKind::MemoryESRDI => found[0] = Some(DESTINATION),
+            OpKind::MemorySegRSI => found[1] = Some(SOURCE),
+            OpKind::Register => {}
+            _ => return Err(Unsupported),
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,338 @@
+//! The options and operands of every command that works, as clap definitions.
+//!
+//! The same definitions parse the command line and make the help texts, the manual pages and
+//! the shell completions.
+
+use clap::builder::ValueHint;
+use clap::{Arg, ArgAction, Command};
+
+use crate::tool::Tool;
+
+/// Layout of `--help`: usage first, as xm prints it.
+const HELP_TEMPLATE: &str = "{usage-heading} {usage}\n\n{about}\n\n{all-args}{after-help}\n";
+
+/// The definition of one working command, or `None` if there is no such command.
+pub fn command(tool: Tool, name: &str) -> Option<Command> {
+    let command = match name {
+        "console" => console(tool),
+        "crash-report" => crash_report(tool),
+        "create" => create(tool),
+        "destroy" => destroy(tool),
+        "dmesg" => dmesg(tool),
+        "domid" => domid(tool),
+        "domname" => domname(tool),
+        "info" => info(tool),
+        "list" => list(tool),
+        "pause" => pause(tool),
+        "reboot" => reboot(tool),
+        "shutdown" => shutdown(tool),
+        "unpause" => unpause(tool),
+        "uptime" => uptime(tool),
+        _ => return None,
+    };
+    Some(
+        command
+            .bin_name(format!("{} {name}", tool.name()))
+            .help_template(HELP_TEMPLATE)
+            .args_override_self(true)
+            .infer_long_args(true)
+            .disable_version_flag(true),
+    )
+}
+
+/// The whole tool with all working commands, for manual pages and completions.
+pub fn whole(tool: Tool) -> Command {
+    let working = crate::commands::COMMANDS.iter().filter(|entry| entry.lacks.is_none());
+    Command::new(tool.name())
+        .about("Control the domains of a Xenolith host")
+        .subcommands(working.filter_map(|entry| command(tool, entry.name)))
+        .disable_help_subcommand(true)
+        .subcommand(Command::new("help").about("List all commands"))
+        .after_help(
+            "A word of at least two letters that begins only one command runs that command.\n\
+             Options may follow operands. A <Domain> is a name, an id or a uuid; names win.",
+        )
+}
+
+/// `Examples:` with one line per command line and what it does.
+fn examples(tool: Tool, lines: &[(&str, &str)]) -> String {
+    let mut text = String::from("Examples:");
+    for (line, what) in lines {
+        let full = format!("{} {line}", tool.name());
+        text.push_str(&format!("\n  {full:<34} {what}"));
+    }
+    text
+}
+
+fn flag(name: &'static str, short: Option<char>, help: &'static str) -> Arg {
+    let arg = Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
+    match short {
+        Some(letter) => arg.short(letter),
+        None => arg,
+    }
+}
+
+fn domain() -> Arg {
+    Arg::new("domain").value_name("Domain").help("Name, id or uuid of the domain")
+}
+
+fn domains() -> Arg {
+    Arg::new("domain").value_name("Domain").num_args(0..).help("Only these domains")
+}
+
+fn wait(help: &'static str) -> Arg {
+    flag("wait", Some('w'), help)
+}
+
+fn json() -> Arg {
+    flag("json", None, "Print JSON, for programs")
+}
+
+fn create(tool: Tool) -> Command {
+    let path = match tool {
+        Tool::Xm => ".:/etc/xen",
+        Tool::Xl => ".",
+    };
+    Command::new("create")
+        .about("Create a domain from a configuration file and start it")
+        .arg(flag("console_autoconnect", Some('c'), "Attach the console from its first byte on"))
+        .arg(flag("paused", Some('p'), "Leave the domain paused after it was created"))
+        .arg(flag("dryrun", Some('n'), "Print the resulting configuration; create nothing"))
+        .arg(flag("quiet", Some('q'), "Print nothing but errors"))
+        .arg(
+            Arg::new("defconfig")
+                .short('f')
+                .long("defconfig")
+                .value_name("FILE")
+                .value_hint(ValueHint::FilePath)
+                .help("Configuration file; the same as giving it as an operand"),
+        )
+        .arg(
+            Arg::new("path")
+                .long("path")
+                .value_name("A:B")
+                .help(format!("Directories to search for the file [default: {path}]")),
+        )
+        .arg(
+            Arg::new("words")
+                .value_name("ConfigFile] [key=value")
+                .value_hint(ValueHint::FilePath)
+                .num_args(0..)
+                .help("Configuration file [default: xmdefconfig]; settings that override it"),
+        )
+        .after_help(examples(
+            tool,
+            &[
+                ("create serv1.cfg", "Start the domain that serv1.cfg describes"),
+                ("create -c serv1.cfg", "The same, and watch it boot"),
+                ("create serv1.cfg memory=256", "With 256 MiB, whatever the file says"),
+                ("create -n serv1.cfg", "Check the file; start nothing"),
+            ],
+        ))
+}
+
+fn list(tool: Tool) -> Command {
+    let long = match tool {
+        Tool::Xm => "Print everything known, as S-expressions",
+        Tool::Xl => "Print everything known, as JSON",
+    };
+    let command = Command::new("list")
+        .about("List domains: name, id, memory in MiB, virtual CPUs, state, CPU seconds")
+        .arg(flag("long", Some('l'), long))
+        .arg(json())
+        .arg(flag("vcpus", Some('v'), "Deprecated: vcpu-list"))
+        .arg(domains());
+    let command = match tool {
+        Tool::Xl => command,
+        Tool::Xm => command
+            .arg(flag("label", None, "Show security labels"))
+            .arg(
+                Arg::new("state").long("state").value_name("STATE").help(
+                    "Only domains in this state: all, halted, paused, running, suspended, \
+                     shutdown, crashed or unknown",
+                ),
+            )
+            .arg(Arg::new("pool").long("pool").value_name("POOL").help("Only this CPU pool")),
+    };
+    command.after_help(format!(
+        "State is six letters, - where unset: running, blocked, paused, shutdown, crashed, \
+         dying.\n\n{}",
+        examples(
+            tool,
+            &[
+                ("list", "All domains, Domain-0 first"),
+                ("list serv1", "One domain"),
+                ("list --json", "For programs"),
+            ],
+        )
+    ))
+}
+
+fn console(tool: Tool) -> Command {
+    Command::new("console")
+        .about("Attach to a domain's console; leave it with Ctrl+] (Ctrl+5)")
+        .arg(flag("quiet", Some('q'), "Print nothing but what the domain prints"))
+        .arg(
+            Arg::new("num")
+                .short('n')
+                .long("num")
+                .value_name("N")
+                .value_parser(clap::value_parser!(u32))
+                .help("Number of the console; every domain has one, number 0"),
+        )
+        .arg(domain().required(true))
+        .after_help(examples(
+            tool,
+            &[
+                ("console serv1", "Output so far, then live"),
+                ("console serv1 < cmds > out", "Relay a file; ends with the domain"),
+            ],
+        ))
+}
+
+fn shutdown(tool: Tool) -> Command {
+    let command = Command::new("shutdown")
+        .about("Ask a domain to shut down; its own system does the work")
+        .arg(flag("all", Some('a'), "All domains except Domain-0"))
+        .arg(wait("Wait until the domains are gone"));
+    let command = match tool {
+        Tool::Xl => command,
+        Tool::Xm => command
+            .arg(flag("halt", Some('H'), "Ask to halt instead of to power off"))
+            .arg(flag("reboot", Some('R'), "Ask to reboot instead of to power off")),
+    };
+    command.arg(domain()).after_help(examples(
+        tool,
+        &[
+            ("shutdown serv1", "Ask, and return at once"),
+            ("shutdown -w serv1", "Ask, and wait for the end"),
+            ("shutdown -a -w", "All domains"),
+        ],
+    ))
+}
+
+fn reboot(tool: Tool) -> Command {
+    Command::new("reboot")
+        .about("Ask a domain to reboot; its own system does the work")
+        .arg(flag("all", Some('a'), "All domains except Domain-0"))
+        .arg(wait("Wait until the domains have started again"))
+        .arg(domain())
+        .after_help(examples(tool, &[("reboot -w serv1", "Ask, and wait for the new start")]))
+}
+
+fn destroy(tool: Tool) -> Command {
+    Command::new("destroy")
+        .about("End a domain at once, without asking it")
+        .arg(domain().required(true))
+        .after_help(examples(tool, &[("destroy serv1", "As if its power cord was pulled")]))
+}
+
+fn pause(tool: Tool) -> Command {
+    Command::new("pause")
+        .about("Stop a domain's virtual CPUs; it keeps its memory and devices")
+        .arg(domain().required(true))
+        .after_help(examples(tool, &[("pause serv1", "Until: unpause serv1")]))
+}
+
+fn unpause(tool: Tool) -> Command {
+    Command::new("unpause")
+        .about("Let a paused domain go on")
+        .arg(domain().required(true))
+        .after_help(examples(tool, &[("unpause serv1", "Go on where it was paused")]))
+}
+
+fn dmesg(tool: Tool) -> Command {
+    Command::new("dmesg")
+        .about("Print the hypervisor's messages: those of every domain's monitor")
+        .arg(flag("clear", Some('c'), "Clear the messages after printing them"))
+        .arg(domains())
+        .after_help(examples(
+            tool,
+            &[
+                ("dmesg", "All domains"),
+                ("dmesg serv1", "What the monitor of serv1 had to say"),
+            ],
+        ))
+}
+
+fn domid(tool: Tool) -> Command {
+    Command::new("domid")
+        .about("Print the id of a domain")
+        .arg(Arg::new("domain").value_name("DomainName").required(true).help("Its name"))
+        .after_help(examples(tool, &[("domid serv1", "5")]))
+}
+
+fn domname(tool: Tool) -> Command {
+    Command::new("domname")
+        .about("Print the name of a domain")
+        .arg(Arg::new("domain").value_name("DomainId").required(true).help("Its id"))
+        .after_help(examples(tool, &[("domname 5", "serv1")]))
+}
+
+fn info(tool: Tool) -> Command {
+    Command::new("info")
+        .about("Print facts about the host and the hypervisor; memory in MiB")
+        .arg(json())
+        .arg(flag("config", Some('c'), "Print the control daemon's configuration"))
+        .arg(flag("numa", Some('n'), "Print the NUMA topology as well"))
+        .after_help(examples(tool, &[("info", "One fact per line"), ("info --json", "For programs")]))
+}
+
+fn uptime(tool: Tool) -> Command {
+    Command::new("uptime")
+        .about("Print how long domains have been up")
+        .arg(flag("short", Some('s'), "One line per domain as uptime(1) prints it"))
+        .arg(json())
+        .arg(domains())
+        .after_help(examples(tool, &[("uptime", "All domains"), ("uptime -s serv1", "One")]))
+}
+
+fn crash_report(tool: Tool) -> Command {
+    Command::new("crash-report")
+        .about("Print why a domain crashed: the reason, its registers, its last messages")
+        .arg(domain().required(true))
+        .after_help(examples(tool, &[("crash-report serv1", "The newest report of serv1")]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::COMMANDS;
+
+    #[test]
+    fn every_working_command_is_defined_and_no_other() {
+        for tool in [Tool::Xm, Tool::Xl] {
+            for entry in COMMANDS {
+                let defined = command(tool, entry.name);
+                assert_eq!(defined.is_some(), entry.lacks.is_none(), "{}", entry.name);
+                if let Some(mut defined) = defined {
+                    let help = defined.render_help().to_string();
+                    assert!(help.starts_with(&format!("Usage: {} {}", tool.name(), entry.name)));
+                    assert!(help.contains("Examples:"), "{} has no examples", entry.name);
+                }
+            }
+            whole(tool).debug_assert();
+        }
+    }
+
+    #[test]
+    fn options_may_follow_operands() {
+        let parsed =
+            command(Tool::Xm, "create").unwrap().try_get_matches_from(["create", "f.cfg", "-c"]);
+        assert!(parsed.unwrap().get_flag("console_autoconnect"));
+    }
+
+    #[test]
+    fn long_options_may_be_cut_short_and_repeated() {
+        let parsed = command(Tool::Xm, "create").unwrap().try_get_matches_from([
+            "create",
+            "--defc=a",
+            "-qq",
+            "--quiet",
+            "-fb",
+        ]);
+        let parsed = parsed.unwrap();
+        assert_eq!(parsed.get_one::<String>("defconfig").map(String::as_str), Some("b"));
+        assert!(parsed.get_flag("quiet"));
+    }
+}

@@ -1,0 +1,246 @@
+//! `list`, `uptime`, `domid`, `domname` and `info`: commands that only look.
+
+use clap::ArgMatches;
+use control::{Client, ClientError, DomainInfo, Entry, Registry, StateFlags};
+use serde_json::{Value, json};
+
+use crate::error::Error;
+use crate::host::{self, Memory, Processors};
+use crate::list::{self, Filter, Row};
+use crate::output::{note, put};
+use crate::target::{HOST_NAME, HOST_UUID, Target, targets};
+use crate::tool::Tool;
+use crate::{info, sxp, uptime, words};
+
+/// `list [-l|--long] [--json] [--state=S] [NAME...]`.
+///
+/// # Errors
+///
+/// When a named domain does not exist, or an option is not there yet.
+pub fn list(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
+    let set = |name: &str| matches.try_get_one::<bool>(name).is_ok_and(|flag| flag == Some(&true));
+    let given = |name: &str| matches.try_get_one::<String>(name).ok().flatten();
+    let missing = |option: &str, entry: &str| not_there(tool, "list", option, entry);
+    if set("vcpus") {
+        note("list -v is deprecated. Please use vcpu-list.");
+        return Err(missing("-v", "vcpu-list"));
+    }
+    if set("label") {
+        return Err(missing("--label", "labels"));
+    }
+    if given("pool").is_some() {
+        return Err(missing("--pool", "cpupool-list"));
+    }
+    let names = words(matches, "domain");
+    let filter = filter(given("state"), &names)?;
+    let registry = Registry::open()?;
+    let mut shown = Vec::new();
+    for target in targets(&registry, &names)? {
+        if let Some(seen) = look(&target)?.filter(|seen| filter.shows(seen.row.state)) {
+            shown.push(seen);
+        }
+    }
+    put(&match (set("json"), set("long"), tool) {
+        (true, _, _) | (false, true, Tool::Xl) => json_text(shown)?,
+        (false, true, Tool::Xm) => {
+            shown.iter().map(|seen| sxp::write("domain", &seen.whole)).collect()
+        }
+        (false, false, _) => {
+            let rows: Vec<Row> = shown.into_iter().map(|seen| seen.row).collect();
+            list::table(tool, &rows)
+        }
+    })
+}
+
+fn filter(state: Option<&String>, names: &[String]) -> Result<Filter, Error> {
+    let Some(word) = state else { return Ok(Filter::All) };
+    if !names.is_empty() {
+        return Err(Error::usage("list", "You can specify either --state or domain names."));
+    }
+    Filter::parse(word).ok_or_else(|| {
+        let known = Filter::WORDS.map(|(word, _)| word).join(", ");
+        Error::usage("list", format!("'{word}' is no state; expected one of {known}."))
+    })
+}
+
+/// The error for an option whose subject belongs to the command `entry`.
+fn not_there(tool: Tool, command: &str, option: &str, entry: &str) -> Error {
+    let lacks = crate::commands::exact(entry).and_then(|entry| entry.lacks).unwrap_or("more work");
+    Error::NotThere { tool: tool.name(), command: format!("{command} {option}"), lacks }
+}
+
+/// A domain as it was seen.
+struct Seen {
+    row: Row,
+    whole: Value,
+}
+
+/// Asks a domain about itself; `None` if it ended meanwhile.
+///
+/// A domain that does not answer is listed all the same, with dashes and a warning, so that it
+/// can be seen and destroyed.
+fn look(target: &Target) -> Result<Option<Seen>, Error> {
+    let entry = match target {
+        Target::Host => return Ok(Some(host_seen())),
+        Target::Domain(entry) => entry,
+    };
+    match Client::open(entry).and_then(|mut client| client.info()) {
+        Ok(info) => Ok(Some(Seen { row: Row::from(&info), whole: whole(&info)? })),
+        Err(ClientError::Ended { .. } | ClientError::Connect { .. }) => Ok(None),
+        Err(error) => {
+            note(&format!("Warning: domain {}: {error}", entry.name));
+            Ok(Some(silent(entry)))
+        }
+    }
+}
+
+/// All that a domain says of itself, with its state in letters.
+fn whole(info: &DomainInfo) -> Result<Value, Error> {
+    let mut value = serde_json::to_value(info)?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("state".to_owned(), info.state.to_string().into());
+    }
+    Ok(value)
+}
+
+fn silent(entry: &Entry) -> Seen {
+    let state = StateFlags::default();
+    Seen {
+        row: Row {
+            name: entry.name.clone(),
+            id: entry.domid,
+            memory_mib: 0,
+            vcpus: 0,
+            state,
+            reason: None,
+            cpu_seconds: 0.0,
+        },
+        whole: json!({
+            "domid": entry.domid, "name": entry.name, "uuid": entry.uuid.to_string(),
+            "pid": entry.pid, "state": state.to_string(), "started": entry.started,
+        }),
+    }
+}
+
+/// Domain-0: the host's memory and processors, and the time that they were busy.
+fn host_seen() -> Seen {
+    let state = StateFlags { running: true, ..StateFlags::default() };
+    let row = Row {
+        name: HOST_NAME.to_owned(),
+        id: 0,
+        memory_mib: Memory::now().total_mib,
+        vcpus: u32::try_from(Processors::now().count).unwrap_or(u32::MAX),
+        state,
+        reason: None,
+        cpu_seconds: host::busy_seconds(),
+    };
+    let whole = json!({
+        "domid": 0, "name": HOST_NAME, "uuid": HOST_UUID, "memory_mib": row.memory_mib,
+        "maxmem_mib": row.memory_mib, "vcpus": row.vcpus, "state": state.to_string(),
+        "cpu_seconds": row.cpu_seconds, "started": now().saturating_sub(host::uptime()),
+    });
+    Seen { row, whole }
+}
+
+fn json_text(shown: Vec<Seen>) -> Result<String, Error> {
+    let values: Vec<Value> = shown.into_iter().map(|seen| seen.whole).collect();
+    Ok(format!("{}\n", serde_json::to_string_pretty(&values)?))
+}
+
+/// `uptime [-s] [--json] [NAME...]`.
+///
+/// # Errors
+///
+/// When a named domain does not exist.
+pub fn uptime(matches: &ArgMatches) -> Result<(), Error> {
+    let registry = Registry::open()?;
+    let now = now();
+    let up: Vec<(Target, u64)> = targets(&registry, &words(matches, "domain"))?
+        .into_iter()
+        .map(|target| {
+            let seconds = match &target {
+                Target::Host => host::uptime(),
+                Target::Domain(entry) => now.saturating_sub(entry.started),
+            };
+            (target, seconds)
+        })
+        .collect();
+    let text = if matches.get_flag("json") {
+        let values: Vec<Value> = up
+            .iter()
+            .map(|(target, seconds)| {
+                json!({"domid": target.domid(), "name": target.name(), "uptime_seconds": seconds})
+            })
+            .collect();
+        format!("{}\n", serde_json::to_string_pretty(&values)?)
+    } else if matches.get_flag("short") {
+        let clock = local_clock();
+        let line = |(target, seconds): &(Target, u64)| {
+            uptime::short_line(target.name(), target.domid(), *seconds, clock)
+        };
+        up.iter().map(line).collect()
+    } else {
+        let line = |(target, seconds): &(Target, u64)| {
+            uptime::line(target.name(), target.domid(), *seconds)
+        };
+        std::iter::once(uptime::header()).chain(up.iter().map(line)).collect()
+    };
+    put(&text)
+}
+
+/// Seconds since the epoch.
+fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+/// The local time of day in seconds since midnight.
+fn local_clock() -> u64 {
+    let time = jiff::Zoned::now().time();
+    let part = |part: i8| u64::try_from(part).unwrap_or(0);
+    part(time.hour()) * 3600 + part(time.minute()) * 60 + part(time.second())
+}
+
+/// `domid NAME`.
+///
+/// # Errors
+///
+/// When there is no such domain.
+pub fn domid(word: &str) -> Result<(), Error> {
+    let target = Target::find(&Registry::open()?, word)?;
+    put(&format!("{}\n", target.domid()))
+}
+
+/// `domname ID`.
+///
+/// # Errors
+///
+/// When there is no such domain.
+pub fn domname(word: &str) -> Result<(), Error> {
+    let target = Target::find(&Registry::open()?, word)?;
+    put(&format!("{}\n", target.name()))
+}
+
+/// `info [--json]`.
+///
+/// # Errors
+///
+/// When an option is not there yet.
+pub fn info(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
+    let missing = |option: &str, lacks| Error::NotThere {
+        tool: tool.name(),
+        command: format!("info {option}"),
+        lacks,
+    };
+    if matches.get_flag("config") {
+        return Err(missing("-c", "the control daemon, whose configuration it prints"));
+    }
+    if matches.get_flag("numa") {
+        return Err(missing("-n", "placing of domains on NUMA nodes"));
+    }
+    let facts = info::facts(tool);
+    if matches.get_flag("json") {
+        return put(&format!("{}\n", serde_json::to_string_pretty(&info::json(facts))?));
+    }
+    put(&info::lines(&facts))
+}

@@ -1,0 +1,191 @@
+// Code that is written at run time: in place, through two mappings, across
+// page borders, in other processes, and with the pages' rights changing.
+
+#include "check.h"
+
+#define PAGE 4096ul
+
+typedef int (*function)(void);
+
+// mov $value, %eax; ret
+static void write_constant(char *at, int value) {
+    at[0] = (char)0xb8;
+    memcpy(at + 1, &value, 4);
+    at[5] = (char)0xc3;
+}
+
+static char *map(int protection, int flags, int file, size_t length) {
+    char *memory = mmap(NULL, length, protection, flags, file, 0);
+    require(memory != MAP_FAILED, "mmap");
+    return memory;
+}
+
+static void in_place(void) {
+    char *code = map(PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 2 * PAGE);
+    int bad = 0;
+    for (int i = 0; i < 3000; i++) {
+        write_constant(code, i);
+        bad += ((function)(uintptr_t)code)() != i;
+    }
+    check(bad == 0, "in-place", "%d of 3000 wrong", bad);
+    for (int i = 0; i < 500; i++) {
+        char *at = code + PAGE - (unsigned)i % 7;
+        write_constant(at, i * 77);
+        bad += ((function)(uintptr_t)at)() != i * 77;
+    }
+    check(bad == 0, "across-pages", "%d of 500 wrong", bad);
+    // Data beside code on one page: writes must not disturb running.
+    write_constant(code, 5);
+    volatile int *data = (volatile int *)(code + 2048);
+    for (int i = 0; i < 2000; i++) {
+        *data = i;
+        bad += ((function)(uintptr_t)code)() != 5 || *data != i;
+    }
+    check(bad == 0, "data-beside-code", "%d of 2000 wrong", bad);
+    munmap(code, 2 * PAGE);
+}
+
+// Code that changes an instruction which follows it.
+static void self_modifying(void) {
+    char *code = map(PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, PAGE);
+    // movb %dil, 1+target(%rip); jmp target; target: mov $0, %eax; ret
+    static const unsigned char bytes[] = {0x40, 0x88, 0x3d, 0x03, 0, 0, 0, 0xeb, 0x00, 0xb8, 0, 0, 0, 0, 0xc3};
+    memcpy(code, bytes, sizeof bytes);
+    int bad = 0;
+    for (int i = 0; i < 2000; i++) bad += ((int (*)(int))(uintptr_t)code)(i & 255) != (i & 255);
+    check(bad == 0, "self-modifying", "%d of 2000 wrong", bad);
+    munmap(code, PAGE);
+}
+
+static void two_views(void) {
+    int file = memfd_create("code", 0), bad = 0;
+    require(file >= 0 && ftruncate(file, 4 * PAGE) == 0, "memfd");
+    char *writable = map(PROT_READ | PROT_WRITE, MAP_SHARED, file, 4 * PAGE);
+    char *executable = map(PROT_READ | PROT_EXEC, MAP_SHARED, file, 4 * PAGE);
+    for (int i = 0; i < 2000; i++) {
+        size_t at = (size_t)i * 37 % (4 * PAGE - 16);
+        write_constant(writable + at, i);
+        bad += ((function)(uintptr_t)(executable + at))() != i;
+    }
+    check(bad == 0, "two-views", "%d of 2000 wrong", bad);
+    // Written by another process.
+    volatile int *shared = (volatile int *)map(PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, PAGE);
+    pid_t child = fork();
+    if (child == 0) {
+        for (int i = 1; i <= 200; i++) {
+            while (shared[0] != i) sched_yield();
+            write_constant(writable + 64, i * 3);
+            shared[1] = i;
+        }
+        _exit(0);
+    }
+    for (int i = 1; i <= 200; i++) {
+        shared[0] = i;
+        while (shared[1] != i) sched_yield();
+        // A serialising instruction, as the architecture asks for cross-modified code.
+        asm volatile("cpuid" : : "a"(0), "c"(0) : "rbx", "rdx", "memory");
+        bad += ((function)(uintptr_t)(executable + 64))() != i * 3;
+    }
+    check(bad == 0 && reap(child) == 0, "written-by-another", "%d of 200 wrong", bad);
+    // Written through a file descriptor.
+    for (int i = 0; i < 200; i++) {
+        char bytes[6];
+        write_constant(bytes, i * 11);
+        bad += pwrite(file, bytes, sizeof bytes, 512) != sizeof bytes || ((function)(uintptr_t)(executable + 512))() != i * 11;
+    }
+    check(bad == 0, "written-by-system-call", "%d of 200 wrong", bad);
+    close(file);
+}
+
+static sigjmp_buf back;
+static void on_fault(int number) {
+    (void)number;
+    siglongjmp(back, 1);
+}
+
+static void changing_rights(void) {
+    char *code = map(PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, PAGE);
+    volatile int bad = 0;
+    signal(SIGSEGV, on_fault);
+    for (volatile int i = 0; i < 300; i++) {
+        mprotect(code, PAGE, PROT_READ | PROT_WRITE);
+        write_constant(code, i);
+        if (sigsetjmp(back, 1) == 0) {
+            ((function)(uintptr_t)code)();
+            bad++;
+        }
+        mprotect(code, PAGE, PROT_READ | PROT_EXEC);
+        bad += ((function)(uintptr_t)code)() != i;
+        if (sigsetjmp(back, 1) == 0) {
+            *(volatile char *)code = 1;
+            bad++;
+        }
+    }
+    signal(SIGSEGV, SIG_DFL);
+    check(bad == 0, "write-xor-execute", "%d wrong", bad);
+    munmap(code, PAGE);
+}
+
+// The same address with other code after unmapping, and after fork.
+static void reuse(void) {
+    char *code = map(PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, PAGE);
+    int bad = 0;
+    for (int i = 0; i < 300; i++) {
+        code = mmap(code, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        write_constant(code, i + 1);
+        bad += ((function)(uintptr_t)code)() != i + 1;
+    }
+    check(bad == 0, "remapped", "%d of 300 wrong", bad);
+    for (int i = 0; i < 30; i++) {
+        write_constant(code, 1000 + i);
+        pid_t child = fork();
+        if (child == 0) {
+            int wrong = ((function)(uintptr_t)code)() != 1000 + i;
+            write_constant(code, 2000 + i);
+            _exit(wrong || ((function)(uintptr_t)code)() != 2000 + i);
+        }
+        bad += ((function)(uintptr_t)code)() != 1000 + i;
+        bad += reap(child) != 0 || ((function)(uintptr_t)code)() != 1000 + i;
+    }
+    check(bad == 0, "after-fork", "%d wrong", bad);
+    munmap(code, PAGE);
+}
+
+// Instructions whose bytes hold those of SYSCALL or WRPKRU inside them.
+static void hidden_bytes(void) {
+    char *code = map(PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, PAGE);
+    static const unsigned char hidden[][4] = {{0x0f, 0x05, 0x90, 0x90}, {0x0f, 0x01, 0xef, 0x90}, {0x0f, 0xae, 0x28, 0x00},
+        {0xcd, 0x80, 0x90, 0x90}, {0x0f, 0x34, 0x90, 0x90}, {0x0f, 0xc7, 0x1f, 0x00}};
+    int bad = 0;
+    for (size_t i = 0; i < sizeof hidden / sizeof *hidden; i++) {
+        int value;
+        memcpy(&value, hidden[i], 4);
+        for (int round = 0; round < 20; round++) {
+            write_constant(code + 10, value);
+            bad += ((function)(uintptr_t)(code + 10))() != value;
+            write_constant(code + PAGE / 2, value);
+            bad += ((function)(uintptr_t)(code + PAGE / 2))() != value;
+        }
+    }
+    check(bad == 0, "hidden-bytes", "%d wrong", bad);
+    // A generated getpid: mov $39, %eax; syscall; ret
+    static const unsigned char call[] = {0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc3};
+    for (int i = 0; i < 100; i++) {
+        char *at = code + 100 + i * 9;
+        memcpy(at, call, sizeof call);
+        bad += ((function)(uintptr_t)at)() != getpid() || memcmp(at, call, sizeof call) != 0;
+    }
+    check(bad == 0, "generated-system-call", "%d of 100 wrong", bad);
+    munmap(code, PAGE);
+}
+
+int main(void) {
+    check_start("codegen");
+    in_place();
+    self_modifying();
+    two_views();
+    changing_rights();
+    reuse();
+    hidden_bytes();
+    return check_failed;
+}

@@ -1,0 +1,278 @@
+// Memory at every place a program may ask for is its own. A monitor that runs
+// guests inside ordinary processes has to keep its own things and the guest
+// kernel's somewhere; this program maps, fills, runs and signals at the places
+// where a 47-bit user address space is most likely to be shared:
+//   - where upper-half kernel addresses land when 0x7fffffff0000 is added to
+//     them (kernel text and data, modules, direct map, vmalloc, vmemmap, fixed
+//     map, per-CPU entry area);
+//   - the lowest megabyte from 64 KiB up, and round addresses in the middle.
+// It must simply work.
+
+#include "check.h"
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <ucontext.h>
+
+#define PAGE 4096ul
+#define FOLD 0x7fffffff0000ul
+#define SIZE (16 * PAGE)
+
+struct region {
+    const char *name;
+    uintptr_t start, step;
+    int places;
+};
+
+// The kernel's layout: Documentation/arch/x86/x86_64/mm.rst.
+static const struct region regions[] = {
+    {"kernel-text", 0xffffffff81000000 + FOLD, 0x180000, 8},
+    {"kernel-data", 0xffffffff82000000 + FOLD, 0x2c0000, 12},
+    {"modules", 0xffffffffc0000000 + FOLD, 0x700000, 8},
+    {"fixed-map", 0xffffffffff200000 + FOLD, 0x110000, 6},
+    {"top-of-range", 0x7fff00000000, 0x5150000, 24},
+    {"direct-map", 0xffff888000000000 + FOLD, 0x1330000, 27},
+    {"direct-map-low", 0xffff880000000000 + FOLD, 0x1330000, 4},
+    {"vmalloc", 0xffffc90000000000 + FOLD, 0x31000, 12},
+    {"vmemmap", 0xffffea0000000000 + FOLD, 0x91000, 12},
+    {"cpu-entry-area", 0xfffffe0000000000 + FOLD, 0x31000, 6},
+    {"hypervisor-hole", 0xffff800000100000 + FOLD, 0x40000000, 8},
+    {"low-memory", 0x10000, 0x10000, 15},
+    {"round-addresses", 0x60000000000, 0x10000000, 12},
+    {"terabytes", 0x10000000000, 0x10000000000, 100},
+};
+#define REGIONS (sizeof regions / sizeof *regions)
+
+static sigjmp_buf back;
+static volatile uintptr_t fault_address;
+static void on_fault(int number, siginfo_t *info, void *context) {
+    (void)number, (void)context;
+    fault_address = (uintptr_t)info->si_addr;
+    siglongjmp(back, 1);
+}
+
+static volatile int handled;
+static volatile uintptr_t handled_at;
+static void on_signal(int number) {
+    char here;
+    (void)number;
+    handled++;
+    handled_at = (uintptr_t)&here;
+}
+
+static char *take(uintptr_t at) {
+    char *memory = mmap((void *)at, SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
+        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    if (memory != (char *)at) {
+        if (memory != MAP_FAILED) munmap(memory, SIZE);
+        return NULL;
+    }
+    return memory;
+}
+
+// System calls whose arguments and results lie in the memory.
+static int calls(char *memory, uint64_t seed) {
+    static int ends[2];
+    struct timespec *brief = (struct timespec *)(memory + 64);
+    int bad = 0;
+    if (!ends[1]) require(pipe(ends) == 0, "pipe");
+    fill_random(memory, SIZE, seed);
+    bad += write(ends[1], memory + 3 * PAGE - 50, 3000) != 3000;
+    bad += read(ends[0], memory + 7 * PAGE - 1500, 3000) != 3000;
+    bad += memcmp(memory + 3 * PAGE - 50, memory + 7 * PAGE - 1500, 3000) != 0;
+    int file = open("/proc/self/stat", O_RDONLY);
+    ssize_t got = read(file, memory + PAGE, 200);
+    memory[PAGE + 199] = 0;
+    bad += got < 20 || atoi(memory + PAGE) != getpid();
+    close(file);
+    *brief = (struct timespec){.tv_nsec = 1000};
+    bad += nanosleep(brief, brief + 1) != 0;
+    bad += clock_gettime(CLOCK_MONOTONIC, brief) != 0 || syscall(SYS_clock_gettime, CLOCK_MONOTONIC, brief + 1) != 0 ||
+           brief[1].tv_sec < brief[0].tv_sec;
+    strcpy(memory + 2 * PAGE - 5, "/proc/self/exe");
+    bad += access(memory + 2 * PAGE - 5, R_OK) != 0;
+    return bad;
+}
+
+// Runs code there that makes a system call: mov $39, %eax; syscall; ret.
+static int run(char *memory) {
+    static const unsigned char call[] = {0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc3};
+    int bad = 0;
+    for (size_t at = 0; at < SIZE - 16; at += PAGE - 3) {
+        memcpy(memory + at, call, sizeof call);
+        for (int i = 0; i < 3; i++) bad += ((int (*)(void))(uintptr_t)(memory + at))() != getpid();
+    }
+    return bad;
+}
+
+static ucontext_t here, there;
+static volatile int on_it;
+static void stack_body(void) {
+    char text[600];
+    // Signals, system calls and faults with the stack in this place.
+    for (int i = 0; i < 20; i++) {
+        raise(SIGUSR1);
+        snprintf(text, sizeof text, "%d %p", i, (void *)text);
+        if (i % 5 == 0) {
+            pid_t child = fork();
+            if (child == 0) _exit(i + 1);
+            if (reap(child) != i + 1) return;
+        }
+    }
+    on_it = (int)strlen(text);
+}
+
+static int as_stack(char *memory) {
+    on_it = handled = 0;
+    getcontext(&there);
+    there.uc_stack.ss_sp = memory;
+    there.uc_stack.ss_size = SIZE;
+    there.uc_link = &here;
+    makecontext(&there, stack_body, 0);
+    swapcontext(&here, &there);
+    int in_range = handled_at >= (uintptr_t)memory && handled_at < (uintptr_t)memory + SIZE;
+    return !on_it + (handled != 20) + !in_range;
+}
+
+static int as_signal_stack(char *memory) {
+    stack_t stack = {.ss_sp = memory, .ss_size = SIZE}, off = {.ss_flags = SS_DISABLE};
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_ONSTACK}, old;
+    int bad = sigaltstack(&stack, NULL) != 0;
+    handled = 0;
+    sigaction(SIGUSR2, &action, &old);
+    for (int i = 0; i < 5; i++) raise(SIGUSR2);
+    sigaction(SIGUSR2, &old, NULL);
+    bad += handled != 5 || handled_at < (uintptr_t)memory || handled_at >= (uintptr_t)memory + SIZE;
+    return bad + (sigaltstack(&off, NULL) != 0);
+}
+
+static int forked(char *memory, uint64_t seed) {
+    fill_random(memory, SIZE, seed);
+    pid_t child = fork();
+    if (child == 0) {
+        int bad = !holds_random(memory, SIZE, seed);
+        fill_random(memory, SIZE, seed + 1);
+        sched_yield();
+        _exit(bad + !holds_random(memory, SIZE, seed + 1));
+    }
+    memory[0] ^= 1;
+    sched_yield();
+    memory[0] ^= 1;
+    return (reap(child) != 0) + !holds_random(memory, SIZE, seed);
+}
+
+static int protection(char *memory) {
+    volatile int bad = 0;
+    memory[5 * PAGE] = 9;
+    mprotect(memory + 5 * PAGE, PAGE, PROT_READ);
+    if (sigsetjmp(back, 1) == 0) {
+        ((volatile char *)memory)[5 * PAGE] = 1;
+        bad++;
+    } else {
+        bad += fault_address != (uintptr_t)memory + 5 * PAGE;
+    }
+    bad += memory[5 * PAGE] != 9;
+    mprotect(memory + 5 * PAGE, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC);
+    return bad;
+}
+
+static int gone(char *memory) {
+    char local;
+    munmap(memory, SIZE);
+    // Just below the stack a touch makes the stack grow instead.
+    if (memory < &local && &local - memory < 64l << 20) return 0;
+    if (sigsetjmp(back, 1) == 0) {
+        (void)*(volatile char *)(memory + PAGE);
+        return 1;
+    }
+    return fault_address != (uintptr_t)memory + PAGE;
+}
+
+static void one_region(const struct region *region) {
+    static const char *const steps[] = {"system-calls", "code", "stack", "signal-stack", "fork", "protection", "unmapped"};
+    int bad[7] = {0}, used = 0;
+    for (int i = 0; i < region->places; i++) {
+        uintptr_t at = (region->start + (uintptr_t)i * region->step) & ~(PAGE - 1);
+        if (at < 0x10000 || at > 0x7ffffffff000 - SIZE) continue;
+        char *memory = take(at);
+        if (!memory) continue;
+        used++;
+        bad[0] += calls(memory, at);
+        bad[1] += run(memory);
+        bad[2] += as_stack(memory);
+        bad[3] += as_signal_stack(memory);
+        bad[4] += forked(memory, at);
+        bad[5] += protection(memory);
+        bad[6] += gone(memory);
+    }
+    if (!used) {
+        check_skip(region->name, "all of it is in use");
+        return;
+    }
+    char why[200] = "";
+    int all = 0;
+    for (int i = 0; i < 7; i++)
+        if (bad[i]) {
+            all += bad[i];
+            snprintf(why + strlen(why), sizeof why - strlen(why), " %s %d", steps[i], bad[i]);
+        }
+    check(all == 0, region->name, "of %d places:%s", used, why);
+}
+
+// All of them at once, and kept while other processes and signals run.
+static void all_at_once(void) {
+    enum { MOST = 400 };
+    static char *held[MOST];
+    int used = 0, bad = 0;
+    for (size_t r = 0; r < REGIONS; r++)
+        for (int i = 0; i < regions[r].places && used < MOST; i++) {
+            uintptr_t at = (regions[r].start + (uintptr_t)i * regions[r].step) & ~(PAGE - 1);
+            if (at < 0x10000 || at > 0x7ffffffff000 - SIZE || !(held[used] = take(at))) continue;
+            fill_random(held[used], SIZE, at);
+            used++;
+        }
+    for (int round = 0; round < 6; round++) {
+        pid_t child = fork();
+        if (child == 0) {
+            for (int i = 0; i < used; i++) bad += !holds_random(held[i], SIZE, (uintptr_t)held[i]);
+            _exit(bad != 0);
+        }
+        usleep(3000);
+        bad += reap(child) != 0;
+        for (int i = 0; i < used; i++) bad += !holds_random(held[i], SIZE, (uintptr_t)held[i]);
+    }
+    check(bad == 0 && used > 60, "all-at-once", "%d wrong of %d", bad, used);
+    for (int i = 0; i < used; i++) munmap(held[i], SIZE);
+}
+
+// A real stack of 40 MiB.
+static int dive(size_t bytes) {
+    volatile char frame[60000];
+    frame[0] = (char)bytes;
+    frame[59999] = (char)(bytes >> 8);
+    int below = bytes < sizeof frame ? 0 : dive(bytes - sizeof frame);
+    return below + (frame[0] != (char)bytes) + (frame[59999] != (char)(bytes >> 8));
+}
+
+static void deep_stack(void) {
+    struct rlimit limit = {48ul << 20, RLIM_INFINITY};
+    if (setrlimit(RLIMIT_STACK, &limit) != 0) {
+        check_skip("deep-stack", "the stack limit cannot be raised");
+        return;
+    }
+    pid_t child = fork();
+    if (child == 0) _exit(dive(40ul << 20) != 0);
+    int result = reap(child);
+    check(result == 0, "deep-stack", "child ended with %d", result);
+}
+
+int main(void) {
+    struct sigaction fault = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO}, plain = {.sa_handler = on_signal};
+    check_start("collide");
+    sigaction(SIGSEGV, &fault, NULL);
+    sigaction(SIGBUS, &fault, NULL);
+    sigaction(SIGUSR1, &plain, NULL);
+    for (size_t r = 0; r < REGIONS; r++) one_region(&regions[r]);
+    all_at_once();
+    deep_stack();
+    return check_failed;
+}

@@ -1,0 +1,250 @@
+"""What the end-to-end tests stand on: programs, configuration files, consoles."""
+
+import errno
+import os
+import pathlib
+import pty
+import re
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+import termios
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+OUT = pathlib.Path(os.environ.get("OUT", ROOT / "out"))
+PROGRAMS = ("xm", "xendomain", "space")
+READY = r"xenolith-ready [0-9.]+"
+PROMPT = r":[^\r\n]*# "
+
+
+class Failure(Exception):
+    """A test found something wrong."""
+
+
+def expect(good, message):
+    if not good:
+        raise Failure(message)
+
+
+class Rig:
+    """Programs and images in a folder that every user may read, and the run-time folders of one
+    test run. `kernels` are the names in out/kernels that are there."""
+
+    def __init__(self, folder=None, binaries=None):
+        if folder is None:
+            folder = tempfile.mkdtemp(prefix="xenolith-test.", dir="/var/tmp")
+            os.chmod(folder, 0o755)
+            self.owned = True
+            self.base = pathlib.Path(folder)
+            self._stage(pathlib.Path(binaries or ROOT / "target/release"))
+        else:
+            self.owned = False
+            self.base = pathlib.Path(folder)
+        self.work = pathlib.Path(tempfile.mkdtemp(prefix="xe.", dir="/tmp"))
+        self.environment = dict(
+            os.environ,
+            XENOLITH_RUNTIME_DIR=str(self.work / "run"),
+            XENOLITH_STATE_DIR=str(self.work / "log"),
+            NO_COLOR="1",
+        )
+        for name in ("XENOLITH_XENDOMAIN", "XENOLITH_SPACE"):
+            self.environment.pop(name, None)
+        self.kernels = sorted(path.name for path in (self.base / "kernels").iterdir())
+
+    def _stage(self, binaries):
+        (self.base / "bin").mkdir()
+        for name in PROGRAMS:
+            shutil.copy2(binaries / name, self.base / "bin" / name)
+        os.symlink("xm", self.base / "bin/xl")
+        for kernel in sorted((OUT / "kernels").glob("[a-z]*")):
+            (self.base / "kernels" / kernel.name).mkdir(parents=True)
+            shutil.copy2(kernel / "vmlinuz", self.base / "kernels" / kernel.name / "vmlinuz")
+        for image in OUT.glob("*.cpio"):
+            shutil.copy2(image, self.base / image.name)
+        for path in self.base.rglob("*"):
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode | 0o444 | (0o111 if path.is_dir() else 0))
+
+    def close(self):
+        self.destroy_all()
+        shutil.rmtree(self.work, ignore_errors=True)
+        if self.owned:
+            shutil.rmtree(self.base, ignore_errors=True)
+
+    def kernel(self, name="cloud"):
+        return self.base / "kernels" / name / "vmlinuz"
+
+    def config(self, name, without=(), text=None, **keys):
+        """Writes a configuration file like the lecture's; `keys` change it, and `without` names
+        keys to leave out."""
+        values = {
+            "kernel": str(self.kernel()),
+            "ramdisk": str(self.base / "initramfs.cpio"),
+            "builder": "linux",
+            "memory": 256,
+            "name": name,
+            "vcpus": 1,
+            "extra": f"console=hvc0 quiet hostname={name}",
+        }
+        values.update(keys)
+        path = self.work / f"{name}.cfg"
+        lines = [f"{key} = {value!r}" for key, value in values.items() if key not in without]
+        path.write_text(text if text is not None else "\n".join(lines) + "\n")
+        return str(path)
+
+    def run(self, *words, timeout=60, program="xm"):
+        """Runs xm and returns (exit code, standard output, standard error)."""
+        done = subprocess.run(
+            [str(self.base / "bin" / program), *words],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    def must(self, *words, **options):
+        code, out, err = self.run(*words, **options)
+        expect(code == 0, f"xm {' '.join(words)} ended with {code}: {err.strip() or out.strip()}")
+        return out
+
+    def names(self):
+        """Names of the domains that `xm list` shows, without Domain-0."""
+        rows = self.must("list").splitlines()[1:]
+        return [row.split()[0] for row in rows if row and row.split()[0] != "Domain-0"]
+
+    def state(self, name):
+        rows = [row for row in self.must("list").splitlines() if row.split()[:1] == [name]]
+        return rows[0].split()[-2] if rows else None
+
+    def destroy_all(self):
+        try:
+            for name in self.names():
+                self.run("destroy", name)
+        except (Failure, subprocess.SubprocessError, OSError):
+            pass
+
+    def processes(self):
+        """Process numbers of this rig's xendomain and space processes, by program name."""
+        found = {"xendomain": [], "space": []}
+        for entry in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                comm = (entry / "comm").read_text().strip()
+                if comm not in found:
+                    continue
+                environment = (entry / "environ").read_bytes() if comm == "xendomain" else b""
+                ours = str(self.work / "run").encode() in environment
+                if comm == "space" or ours:
+                    found[comm].append(int(entry.name))
+            except (OSError, ValueError):
+                continue
+        family = set(found["xendomain"])
+        found["space"] = [pid for pid in found["space"] if self._descends(pid, family)]
+        return found
+
+    @staticmethod
+    def _descends(pid, ancestors):
+        while pid > 1:
+            try:
+                stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+            except OSError:
+                return False
+            pid = int(stat.rsplit(")", 1)[1].split()[1])
+            if pid in ancestors:
+                return True
+        return False
+
+    def gone(self, name, seconds=20):
+        """Waits until `xm list` does not show the domain any more."""
+        wait_for(lambda: name not in self.names(), seconds, f"domain {name} is still listed")
+
+    def console(self, *words):
+        return Terminal([str(self.base / "bin/xm"), *words], self.environment)
+
+
+def wait_for(condition, seconds, message):
+    end = time.monotonic() + seconds
+    while not condition():
+        expect(time.monotonic() < end, f"{message} after {seconds} s")
+        time.sleep(0.02)
+
+
+class Terminal:
+    """A program on a terminal of its own, driven as a person would."""
+
+    def __init__(self, command, environment):
+        self.seen = ""
+        self.started = time.monotonic()
+        self.pid, self.terminal = pty.fork()
+        if self.pid == 0:
+            try:
+                os.execve(command[0], command, dict(environment, TERM="xterm"))
+            finally:
+                os._exit(127)
+        self.status = None
+
+    def _read(self, seconds):
+        ready, _, _ = select.select([self.terminal], [], [], seconds)
+        if not ready:
+            return True
+        try:
+            data = os.read(self.terminal, 65536)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            data = b""
+        self.seen += data.decode(errors="replace")
+        return bool(data)
+
+    def until(self, pattern, seconds=60):
+        """Reads until the pattern appears and forgets everything up to its end."""
+        end = time.monotonic() + seconds
+        while True:
+            found = re.search(pattern, self.seen)
+            if found:
+                self.seen = self.seen[found.end():]
+                return found
+            left = end - time.monotonic()
+            expect(left > 0, f"no {pattern!r} within {seconds} s; seen: {self.seen[-1500:]!r}")
+            expect(self._read(min(left, 1)), f"ended before {pattern!r}; seen: {self.seen[-1500:]!r}")
+
+    def type(self, text):
+        os.write(self.terminal, text.encode())
+
+    def command(self, line, pattern, seconds=30):
+        """Types a line at the guest's prompt and waits for the pattern, then the next prompt.
+        The pattern must not match the echo of the line."""
+        self.type(line + "\n")
+        found = self.until(pattern, seconds)
+        self.until(PROMPT, seconds)
+        return found
+
+    def cooked(self):
+        return bool(termios.tcgetattr(self.terminal)[3] & termios.ICANON)
+
+    def end(self, seconds=30):
+        """Waits until the program ends; returns its exit code (or minus the signal)."""
+        limit = time.monotonic() + seconds
+        while self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.status = status
+                break
+            expect(time.monotonic() < limit, f"still running after {seconds} s; seen: {self.seen[-800:]!r}")
+            self._read(0.05)
+        while self._read(0) and select.select([self.terminal], [], [], 0)[0]:
+            pass
+        os.close(self.terminal)
+        return os.waitstatus_to_exitcode(self.status)
+
+    def kill(self):
+        if self.status is None:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self.status = 0
+            os.close(self.terminal)
