@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(nearest_key("Memory"), Some("memory"));
         assert_eq!(nearest_key("MEMORY"), Some("memory"));
         assert_eq!(nearest_key("vcpu"), Some("vcpus"));
-        assert_eq!(nearest_key("fvi"), Some("vif"));
+        assert_eq!(nearest_key("vfi"), Some("vif"));
         assert_eq!(nearest_key("vm"), None);
         assert_eq!(nearest_key("backup_host"), None);
         assert_eq!(nearest_key(&"x".repeat(100_000)), None);

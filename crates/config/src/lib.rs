@@ -45,9 +45,9 @@ pub use load::{LoadOptions, Loaded, load, parse_str};
 pub use model::{
     AccessControl, Action, Affinity, Boot, BootNetwork, Bootloader, CpuItem, CpuList, Cpus,
     Devices, Disk, DiskAccess, DiskBacking, DiskDevice, DiskFormat, DiskOptions, DiskTransport,
-    DomainConfig, Events, General, MAX_COMMAND_LINE, MAX_NAME, Mac, Memory, PciDevice,
-    PortForward, Protocol, Rate, Scheduling, Uuid, Vdev, VdevError, Vif, VifKind, VifLink,
-    check_name, vbd_number,
+    DomainConfig, Events, General, MAX_COMMAND_LINE, MAX_NAME, Mac, Memory, PciDevice, PortForward,
+    Protocol, Rate, Scheduling, Uuid, Vdev, VdevError, Vif, VifKind, VifLink, check_name,
+    vbd_number,
 };
 pub use pending::Pending;
 pub use sxp::Sxp;

@@ -70,11 +70,7 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Loaded, Error> {
 ///
 /// # Errors
 /// As [`load`], save for files.
-pub fn parse_str(
-    name: &str,
-    text: &str,
-    overrides: &[(String, String)],
-) -> Result<Loaded, Error> {
+pub fn parse_str(name: &str, text: &str, overrides: &[(String, String)]) -> Result<Loaded, Error> {
     let path = PathBuf::from(name);
     if u64::try_from(text.len()).unwrap_or(u64::MAX) > MAX_FILE_BYTES {
         return Err(Error::TooLarge { path });
@@ -129,25 +125,25 @@ fn understand(
     match checked(&sources, base, overrides) {
         Ok((config, remarks, pending)) => {
             let remarks = remarks.into_iter().take(MAX_WARNINGS);
-            let warn = |fault: Box<Fault>| Diagnostic::new(Level::Warning, *fault, &sources);
+            let warn = |fault: Fault| Diagnostic::new(Level::Warning, fault, &sources);
             Ok(Loaded { config, warnings: remarks.map(warn).collect(), pending, path })
         }
         Err(faults) => {
-            let refuse = |fault: Box<Fault>| Diagnostic::new(Level::Error, *fault, &sources);
+            let refuse = |fault: Fault| Diagnostic::new(Level::Error, fault, &sources);
             Err(Error::Invalid(faults.into_iter().map(refuse).collect()))
         }
     }
 }
 
-type Checked = (DomainConfig, Vec<Box<Fault>>, Vec<Pending>);
+type Checked = (DomainConfig, Vec<Fault>, Vec<Pending>);
 
 fn checked(
     sources: &[Source],
     base: &str,
     overrides: &[(String, String)],
-) -> Result<Checked, Vec<Box<Fault>>> {
+) -> Result<Checked, Vec<Fault>> {
     let text = sources.first().map_or("", |source| source.text.as_str());
-    let names = names(text, overrides).map_err(|fault| vec![fault])?;
+    let names = names(text, overrides).map_err(|fault| vec![*fault])?;
     let (mut faults, mut remarks) = unknown_names(&names);
     let lookup = |key: &str| names.entries.get(key).map(|entry| &entry.value);
     match crate::read::read(&names, base) {
@@ -217,9 +213,9 @@ fn given_data(key: &str, word: &str, span: Span) -> Outcome<Data> {
     match keys::kind(key) {
         Some(Kind::Text) => Ok(Data::Text(text())),
         Some(Kind::List) => Ok(Data::List(vec![Value::new(Data::Text(text()), span)])),
-        Some(Kind::Number) => given_number(word).map(Data::Int).ok_or_else(|| {
-            Fault::at(span, format!("`{key}` expects a number, got `{word}`"))
-        }),
+        Some(Kind::Number) => given_number(word)
+            .map(Data::Int)
+            .ok_or_else(|| Fault::at(span, format!("`{key}` expects a number, got `{word}`"))),
         None => {
             let decimal = word == "0" || !word.trim_start_matches('-').starts_with('0');
             let number = word.parse().ok().filter(|_| decimal && !word.starts_with('+'));
@@ -238,11 +234,10 @@ fn given_number(word: &str) -> Option<i64> {
 
 /// Names that are neither keys nor read by the file: faults where a key is
 /// near, remarks otherwise.
-fn unknown_names(names: &Namespace) -> (Vec<Box<Fault>>, Vec<Box<Fault>>) {
+fn unknown_names(names: &Namespace) -> (Vec<Fault>, Vec<Fault>) {
     let (mut faults, mut remarks) = (Vec::new(), Vec::new());
-    let unused = |name: &str, read: &BTreeSet<String>| {
-        keys::kind(name).is_none() && !read.contains(name)
-    };
+    let unused =
+        |name: &str, read: &BTreeSet<String>| keys::kind(name).is_none() && !read.contains(name);
     for (name, entry) in &names.entries {
         if !unused(name, &names.read) {
             continue;
@@ -250,11 +245,11 @@ fn unknown_names(names: &Namespace) -> (Vec<Box<Fault>>, Vec<Box<Fault>>) {
         match keys::nearest_key(name) {
             Some(near) => {
                 let fault = Fault::at(entry.name_span, format!("Unknown key `{name}`"));
-                faults.push(fault.help(format!("did you mean `{near}`?")));
+                faults.push(*fault.help(format!("did you mean `{near}`?")));
             }
             None => {
                 let message = format!("`{name}` is not a key and is used nowhere");
-                remarks.push(Fault::at(entry.name_span, message));
+                remarks.push(*Fault::at(entry.name_span, message));
             }
         }
     }

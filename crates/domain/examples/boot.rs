@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     eprintln!("boot: kernel unpacked after {:?}", start.elapsed());
     let ramdisk = if ramdisk == "-" { None } else { Some(Ramdisk::open(Path::new(ramdisk))?) };
     let memory = memory.parse()?;
-    let built = builder::build(Order {
+    let built = builder::build(&Order {
         kernel: &image,
         ramdisk,
         command_line: &command_line.join(" "),

@@ -173,8 +173,14 @@ impl KernelImage {
     fn from_payload(payload: &[u8], limits: &Limits) -> Result<KernelImage, Error> {
         let kind = Compression::detect(payload)
             .ok_or_else(|| Error::UnknownPayload { found: FileKind::of(payload) })?;
-        let stated = payload.last_chunk().copied().map(u32::from_le_bytes);
-        let elf = compression::decompress(kind, payload, stated, limits)?;
+        let Some((data, stated)) = payload.split_last_chunk() else {
+            return Err(Error::UnknownPayload { found: FileKind::of(payload) });
+        };
+        // In gzip data the length is the end of the format's own trailer; to the others the build
+        // of the kernel appends it.
+        let data = if kind == Compression::Gzip { payload } else { data };
+        let stated = u32::from_le_bytes(*stated);
+        let elf = compression::decompress(kind, data, Some(stated), limits)?;
         let mut image = KernelImage::from_elf(elf, limits)?;
         image.compression = Some(kind);
         Ok(image)

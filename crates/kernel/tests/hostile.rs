@@ -63,7 +63,7 @@ fn cut_payload_is_an_error() {
                 Err(_) => {}
                 // The end mark of an lzma stream takes some bytes whose value does not matter.
                 Ok(image) => {
-                    assert!(name == "lzma" && packed.len() - end < 6, "{name} cut after {end}");
+                    assert!(name == "lzma" && packed.len() - end < 6, "{name} cut at {end}");
                     assert!(image.elf == plain, "{name} cut after {end}");
                 }
             }

@@ -154,7 +154,9 @@ impl<'a> Layout<'a> {
             let segment_override = matches!(prefix, 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65);
             // A new operand uses 64-bit addressing.
             let address_size = *prefix == 0x67 && operand.is_some();
-            if !segment_override && !address_size {
+            // A REX among the prefixes is void, and must not come to count.
+            let void_rex = prefix & 0xf0 == 0x40;
+            if !segment_override && !address_size && !void_rex {
                 out.push(&[*prefix]);
             }
         }

@@ -52,10 +52,16 @@ pub(crate) fn classify(instruction: &Instruction, mode: Mode) -> Class {
         {
             Class::Emulate
         }
-        M::Nop | M::Reservednop | M::Prefetch | M::Prefetchw | M::Prefetchwt1 | M::Prefetcht0
+        M::Nop => Class::Drop,
+        // With a register some of these encodings are invalid on some CPUs.
+        M::Reservednop | M::Prefetch | M::Prefetchw | M::Prefetchwt1 | M::Prefetcht0
         | M::Prefetcht1 | M::Prefetcht2 | M::Prefetchnta | M::Prefetchit0 | M::Prefetchit1
-        | M::Cldemote => Class::Drop,
-        M::Endbr64 | M::Endbr32 | M::Clflush | M::Clflushopt | M::Clwb if kernel => Class::Drop,
+        | M::Cldemote
+            if instruction.op0_kind() == OpKind::Memory =>
+        {
+            Class::Drop
+        }
+        M::Endbr64 | M::Endbr32 if kernel => Class::Drop,
         _ if instruction.cpuid_features().iter().any(|feature| withheld(*feature)) => {
             Class::Emulate
         }

@@ -146,12 +146,10 @@ fn list(tool: Tool) -> Command {
         Tool::Xl => command,
         Tool::Xm => command
             .arg(flag("label", None, "Show security labels"))
-            .arg(
-                Arg::new("state").long("state").value_name("STATE").help(
-                    "Only domains in this state: all, halted, paused, running, suspended, \
+            .arg(Arg::new("state").long("state").value_name("STATE").help(
+                "Only domains in this state: all, halted, paused, running, suspended, \
                      shutdown, crashed or unknown",
-                ),
-            )
+            ))
             .arg(Arg::new("pool").long("pool").value_name("POOL").help("Only this CPU pool")),
     };
     command.after_help(format!(
@@ -248,10 +246,7 @@ fn dmesg(tool: Tool) -> Command {
         .arg(domains())
         .after_help(examples(
             tool,
-            &[
-                ("dmesg", "All domains"),
-                ("dmesg serv1", "What the monitor of serv1 had to say"),
-            ],
+            &[("dmesg", "All domains"), ("dmesg serv1", "What the monitor of serv1 had to say")],
         ))
 }
 
@@ -275,7 +270,10 @@ fn info(tool: Tool) -> Command {
         .arg(json())
         .arg(flag("config", Some('c'), "Print the control daemon's configuration"))
         .arg(flag("numa", Some('n'), "Print the NUMA topology as well"))
-        .after_help(examples(tool, &[("info", "One fact per line"), ("info --json", "For programs")]))
+        .after_help(examples(
+            tool,
+            &[("info", "One fact per line"), ("info --json", "For programs")],
+        ))
 }
 
 fn uptime(tool: Tool) -> Command {
@@ -324,13 +322,9 @@ mod tests {
 
     #[test]
     fn long_options_may_be_cut_short_and_repeated() {
-        let parsed = command(Tool::Xm, "create").unwrap().try_get_matches_from([
-            "create",
-            "--defc=a",
-            "-qq",
-            "--quiet",
-            "-fb",
-        ]);
+        let parsed = command(Tool::Xm, "create")
+            .unwrap()
+            .try_get_matches_from(["create", "--defc=a", "-qq", "--quiet", "-fb"]);
         let parsed = parsed.unwrap();
         assert_eq!(parsed.get_one::<String>("defconfig").map(String::as_str), Some("b"));
         assert!(parsed.get_flag("quiet"));

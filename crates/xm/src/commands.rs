@@ -108,7 +108,11 @@ pub static COMMANDS: &[Entry] = &{
         Entry::lacking("dump-core", Both, "writing a domain's memory as a core file"),
         Entry::lacking("rename", Both, "changing the name of a running domain"),
         Entry::lacking("domstate", Xm, "the one-word form of a domain's state (see the list)"),
-        Entry::lacking("log", Xm, "the control daemon and its log (each domain has its own: dmesg)"),
+        Entry::lacking(
+            "log",
+            Xm,
+            "the control daemon and its log (each domain has its own: dmesg)",
+        ),
         Entry::lacking("reset", Xm, "a hard reset in place (destroy and create do the same)"),
         Entry::lacking("top", Both, "the full-screen monitor of domains"),
         Entry::lacking("sysrq", Both, "sending magic SysRq keys to a guest"),

@@ -1,6 +1,6 @@
 //! `create`: from a configuration file to a running domain.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 use config::{DomainConfig, LoadOptions, Loaded, load};
@@ -9,10 +9,10 @@ use control::{Client, CreateSpec, Registry, RegistryError, Started, check_name};
 use crate::console::{Finished, Manner, attach};
 use crate::error::Error;
 use crate::launch::{LIMIT, launch};
-use crate::output::{Colour, heading, note, put};
+use crate::output::{note, put};
 use crate::signals::Signals;
 use crate::tool::Tool;
-use crate::{sxp, words};
+use crate::words;
 
 /// The file that is read if none is named.
 const DEFAULT_FILE: &str = "xmdefconfig";
@@ -21,7 +21,8 @@ const DEFAULT_FILE: &str = "xmdefconfig";
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Order {
     file: String,
-    settings: Vec<String>,
+    /// Keys and values.
+    settings: Vec<(String, String)>,
     search: Vec<PathBuf>,
 }
 
@@ -55,9 +56,8 @@ pub fn create(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
         let manner = Manner { tool, quiet };
         return watch(&registry, &started, paused, manner, &mut signals).map(Finished::obey);
     }
-    match signals.ending() {
-        Some(signal) => crate::signals::obey(signal),
-        None => {}
+    if let Some(signal) = signals.ending() {
+        crate::signals::obey(signal);
     }
     Ok(())
 }
@@ -92,9 +92,10 @@ fn order(tool: Tool, matches: &ArgMatches) -> Result<Order, Error> {
     let mut settings = Vec::new();
     for word in words(matches, "words") {
         match (&file, tool) {
-            (_, Tool::Xm) if word.contains('=') => settings.push(word),
-            (None, _) => file = Some(word),
-            (Some(_), Tool::Xl) => settings.push(word),
+            (None, Tool::Xl) => file = Some(word),
+            (Some(_), Tool::Xl) => settings.extend(xl_settings(&word)?),
+            (_, Tool::Xm) if word.contains('=') => settings.extend(pair(&word)),
+            (None, Tool::Xm) => file = Some(word),
             (Some(file), Tool::Xm) => {
                 let text = format!("'{word}' is no setting (key=value), and the file is {file}.");
                 return Err(Error::usage("create", text));
@@ -109,31 +110,65 @@ fn order(tool: Tool, matches: &ArgMatches) -> Result<Order, Error> {
     Ok(Order { file: file.unwrap_or_else(|| DEFAULT_FILE.to_owned()), settings, search })
 }
 
+/// `key=value`, with blanks around both taken off.
+fn pair(word: &str) -> Option<(String, String)> {
+    let (key, value) = word.split_once('=')?;
+    Some((key.trim().to_owned(), value.to_owned()))
+}
+
+/// The settings in one operand of xl: configuration syntax, `key=value` separated by `;`, where
+/// a value may be in quotes.
+fn xl_settings(word: &str) -> Result<Vec<(String, String)>, Error> {
+    let wrong = |part: &str| {
+        let text = format!("'{}' is no setting; write key=value or key=\"value\".", part.trim());
+        Error::usage("create", text)
+    };
+    let parts = word.split(';').filter(|part| !part.trim().is_empty());
+    let settings = parts.map(|part| {
+        let (key, value) = pair(part).ok_or_else(|| wrong(part))?;
+        let value = value.trim();
+        match value.chars().next() {
+            Some('[') => Err(Error::usage(
+                "create",
+                format!("A list cannot be given here: '{}'. Write it into the file.", part.trim()),
+            )),
+            Some(quote @ ('"' | '\'')) => {
+                let inner = value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
+                let inner = inner.ok_or_else(|| wrong(part))?;
+                Ok((key, inner.to_owned()))
+            }
+            _ => Ok((key, value.to_owned())),
+        }
+    });
+    settings.collect()
+}
+
 /// Reads the configuration and tells which file it is and what in it has no effect.
 fn read(tool: Tool, order: &Order, quiet: bool) -> Result<Loaded, Error> {
-    let options = LoadOptions { search: order.search.clone(), settings: order.settings.clone() };
-    let loaded = load(&order.file, &options)?;
+    let options = LoadOptions { search: order.search.clone(), overrides: order.settings.clone() };
+    let loaded = load(Path::new(&order.file), &options)?;
     if !quiet {
         match tool {
             Tool::Xm => put(&format!("Using config file \"{}\".\n", loaded.path.display()))?,
             Tool::Xl => note(&format!("Parsing config from {}", loaded.path.display())),
         }
-        for warning in &loaded.warnings {
-            note(&format!("{} {warning}", heading("Warning:", Colour::Yellow)));
-        }
-        for pending in &loaded.pending {
-            note(&format!("{} {pending}", heading("Note:", Colour::Cyan)));
-        }
+    }
+    // Told in quiet mode too: nothing in a file is passed over in silence.
+    for warning in &loaded.warnings {
+        note(&warning.to_string());
+    }
+    for pending in &loaded.pending {
+        note(&format!("note: {pending}"));
     }
     Ok(loaded)
 }
 
 fn dry_run(tool: Tool, config: &DomainConfig) -> Result<(), Error> {
-    let value = serde_json::to_value(config)?;
-    put(&match tool {
-        Tool::Xm => sxp::write("vm", &value),
-        Tool::Xl => format!("{}\n", serde_json::to_string_pretty(&value)?),
-    })
+    let text = match tool {
+        Tool::Xm => config.to_sxp().to_string(),
+        Tool::Xl => serde_json::to_string_pretty(config)?,
+    };
+    put(&format!("{text}\n"))
 }
 
 /// Refuses a name early, before a process is started for it; `xendomain` checks again.
@@ -157,11 +192,15 @@ mod tests {
         order(tool, &matches.unwrap())
     }
 
+    fn setting(key: &str, value: &str) -> (String, String) {
+        (key.to_owned(), value.to_owned())
+    }
+
     #[test]
     fn files_and_settings_come_in_any_order() {
         let order = read_order(Tool::Xm, &["memory=256", "serv1.cfg", "-c", "vmid=2"]).unwrap();
         assert_eq!(order.file, "serv1.cfg");
-        assert_eq!(order.settings, ["memory=256", "vmid=2"]);
+        assert_eq!(order.settings, [setting("memory", "256"), setting("vmid", "2")]);
         assert_eq!(order.search, [PathBuf::from("."), PathBuf::from("/etc/xen")]);
     }
 
@@ -178,7 +217,9 @@ mod tests {
     #[test]
     fn xl_takes_configuration_lines_and_searches_nowhere() {
         let order = read_order(Tool::Xl, &["a.cfg", "cpus=\"0-3\"; vcpus=2"]).unwrap();
-        assert_eq!(order.settings, ["cpus=\"0-3\"; vcpus=2"]);
+        assert_eq!(order.settings, [setting("cpus", "0-3"), setting("vcpus", "2")]);
+        assert!(read_order(Tool::Xl, &["a.cfg", "disk=['x']"]).is_err());
+        assert!(read_order(Tool::Xl, &["a.cfg", "name=\"x"]).is_err());
         assert!(order.search.is_empty());
     }
 }

@@ -137,6 +137,14 @@ impl Error {
 
     /// The text after `Error: `, or the whole line in xl's form.
     pub fn line(&self, tool: Tool) -> Line {
+        if let Self::Config(config::Error::Invalid(faults)) = self {
+            // Each fault says "error:" itself, with its place.
+            let count = match faults.len() {
+                1 => "an error".to_owned(),
+                many => format!("{many} errors"),
+            };
+            return Line::Error(format!("The configuration has {count}.\n{self}"));
+        }
         match (tool, self.unknown_domain()) {
             (Tool::Xl, Some(word)) => {
                 Line::Bare(format!("{word} is an invalid domain identifier (rc={XL_NO_DOMAIN})"))
@@ -166,6 +174,9 @@ impl Error {
             )),
             Self::NoCrashReport { .. } => {
                 Some(format!("'{tool} dmesg NAME' prints the log of a domain that did not crash."))
+            }
+            Self::Config(config::Error::NotFound { .. }) => {
+                Some(format!("Give its path, or where to look: '{tool} create --path=DIR FILE'."))
             }
             Self::Privileged { .. } => {
                 Some("Domain-0 is this host itself; use the host's own commands.".to_owned())

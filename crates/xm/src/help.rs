@@ -20,7 +20,9 @@ pub fn short(tool: Tool) -> String {
     for entry in COMMANDS.iter().filter(|entry| COMMON.contains(&entry.name)) {
         text.push_str(&summary(tool, entry));
     }
-    text.push_str(&format!("\n'{name} help' lists all commands, '{name} COMMAND --help' explains one.\n"));
+    text.push_str(&format!(
+        "\n'{name} help' lists all commands, '{name} COMMAND --help' explains one.\n"
+    ));
     text
 }
 

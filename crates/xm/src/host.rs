@@ -119,7 +119,9 @@ fn busy_ticks(stat: &str) -> u64 {
     let fields: Vec<u64> = line.split_whitespace().map_while(|word| word.parse().ok()).collect();
     // proc_stat(5): user nice system idle iowait irq softirq
     let busy = [0, 1, 2, 5, 6];
-    busy.iter().filter_map(|field| fields.get(*field)).fold(0, |sum, field| sum.saturating_add(*field))
+    busy.iter()
+        .filter_map(|field| fields.get(*field))
+        .fold(0, |sum, field| sum.saturating_add(*field))
 }
 
 /// Seconds since the host's start.

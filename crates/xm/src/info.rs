@@ -39,7 +39,9 @@ pub fn lines(facts: &[Fact]) -> String {
 
 /// The facts as one JSON object.
 pub fn json(facts: Vec<Fact>) -> Value {
-    Value::Object(facts.into_iter().map(|(key, value)| (key.to_owned(), value)).collect::<Map<_, _>>())
+    Value::Object(
+        facts.into_iter().map(|(key, value)| (key.to_owned(), value)).collect::<Map<_, _>>(),
+    )
 }
 
 fn system(tool: Tool, facts: &mut Vec<Fact>) {
@@ -117,12 +119,35 @@ mod tests {
     fn the_order_is_that_of_xm_4_1() {
         let keys: Vec<&str> = facts(Tool::Xm).iter().map(|(key, _)| *key).collect();
         let expected = [
-            "system", "host", "release", "version", "machine", "nr_cpus", "nr_nodes",
-            "cores_per_socket", "threads_per_core", "cpu_mhz", "hw_caps", "virt_caps",
-            "total_memory", "free_memory", "free_cpus", "xen_major", "xen_minor", "xen_extra",
-            "xen_caps", "xen_scheduler", "xen_pagesize", "platform_params",
-            "xen_changeset", "xen_commandline", "cc_compiler", "cc_compile_by",
-            "cc_compile_domain", "cc_compile_date", "xend_config_format",
+            "system",
+            "host",
+            "release",
+            "version",
+            "machine",
+            "nr_cpus",
+            "nr_nodes",
+            "cores_per_socket",
+            "threads_per_core",
+            "cpu_mhz",
+            "hw_caps",
+            "virt_caps",
+            "total_memory",
+            "free_memory",
+            "free_cpus",
+            "xen_major",
+            "xen_minor",
+            "xen_extra",
+            "xen_caps",
+            "xen_scheduler",
+            "xen_pagesize",
+            "platform_params",
+            "xen_changeset",
+            "xen_commandline",
+            "cc_compiler",
+            "cc_compile_by",
+            "cc_compile_domain",
+            "cc_compile_date",
+            "xend_config_format",
         ];
         assert_eq!(keys, expected);
         assert_eq!(facts(Tool::Xl).first().map(|(key, _)| *key), Some("host"));

@@ -154,7 +154,8 @@ fn cancel(registry: &Registry, child: &mut Child, name: &str, before: &[u32]) {
     drop(child.kill());
     drop(child.wait());
     let Ok(entries) = registry.list() else { return };
-    for entry in entries.iter().filter(|entry| entry.name == name && !before.contains(&entry.domid)) {
+    for entry in entries.iter().filter(|entry| entry.name == name && !before.contains(&entry.domid))
+    {
         if let Ok(mut client) = Client::open(entry) {
             drop(client.destroy());
         }

@@ -44,7 +44,9 @@ pub fn table(tool: Tool, rows: &[Row]) -> String {
             "{:<40} {:>5} {:>5} {:>5} {:>10} {:>9}\n",
             "Name", "ID", "Mem", "VCPUs", "State", "Time(s)"
         ),
-        Tool::Xl => format!("{:<40} {:>5} {:>5} {:>5}\tState\tTime(s)\n", "Name", "ID", "Mem", "VCPUs"),
+        Tool::Xl => {
+            format!("{:<40} {:>5} {:>5} {:>5}\tState\tTime(s)\n", "Name", "ID", "Mem", "VCPUs")
+        }
     };
     for row in rows {
         text.push_str(&line(tool, row));

@@ -1,16 +1,17 @@
 //! `list`, `uptime`, `domid`, `domname` and `info`: commands that only look.
 
 use clap::ArgMatches;
+use config::Sxp;
 use control::{Client, ClientError, DomainInfo, Entry, Registry, StateFlags};
 use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::host::{self, Memory, Processors};
 use crate::list::{self, Filter, Row};
-use crate::output::{note, put};
+use crate::output::{Colour, heading, note, put};
 use crate::target::{HOST_NAME, HOST_UUID, Target, targets};
 use crate::tool::Tool;
-use crate::{info, sxp, uptime, words};
+use crate::{info, uptime, words};
 
 /// `list [-l|--long] [--json] [--state=S] [NAME...]`.
 ///
@@ -42,9 +43,7 @@ pub fn list(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
     }
     put(&match (set("json"), set("long"), tool) {
         (true, _, _) | (false, true, Tool::Xl) => json_text(shown)?,
-        (false, true, Tool::Xm) => {
-            shown.iter().map(|seen| sxp::write("domain", &seen.whole)).collect()
-        }
+        (false, true, Tool::Xm) => shown.iter().map(|seen| format!("{}\n", seen.long)).collect(),
         (false, false, _) => {
             let rows: Vec<Row> = shown.into_iter().map(|seen| seen.row).collect();
             list::table(tool, &rows)
@@ -72,7 +71,10 @@ fn not_there(tool: Tool, command: &str, option: &str, entry: &str) -> Error {
 /// A domain as it was seen.
 struct Seen {
     row: Row,
+    /// For `--json`.
     whole: Value,
+    /// For `--long` of xm.
+    long: Sxp,
 }
 
 /// Asks a domain about itself; `None` if it ended meanwhile.
@@ -85,10 +87,16 @@ fn look(target: &Target) -> Result<Option<Seen>, Error> {
         Target::Domain(entry) => entry,
     };
     match Client::open(entry).and_then(|mut client| client.info()) {
-        Ok(info) => Ok(Some(Seen { row: Row::from(&info), whole: whole(&info)? })),
+        Ok(info) => {
+            Ok(Some(Seen { row: Row::from(&info), whole: whole(&info)?, long: long(&info) }))
+        }
         Err(ClientError::Ended { .. } | ClientError::Connect { .. }) => Ok(None),
         Err(error) => {
-            note(&format!("Warning: domain {}: {error}", entry.name));
+            note(&format!(
+                "{} domain {}: {error}",
+                heading("Warning:", Colour::Yellow),
+                entry.name
+            ));
             Ok(Some(silent(entry)))
         }
     }
@@ -101,6 +109,30 @@ fn whole(info: &DomainInfo) -> Result<Value, Error> {
         fields.insert("state".to_owned(), info.state.to_string().into());
     }
     Ok(value)
+}
+
+/// The S-expression of a domain: its number, its configuration, and how it is doing.
+fn long(info: &DomainInfo) -> Sxp {
+    let mut after = vec![
+        ("uuid", info.uuid.to_string()),
+        ("state", info.state.to_string()),
+        ("cpu_time", format!("{:.3}", info.cpu_seconds)),
+        ("online_vcpus", info.vcpus.to_string()),
+        ("start_time", info.started.to_string()),
+        ("restart_count", info.restarts.to_string()),
+        ("pid", info.pid.to_string()),
+    ];
+    if info.config.general.uuid.is_some() {
+        // The configuration names it already.
+        after.remove(0);
+    }
+    after.extend(info.shutdown_reason.map(|reason| ("shutdown_reason", reason.to_string())));
+    info.config.to_domain_sxp(&[("domid", info.domid.to_string())], &after)
+}
+
+/// The S-expression of something without a configuration.
+fn facts_only(facts: &[(&str, String)]) -> Sxp {
+    Sxp::list("domain", facts.iter().map(|(key, value)| Sxp::pair(key, value.clone())))
 }
 
 fn silent(entry: &Entry) -> Seen {
@@ -119,6 +151,12 @@ fn silent(entry: &Entry) -> Seen {
             "domid": entry.domid, "name": entry.name, "uuid": entry.uuid.to_string(),
             "pid": entry.pid, "state": state.to_string(), "started": entry.started,
         }),
+        long: facts_only(&[
+            ("domid", entry.domid.to_string()),
+            ("name", entry.name.clone()),
+            ("uuid", entry.uuid.to_string()),
+            ("state", state.to_string()),
+        ]),
     }
 }
 
@@ -139,7 +177,16 @@ fn host_seen() -> Seen {
         "maxmem_mib": row.memory_mib, "vcpus": row.vcpus, "state": state.to_string(),
         "cpu_seconds": row.cpu_seconds, "started": now().saturating_sub(host::uptime()),
     });
-    Seen { row, whole }
+    let long = facts_only(&[
+        ("domid", row.id.to_string()),
+        ("name", row.name.clone()),
+        ("uuid", HOST_UUID.to_owned()),
+        ("memory", row.memory_mib.to_string()),
+        ("vcpus", row.vcpus.to_string()),
+        ("state", state.to_string()),
+        ("cpu_time", format!("{:.3}", row.cpu_seconds)),
+    ]);
+    Seen { row, whole, long }
 }
 
 fn json_text(shown: Vec<Seen>) -> Result<String, Error> {

@@ -9,7 +9,7 @@ use control::{Client, ClientError, Entry, ErrorCode, PathError, Registry, check_
 
 use crate::error::Error;
 use crate::lifecycle::is_unknown;
-use crate::output::{harmless, note, put};
+use crate::output::{Colour, harmless, heading, note, put};
 use crate::target::Target;
 use crate::tool::Tool;
 use crate::words;
@@ -42,7 +42,11 @@ pub fn dmesg(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
         for entry in registry.list()? {
             match live_log(&entry) {
                 Ok(text) => print(&text, Some(&entry.name))?,
-                Err(error) => note(&format!("Warning: domain {}: {error}", entry.name)),
+                Err(error) => note(&format!(
+                    "{} domain {}: {error}",
+                    heading("Warning:", Colour::Yellow),
+                    entry.name
+                )),
             }
         }
         return Ok(());
@@ -136,12 +140,13 @@ fn newest_report(place: &Path, name: &str) -> Option<PathBuf> {
     let files = std::fs::read_dir(place).ok()?.filter_map(Result::ok);
     let reports = files.filter(|file| {
         let file = file.file_name();
-        let domid = file.to_str().and_then(|file| {
-            file.strip_prefix(name)?.strip_prefix('.')?.strip_suffix(".crash")
-        });
+        let domid = file
+            .to_str()
+            .and_then(|file| file.strip_prefix(name)?.strip_prefix('.')?.strip_suffix(".crash"));
         domid.is_some_and(|domid| domid.parse::<u32>().is_ok())
     });
-    let dated = reports.filter_map(|file| Some((file.metadata().ok()?.modified().ok()?, file.path())));
+    let dated =
+        reports.filter_map(|file| Some((file.metadata().ok()?.modified().ok()?, file.path())));
     dated.max().map(|(_, path)| path)
 }
 

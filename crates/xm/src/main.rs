@@ -24,7 +24,6 @@ mod logs;
 mod output;
 mod relay;
 mod signals;
-mod sxp;
 mod target;
 mod terminal;
 mod tool;
@@ -115,7 +114,10 @@ fn run(tool: Tool, words: &[String]) -> Result<u8, Error> {
         Lookup::Found(entry) => dispatch(tool, entry, rest),
         Lookup::Deprecated(entry) => {
             let name = tool.name();
-            note(&format!("Command '{name} {first}' is deprecated. Please use '{name} {}' instead.", entry.name));
+            note(&format!(
+                "Command '{name} {first}' is deprecated. Please use '{name} {}' instead.",
+                entry.name
+            ));
             dispatch(tool, entry, rest)
         }
         Lookup::Unknown => unknown(tool, first),

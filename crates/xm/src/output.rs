@@ -38,8 +38,6 @@ pub enum Colour {
     Red,
     /// For warnings.
     Yellow,
-    /// For notes.
-    Cyan,
 }
 
 impl Colour {
@@ -47,7 +45,6 @@ impl Colour {
         let code = match self {
             Self::Red => 31,
             Self::Yellow => 33,
-            Self::Cyan => 36,
         };
         format!("\u{1b}[1;{code}m{word}\u{1b}[0m")
     }

@@ -313,7 +313,8 @@ mod tests {
             });
             let mut all = vec![0; 80_000];
             screen.read_exact(&mut all).unwrap();
-            let numbers = all.chunks_exact(4).map(|part| u32::from_le_bytes(part.try_into().unwrap()));
+            let numbers =
+                all.chunks_exact(4).map(|part| u32::from_le_bytes(part.try_into().unwrap()));
             assert!(numbers.eq(0..20_000));
             writer.join().unwrap();
             drop(typing);

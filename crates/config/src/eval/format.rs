@@ -8,12 +8,7 @@ use crate::syntax::text::Text;
 const MAX_WIDTH: usize = 256;
 
 /// `template % argument`; the result may hold at most `room` bytes.
-pub(super) fn percent(
-    template: &Text,
-    span: Span,
-    argument: &Value,
-    room: usize,
-) -> Outcome<Text> {
+pub(super) fn percent(template: &Text, span: Span, argument: &Value, room: usize) -> Outcome<Text> {
     let mut job = Job { template, span, argument, next: 0, named: false };
     let text = template.as_str();
     let mut out = Text::verbatim("", span);
@@ -81,7 +76,8 @@ impl Job<'_> {
         }
         let (options, at) = self.options(start, at)?;
         let Some(letter) = text.get(at..).and_then(|rest| rest.chars().next()) else {
-            return Err(self.fault(start, text.len(), "The format ends after `%`")
+            return Err(self
+                .fault(start, text.len(), "The format ends after `%`")
                 .help("write %% for a percent sign"));
         };
         let end = at + letter.len_utf8();
@@ -116,16 +112,10 @@ impl Job<'_> {
                 _ => {}
             }
         }
-        let mut number = |at: &mut usize| {
-            let mut value: usize = 0;
-            while let Some(digit) = chars.peek().and_then(|c| c.to_digit(10)) {
-                value = value.saturating_mul(10).saturating_add(digit as usize);
-                chars.next();
-                *at += 1;
-            }
-            value
-        };
-        options.width = number(&mut at);
+        while let Some(digit) = chars.next().and_then(|c| c.to_digit(10)) {
+            options.width = options.width.saturating_mul(10).saturating_add(digit as usize);
+            at += 1;
+        }
         if text.get(at..).is_some_and(|rest| rest.starts_with('.')) {
             let digits = text.get(at + 1..).unwrap_or_default();
             let count = digits.bytes().take_while(u8::is_ascii_digit).count();
@@ -148,8 +138,7 @@ impl Job<'_> {
         let found = match (key, &argument.data) {
             (Some(key), Data::Dict(pairs)) => {
                 self.named = true;
-                let named =
-                    |k: &Value| matches!(&k.data, Data::Text(text) if text.as_str() == key);
+                let named = |k: &Value| matches!(&k.data, Data::Text(text) if text.as_str() == key);
                 pairs.iter().rev().find(|(k, _)| named(k)).map(|(_, value)| value)
             }
             (Some(_), _) => {

@@ -13,10 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::source::{Fault, Outcome, Span};
 use crate::syntax::ast::{Builtin, Expr, ExprKind, Statement, Target};
 use crate::syntax::text::Text;
-use value::{Data, Value};
+use value::{Data, VALUE_COST, Value};
 
-/// Values and bytes of text that one file may make.
-const BUDGET: usize = 16 << 20;
+/// Bytes of values that one file may make, by [`Value::weight`].
+const BUDGET: usize = 32 << 20;
 /// Deepest nesting of a list value.
 const MAX_VALUE_DEPTH: usize = 32;
 
@@ -36,10 +36,7 @@ pub(crate) struct Namespace {
 }
 
 /// Runs `program`; `given` holds the names set before it starts.
-pub(crate) fn run(
-    program: &[Statement],
-    given: BTreeMap<String, Entry>,
-) -> Outcome<Namespace> {
+pub(crate) fn run(program: &[Statement], given: BTreeMap<String, Entry>) -> Outcome<Namespace> {
     let mut read = BTreeSet::new();
     for statement in program {
         statement.names_read(&mut |name| {
@@ -81,11 +78,7 @@ impl Machine {
         Ok(())
     }
 
-    fn choose(
-        &mut self,
-        arms: &[(Expr, Vec<Statement>)],
-        otherwise: &[Statement],
-    ) -> Outcome<()> {
+    fn choose(&mut self, arms: &[(Expr, Vec<Statement>)], otherwise: &[Statement]) -> Outcome<()> {
         for (condition, block) in arms {
             if self.value(condition)?.truth() {
                 return self.block(block);
@@ -129,7 +122,7 @@ impl Machine {
     }
 
     fn value(&mut self, expr: &Expr) -> Outcome<Value> {
-        self.pay(1, expr.span)?;
+        self.pay(VALUE_COST, expr.span)?;
         let data = match &expr.kind {
             ExprKind::None => Data::None,
             ExprKind::Bool(value) => Data::Bool(*value),
@@ -219,7 +212,7 @@ impl Machine {
         let mut left = self.value(first)?;
         for (op, right) in rest {
             let right = self.value(right)?;
-            let cost = left.weight().saturating_mul(right.weight().min(64));
+            let cost = left.weight().saturating_mul((1 + right.weight() / VALUE_COST).min(64));
             self.pay(cost, first.span)?;
             if !operators::compare(*op, &left, &right)? {
                 return Ok(false);

@@ -3,6 +3,9 @@
 use crate::source::Span;
 use crate::syntax::text::Text;
 
+/// What a value costs beside its text, in bytes.
+pub(crate) const VALUE_COST: usize = 64;
+
 /// A value and where it was made.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Value {
@@ -54,17 +57,17 @@ impl Value {
         }
     }
 
-    /// Rough cost of a copy: one per value and one per byte of text.
+    /// Rough cost of a copy in bytes.
     pub fn weight(&self) -> usize {
         match &self.data {
-            Data::Text(text) => 1 + text.as_str().len(),
+            Data::Text(text) => VALUE_COST + text.as_str().len(),
             Data::List(items) | Data::Tuple(items) => {
-                1 + items.iter().map(Self::weight).sum::<usize>()
+                VALUE_COST + items.iter().map(Self::weight).sum::<usize>()
             }
             Data::Dict(pairs) => {
-                1 + pairs.iter().map(|(k, v)| k.weight() + v.weight()).sum::<usize>()
+                VALUE_COST + pairs.iter().map(|(k, v)| k.weight() + v.weight()).sum::<usize>()
             }
-            _ => 1,
+            _ => VALUE_COST,
         }
     }
 

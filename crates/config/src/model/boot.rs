@@ -122,10 +122,7 @@ mod tests {
         let mut boot = Boot { root: some("/dev/xvda1 ro"), extra: some("4"), ..Boot::default() };
         assert_eq!(boot.command_line(), "root=/dev/xvda1 ro 4");
         boot.network.dhcp = some("dhcp");
-        assert_eq!(
-            boot.command_line(),
-            "root=/dev/xvda1 ro ip=:127.0.255.255::::eth0:dhcp 4"
-        );
+        assert_eq!(boot.command_line(), "root=/dev/xvda1 ro ip=:127.0.255.255::::eth0:dhcp 4");
         boot.network.ip = some("10.0.0.2");
         boot.network.netmask = some("255.255.255.0");
         boot.network.gateway = some("10.0.0.1");

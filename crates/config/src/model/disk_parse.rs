@@ -16,8 +16,17 @@ use super::vdev::Vdev;
 use crate::error::SpecError;
 
 const KEYS: &[&str] = &[
-    "target", "format", "vdev", "access", "devtype", "backend", "backendtype", "script",
-    "protocol", "specification", "discard",
+    "target",
+    "format",
+    "vdev",
+    "access",
+    "devtype",
+    "backend",
+    "backendtype",
+    "script",
+    "protocol",
+    "specification",
+    "discard",
 ];
 
 const HELP: &str = "write file:/path,xvda,w (xm) or /path,raw,xvda,rw (xl)";

@@ -72,10 +72,7 @@ impl Events {
     pub fn from_restart_mode(mode: &str) -> Option<Self> {
         let same = |action| Self { poweroff: action, reboot: action, crash: action };
         match mode {
-            "onreboot" => Some(Self {
-                reboot: Action::Restart,
-                ..same(Action::Destroy)
-            }),
+            "onreboot" => Some(Self { reboot: Action::Restart, ..same(Action::Destroy) }),
             "always" => Some(same(Action::Restart)),
             "never" => Some(same(Action::Destroy)),
             _ => None,

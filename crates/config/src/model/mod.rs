@@ -3,6 +3,7 @@
 mod boot;
 mod cpu;
 mod disk;
+mod disk_parse;
 mod events;
 mod general;
 mod pci;
@@ -11,7 +12,6 @@ mod spec;
 mod vdev;
 mod vif;
 mod vif_parse;
-mod disk_parse;
 
 use serde::{Deserialize, Serialize};
 

@@ -90,7 +90,8 @@ fn split_address(text: &str) -> Option<(u16, u16, u16, u16)> {
 }
 
 fn option(piece: &Piece<'_>) -> Result<(String, String), SpecError> {
-    let wrong = || piece.error(format!("`{}` is not an option", piece.text)).help("write key=value");
+    let wrong =
+        || piece.error(format!("`{}` is not an option", piece.text)).help("write key=value");
     let (key, value) = piece.pair().filter(|(key, _)| !key.text.is_empty()).ok_or_else(wrong)?;
     Ok((key.text.to_owned(), value.text.to_owned()))
 }
@@ -133,7 +134,9 @@ mod tests {
             assert_eq!(device.to_string(), canonical);
             assert_eq!(PciDevice::parse(canonical), Ok(device));
         }
-        for bad in ["", "03", "03:00", "03:20.0", "03:00.8", "03:00.0@20", "03:00.0,x", "1,2", "x:y.z"] {
+        for bad in
+            ["", "03", "03:00", "03:20.0", "03:00.8", "03:00.0@20", "03:00.0,x", "1,2", "x:y.z"]
+        {
             assert!(PciDevice::parse(bad).is_err(), "{bad}");
         }
     }

@@ -25,7 +25,8 @@ impl AccessControl {
         let (mut policy, mut label) = (None, None);
         for piece in pieces(spec) {
             let help = "write policy=NAME,label=NAME";
-            let Some((key, value)) = piece.pair().filter(|(_, value)| !value.text.is_empty()) else {
+            let Some((key, value)) = piece.pair().filter(|(_, value)| !value.text.is_empty())
+            else {
                 return Err(piece.error(format!("`{}` is not key=value", piece.text)).help(help));
             };
             match key.text {

@@ -18,7 +18,9 @@ const EXTENDED_DISKS: u32 = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VdevError {
     /// Neither a known name nor a number.
-    #[error("`{0}` is not a virtual disk: use a name such as xvda, xvda1, sda1 or hda, or a number")]
+    #[error(
+        "`{0}` is not a virtual disk: use a name such as xvda, xvda1, sda1 or hda, or a number"
+    )]
     Unknown(String),
     /// The disk is beyond what the naming scheme has room for.
     #[error("`{name}` is beyond the last disk of its kind, {last}")]
@@ -88,7 +90,8 @@ enum Scheme {
 
 /// Scheme, disk and partition number of a name.
 fn split(name: &str) -> Option<(Scheme, u32, u32)> {
-    if let Some(rest) = name.strip_prefix('d').filter(|r| r.starts_with(|c: char| c.is_ascii_digit()))
+    if let Some(rest) =
+        name.strip_prefix('d').filter(|r| r.starts_with(|c: char| c.is_ascii_digit()))
     {
         let (disk, partition) = rest.split_once('p').unwrap_or((rest, "0"));
         return Some((Scheme::Xvd, digits(disk)?, digits(partition)?));
@@ -122,7 +125,9 @@ fn digits(text: &str) -> Option<u32> {
 
 fn plain_number(text: &str) -> Option<u32> {
     match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(hex) if hex.bytes().all(|b| b.is_ascii_hexdigit()) => u32::from_str_radix(hex, 16).ok(),
+        Some(hex) if hex.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            u32::from_str_radix(hex, 16).ok()
+        }
         Some(_) => None,
         None => digits(text),
     }
@@ -214,8 +219,26 @@ mod tests {
     #[test]
     fn what_is_no_disk() {
         let bad = [
-            "", "xvd", "xvda0", "xvda01", "xvda256", "sda16", "hde", "sdiw", "hda64", "vda", "sdA",
-            "xvdzzzzzz", "xvdzzzzzzz", "0x", "0x+1", "99999999999", "d", "d1p", "sda-1", "xvdā",
+            "",
+            "xvd",
+            "xvda0",
+            "xvda01",
+            "xvda256",
+            "sda16",
+            "hde",
+            "sdiw",
+            "hda64",
+            "vda",
+            "sdA",
+            "xvdzzzzzz",
+            "xvdzzzzzzz",
+            "0x",
+            "0x+1",
+            "99999999999",
+            "d",
+            "d1p",
+            "sda-1",
+            "xvdā",
             "xvdbgqcw",
         ];
         for name in bad {

@@ -5,9 +5,27 @@ use super::vif::{Mac, PortForward, Protocol, Rate, Vif, VifKind, number};
 use crate::error::SpecError;
 
 const KEYS: &[&str] = &[
-    "mac", "bridge", "script", "ip", "type", "model", "vifname", "backend", "rate", "ports",
-    "accel", "policy", "label", "gatewaydev", "netdev", "forwarddev", "devid", "mtu", "vlan",
-    "trusted", "untrusted",
+    "mac",
+    "bridge",
+    "script",
+    "ip",
+    "type",
+    "model",
+    "vifname",
+    "backend",
+    "rate",
+    "ports",
+    "accel",
+    "policy",
+    "label",
+    "gatewaydev",
+    "netdev",
+    "forwarddev",
+    "devid",
+    "mtu",
+    "vlan",
+    "trusted",
+    "untrusted",
 ];
 
 /// Longest name of a host interface, in bytes (`IFNAMSIZ` less the final zero).
@@ -131,11 +149,7 @@ fn words<'a>(value: &Piece<'a>) -> Vec<Piece<'a>> {
     found
 }
 
-fn addresses(
-    key: &Piece<'_>,
-    value: &Piece<'_>,
-    into: &mut Vec<String>,
-) -> Result<(), SpecError> {
+fn addresses(key: &Piece<'_>, value: &Piece<'_>, into: &mut Vec<String>) -> Result<(), SpecError> {
     if !into.is_empty() {
         return Err(key.error("`ip` is given twice").help("put blanks between addresses"));
     }

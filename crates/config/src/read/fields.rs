@@ -47,8 +47,8 @@ impl Word {
 /// The values of a file by key.
 pub(super) struct Fields<'a> {
     names: &'a Namespace,
-    faults: Vec<Box<Fault>>,
-    remarks: Vec<Box<Fault>>,
+    faults: Vec<Fault>,
+    remarks: Vec<Fault>,
     pub asked: BTreeSet<&'static str>,
 }
 
@@ -66,12 +66,12 @@ impl<'a> Fields<'a> {
 
     pub fn refuse(&mut self, fault: Box<Fault>) {
         if self.faults.len() < MAX_FAULTS {
-            self.faults.push(fault);
+            self.faults.push(*fault);
         }
     }
 
     pub fn remark(&mut self, fault: Box<Fault>) {
-        self.remarks.push(fault);
+        self.remarks.push(*fault);
     }
 
     /// The value, or the fault noted.
@@ -211,12 +211,7 @@ fn control_character(word: &Word) -> Option<Box<Fault>> {
     Some(Fault::at(place, message))
 }
 
-fn number(
-    key: &str,
-    value: &Value,
-    range: &RangeInclusive<i64>,
-    what: &str,
-) -> Outcome<i64> {
+fn number(key: &str, value: &Value, range: &RangeInclusive<i64>, what: &str) -> Outcome<i64> {
     let found = match &value.data {
         Data::Int(number) => Some(*number),
         Data::Text(text) => crate::syntax::integer(text.as_str().trim()),

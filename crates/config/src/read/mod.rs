@@ -11,7 +11,7 @@ use crate::model::DomainConfig;
 use crate::source::Fault;
 
 /// The configuration and the remarks, or every fault found.
-pub(crate) type Reading = Result<(DomainConfig, Vec<Box<Fault>>), Vec<Box<Fault>>>;
+pub(crate) type Reading = Result<(DomainConfig, Vec<Fault>), Vec<Fault>>;
 
 /// Reads the configuration out of `names`; `default_name` serves if there is no `name`.
 pub(crate) fn read(names: &Namespace, default_name: &str) -> Reading {

@@ -40,19 +40,20 @@ fn guest_kind(fields: &mut Fields<'_>) {
 
 fn general(fields: &mut Fields<'_>, default_name: &str) -> Option<General> {
     let checked = |text: &str| check_name(text).map(|()| text.to_owned());
-    let name = if fields.place("name").is_some() && fields.value("name").is_some() {
-        if fields.value("name").is_some_and(|value| !value.truth()) {
-            let span = fields.place("name")?;
-            fields.refuse(Fault::at(span, "Missing domain name").help("write name = \"serv1\""));
-            return None;
+    let name = match fields.value("name") {
+        Some(value) if value.truth() => fields.parsed("name", checked),
+        Some(value) => {
+            let fault = Fault::at(value.span, "Missing domain name");
+            fields.refuse(fault.help("write name = \"serv1\""));
+            None
         }
-        fields.parsed("name", checked)
-    } else {
-        let outcome = checked(default_name).map_err(|error| {
-            Fault::nowhere(format!("There is no `name`, and the file's cannot serve: {error}"))
-                .help("add a line such as name = \"serv1\"")
-        });
-        fields.keep(outcome)
+        None => {
+            let outcome = checked(default_name).map_err(|error| {
+                Fault::nowhere(format!("There is no `name`, and the file's cannot serve: {error}"))
+                    .help("add a line such as name = \"serv1\"")
+            });
+            fields.keep(outcome)
+        }
     };
     let uuid = fields.parsed("uuid", Uuid::parse);
     let description = fields.line("description");
@@ -142,14 +143,16 @@ fn scheduling(fields: &mut Fields<'_>) -> Scheduling {
 fn events(fields: &mut Fields<'_>) -> Events {
     let mode = fields.parsed("restart", |word| {
         Events::from_restart_mode(word).ok_or_else(|| {
-            SpecError::new(0..word.len(), format!("`{word}` is not a restart mode"))
-                .help("use on_poweroff, on_reboot and on_crash; the old words are onreboot, \
-                       always and never")
+            SpecError::new(0..word.len(), format!("`{word}` is not a restart mode")).help(
+                "use on_poweroff, on_reboot and on_crash; the old words are onreboot, \
+                       always and never",
+            )
         })
     });
     let base = mode.unwrap_or_default();
     let mut action = |key, default| {
-        fields.parsed(key, |word| Action::from_word(word).ok_or_else(|| bad_action(word)))
+        fields
+            .parsed(key, |word| Action::from_word(word).ok_or_else(|| bad_action(word)))
             .unwrap_or(default)
     };
     Events {
@@ -179,12 +182,8 @@ fn boot(fields: &mut Fields<'_>) -> Boot {
         bootloader: bootloader(fields),
         network: network(fields),
     };
-    if boot.kernel.is_none() && boot.bootloader.is_none() && fields.place("kernel").is_none() {
-        let fault = Fault::nowhere("There is no `kernel`");
-        fields.refuse(fault.help("add a line such as kernel = \"/boot/vmlinuz\""));
-    } else if boot.kernel.is_none() && boot.bootloader.is_none() {
-        let (span, message) = (fields.place("kernel"), "`kernel` is empty".to_owned());
-        fields.refuse(Box::new(Fault { span, message, help: None }));
+    if boot.kernel.is_none() && boot.bootloader.is_none() {
+        no_kernel(fields);
     }
     let length = boot.command_line().len();
     if length > MAX_COMMAND_LINE {
@@ -196,6 +195,18 @@ fn boot(fields: &mut Fields<'_>) -> Boot {
     }
     replaced_by_cmdline(fields, &boot);
     boot
+}
+
+/// Refuses a domain without a kernel, unless what is wrong with it was said already.
+fn no_kernel(fields: &mut Fields<'_>) {
+    let help = "add a line such as kernel = \"/boot/vmlinuz\"";
+    match fields.value("kernel") {
+        None => fields.refuse(Fault::nowhere("There is no `kernel`").help(help)),
+        Some(value) if !value.truth() => {
+            fields.refuse(Fault::at(value.span, "`kernel` is empty").help(help));
+        }
+        Some(_) => {}
+    }
 }
 
 /// A leading `root=` is superfluous and, as in xend, taken off.

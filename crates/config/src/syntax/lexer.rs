@@ -301,10 +301,8 @@ fn stray_character(c: char, span: Span) -> Box<Fault> {
         '\u{FFFD}' => {
             Fault::at(span, "The file is not valid UTF-8 here").help("save it as UTF-8 text")
         }
-        c if c.is_control() => {
-            Fault::at(span, format!("Control character U+{:04X}", u32::from(c)))
-                .help("a domain configuration is plain text")
-        }
+        c if c.is_control() => Fault::at(span, format!("Control character U+{:04X}", u32::from(c)))
+            .help("a domain configuration is plain text"),
         c => Fault::at(span, format!("`{c}` has no meaning here")).help("put quotes around text"),
     }
 }

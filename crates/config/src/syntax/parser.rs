@@ -76,10 +76,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Runs `inner` one level deeper.
-    pub(super) fn deeper<T>(
-        &mut self,
-        inner: impl FnOnce(&mut Self) -> Outcome<T>,
-    ) -> Outcome<T> {
+    pub(super) fn deeper<T>(&mut self, inner: impl FnOnce(&mut Self) -> Outcome<T>) -> Outcome<T> {
         if self.depth >= MAX_DEPTH {
             return Err(Fault::at(self.span(), format!("Nested more than {MAX_DEPTH} deep")));
         }
@@ -303,6 +300,7 @@ impl<'a> Parser<'a> {
 
 /// The refusal of everything that would need a Python interpreter.
 pub(super) fn python_code(span: Span, what: &str) -> Box<Fault> {
-    Fault::at(span, format!("This is Python code ({what}), which is not run"))
-        .help("write plain `name = value` lines; `if`, `+`, `%`, str(), int() and len() are understood")
+    Fault::at(span, format!("This is Python code ({what}), which is not run")).help(
+        "write plain `name = value` lines; `if`, `+`, `%`, str(), int() and len() are understood",
+    )
 }

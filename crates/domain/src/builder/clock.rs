@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     fn scaled(scale: TimeScale, ticks: u64) -> u64 {
-        ((u128::from(ticks) << scale.shift) * u128::from(scale.mul) >> 32) as u64
+        (((u128::from(ticks) << scale.shift) * u128::from(scale.mul)) >> 32) as u64
     }
 
     #[test]

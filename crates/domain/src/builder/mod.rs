@@ -70,7 +70,7 @@ pub struct Built {
 /// # Errors
 /// When the guest does not fit its memory, the kernel asks for something we do
 /// not have, a file cannot be read, or the host gives no memory.
-pub fn build(order: Order<'_>) -> Result<Built, BuildError> {
+pub fn build(order: &Order<'_>) -> Result<Built, BuildError> {
     check_kernel(order.kernel)?;
     check_command_line(order.command_line)?;
     let shape = KernelShape::of(order.kernel);
@@ -80,14 +80,17 @@ pub fn build(order: Order<'_>) -> Result<Built, BuildError> {
     let plan = Plan::new(&shape, ramdisk_bytes, pages(order.memory_mib)?, max_pages)?;
     let size = plan.nr_frames.saturating_mul(PAGE);
     let mut ram = PrivateMemory::new(c"guest-ram", size, size).map_err(BuildError::Memory)?;
-    fill::fill(&mut ram, &plan, &order)?;
-    let setup = setup(&plan, &order);
+    fill::fill(&mut ram, &plan, order)?;
+    let setup = setup(&plan, order);
     Ok(Built { ram: ram.share(), setup })
 }
 
 /// Checks what the kernel demands of us.
 fn check_kernel(kernel: &KernelImage) -> Result<(), BuildError> {
-    let missing = kernel.features.required & !abi::version::FEATURES;
+    // Linux demands writable page tables of the builder, although Xen does not
+    // advertise them to PV guests: ours may always write to their tables.
+    let ours = abi::version::FEATURES | 1 << abi::version::FEAT_WRITABLE_PAGE_TABLES;
+    let missing = kernel.features.required & !ours;
     if missing != 0 {
         return Err(BuildError::Features { missing });
     }

@@ -63,7 +63,7 @@ fn order(kernel: &KernelImage, memory_mib: u64) -> Order<'_> {
 struct Guest(Built);
 
 impl Guest {
-    fn build(order: Order<'_>) -> Self {
+    fn build(order: &Order<'_>) -> Self {
         Self(build(order).unwrap())
     }
 
@@ -128,7 +128,7 @@ mod offset {
 #[test]
 fn the_kernel_lies_at_its_addresses() {
     let kernel = kernel();
-    let guest = Guest::build(order(&kernel, 32));
+    let guest = Guest::build(&order(&kernel, 32));
     let ram = &guest.0.ram;
     assert_eq!(ram.copy_out((1 << 20) - 1, 2).unwrap(), [0, 0xaa]);
     assert_eq!(ram.copy_out((1 << 20) + 8191, 2).unwrap(), [0xaa, 0]);
@@ -140,7 +140,7 @@ fn the_kernel_lies_at_its_addresses() {
 #[test]
 fn the_initial_mapping_is_one_to_one_and_tables_are_read_only() {
     let kernel = kernel();
-    let guest = Guest::build(order(&kernel, 32));
+    let guest = Guest::build(&order(&kernel, 32));
     let mapped = guest.mapped();
     assert_eq!(mapped.start, 0);
     assert_eq!(mapped.end % 1024, 0, "ends at a multiple of 4 MiB");
@@ -163,7 +163,7 @@ fn the_initial_mapping_is_one_to_one_and_tables_are_read_only() {
 #[test]
 fn the_p2m_list_is_mapped_where_the_kernel_wants_it() {
     let kernel = kernel();
-    let guest = Guest::build(order(&kernel, 32));
+    let guest = Guest::build(&order(&kernel, 32));
     assert_eq!(guest.info(offset::P2M), P2M);
     for pfn in 0..32 * 256 {
         assert_eq!(guest.virtual_u64(P2M + pfn * 8), pfn);
@@ -179,7 +179,7 @@ fn the_p2m_list_is_mapped_where_the_kernel_wants_it() {
 fn kernels_without_wishes_get_the_p2m_list_and_the_ramdisk_mapped() {
     let kernel = KernelImage { init_p2m: None, mod_start_pfn: false, ..kernel() };
     let disk = [0x5a; 5000];
-    let guest = Guest::build(Order { ramdisk: ramdisk(&disk), ..order(&kernel, 32) });
+    let guest = Guest::build(&Order { ramdisk: ramdisk(&disk), ..order(&kernel, 32) });
     let start = guest.info(offset::RAMDISK);
     assert_eq!(start, BASE + (2 << 20) + 3 * PAGE, "right behind the kernel");
     assert_eq!(guest.info(offset::RAMDISK_BYTES), 5000);
@@ -197,7 +197,7 @@ fn a_large_ramdisk_stays_outside_the_mapping() {
     let kernel = kernel();
     let mut disk = vec![0; 20 << 20];
     disk.extend(*b"the end!");
-    let guest = Guest::build(Order { ramdisk: ramdisk(&disk), ..order(&kernel, 40) });
+    let guest = Guest::build(&Order { ramdisk: ramdisk(&disk), ..order(&kernel, 40) });
     assert_eq!(guest.info(offset::FLAGS) as u32, abi::start::SIF_MOD_START_PFN);
     let start = guest.info(offset::RAMDISK);
     assert_eq!(start, guest.mapped().end);
@@ -208,7 +208,7 @@ fn a_large_ramdisk_stays_outside_the_mapping() {
 #[test]
 fn start_info_and_setup_name_the_same_frames() {
     let kernel = kernel();
-    let guest = Guest::build(order(&kernel, 32));
+    let guest = Guest::build(&order(&kernel, 32));
     let setup = &guest.0.setup;
     let (first, second) = (guest.info(0).to_le_bytes(), guest.info(8).to_le_bytes());
     assert_eq!([first, second].concat(), *b"xen-3.0-x86_64\0\0");
@@ -230,7 +230,7 @@ fn start_info_and_setup_name_the_same_frames() {
 #[test]
 fn the_monitor_frames_lie_behind_maxmem() {
     let kernel = kernel();
-    let guest = Guest::build(Order { maxmem_mib: 64, ..order(&kernel, 32) });
+    let guest = Guest::build(&Order { maxmem_mib: 64, ..order(&kernel, 32) });
     let setup = &guest.0.setup;
     assert_eq!((setup.nr_pages, setup.max_pages), (8192, 16384));
     let mut areas = [
@@ -254,7 +254,7 @@ fn the_monitor_frames_lie_behind_maxmem() {
 #[test]
 fn events_are_masked_at_the_start() {
     let kernel = kernel();
-    let guest = Guest::build(order(&kernel, 32));
+    let guest = Guest::build(&order(&kernel, 32));
     let page = guest.0.ram.copy_out(guest.0.setup.shared_info_mfn * PAGE, 4096).unwrap();
     for (vcpu, info) in page[..2048].chunks(64).enumerate() {
         assert_eq!(info.iter().map(|b| u32::from(*b)).sum::<u32>(), 1, "vcpu {vcpu}");
@@ -268,7 +268,7 @@ fn events_are_masked_at_the_start() {
 #[test]
 fn hypercall_stubs_carry_their_numbers() {
     let kernel = KernelImage { hypercall_page: Some(BASE + (1 << 20) + PAGE), ..kernel() };
-    let guest = Guest::build(order(&kernel, 32));
+    let guest = Guest::build(&order(&kernel, 32));
     let page = guest.0.ram.copy_out((1 << 20) + PAGE, 4096).unwrap();
     assert_eq!(page[32..46], [0x51, 0x41, 0x53, 0xb8, 1, 0, 0, 0, 0x0f, 5, 0x41, 0x5b, 0x59, 0xc3]);
     assert_eq!(page[23 * 32..][..11], [0x51, 0x41, 0x53, 0x50, 0xb8, 23, 0, 0, 0, 0x0f, 5]);
@@ -281,7 +281,7 @@ fn too_little_memory_is_told_with_what_is_needed() {
         let disk = || (size > 0).then(|| ramdisk(&vec![1; size])).flatten();
         let mut memory = 1;
         let need = loop {
-            match build(Order { ramdisk: disk(), ..order(&kernel, memory) }) {
+            match build(&Order { ramdisk: disk(), ..order(&kernel, memory) }) {
                 Err(BuildError::TooSmall { have_mib, need_mib }) => {
                     assert_eq!(have_mib, memory);
                     assert!(need_mib > memory);
@@ -290,29 +290,29 @@ fn too_little_memory_is_told_with_what_is_needed() {
                 other => break other.map(|_| memory).unwrap(),
             }
         };
-        let less = build(Order { ramdisk: disk(), ..order(&kernel, need - 1) });
+        let less = build(&Order { ramdisk: disk(), ..order(&kernel, need - 1) });
         assert!(matches!(less, Err(BuildError::TooSmall { .. })), "{need} is not the least");
     }
-    assert!(matches!(build(order(&kernel, 0)), Err(BuildError::TooSmall { have_mib: 0, .. })));
+    assert!(matches!(build(&order(&kernel, 0)), Err(BuildError::TooSmall { have_mib: 0, .. })));
 }
 
 #[test]
 fn impossible_orders_are_refused() {
     let kernel = kernel();
     let long = "x".repeat(1024);
-    let line = |command_line| build(Order { command_line, ..order(&kernel, 32) });
+    let line = |command_line| build(&Order { command_line, ..order(&kernel, 32) });
     assert!(matches!(line(&long), Err(BuildError::CommandLine { length: 1024, .. })));
     assert!(line(&long[..1023]).is_ok());
     assert!(matches!(line("a\0b"), Err(BuildError::CommandLineZero { at: 1 })));
     for mib in [1 << 20, u64::MAX / 256, u64::MAX] {
-        let built = build(Order { maxmem_mib: mib, ..order(&kernel, 32) });
+        let built = build(&Order { maxmem_mib: mib, ..order(&kernel, 32) });
         assert!(matches!(built, Err(BuildError::TooLarge { .. })), "{mib}");
     }
     let low = KernelImage { virt_base: 0, ..kernel.clone() };
-    assert!(matches!(build(order(&low, 32)), Err(BuildError::Base { virt_base: 0, .. })));
+    assert!(matches!(build(&order(&low, 32)), Err(BuildError::Base { virt_base: 0, .. })));
     let demanding = kernel::Features { supported: 4, required: 4 };
     let auto = KernelImage { features: demanding, ..kernel.clone() };
-    assert!(matches!(build(order(&auto, 32)), Err(BuildError::Features { missing: 4 })));
+    assert!(matches!(build(&order(&auto, 32)), Err(BuildError::Features { missing: 4 })));
     assert!(Ramdisk::open(Path::new("/")).is_err());
     assert!(Ramdisk::open(Path::new("/nonexistent")).is_err());
     assert!(Ramdisk::open(tempfile::NamedTempFile::new().unwrap().path()).is_err());
@@ -322,7 +322,7 @@ fn impossible_orders_are_refused() {
 fn strange_places_for_the_p2m_list_are_not_honoured() {
     for at in [BASE + (1 << 30), 0x8000_0000_0000, u64::MAX - PAGE + 1, P2M + 1] {
         let kernel = KernelImage { init_p2m: Some(at), ..kernel() };
-        let guest = Guest::build(order(&kernel, 32));
+        let guest = Guest::build(&order(&kernel, 32));
         let list = guest.info(offset::P2M);
         assert!(list > BASE && list < BASE + guest.mapped().end * PAGE, "{at:#x}");
         assert_eq!(guest.virtual_u64(list + 8), 1);

@@ -73,7 +73,7 @@ impl ConsoleRing {
     fn try_put(&mut self, ram: &SharedMemory, input: &[u8]) -> Option<usize> {
         let cons = self.index(ram, offset_of!(Interface, in_cons))?.load(Ordering::Acquire);
         // A consumer ahead of the producer, or too far behind it, leaves no room.
-        let room = IN.checked_sub(self.in_prod.wrapping_sub(cons)).unwrap_or(0);
+        let room = IN.saturating_sub(self.in_prod.wrapping_sub(cons));
         let start = self.base.checked_add(offset_of!(Interface, input) as u64)?;
         let ring = ram.bytes(start, IN as usize)?;
         let mut count = 0u32;

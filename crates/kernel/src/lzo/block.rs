@@ -246,7 +246,7 @@ mod tests {
         run.push((rest % 255) as u8 + 1);
         // 0001HLLL: length 9; distance 0x4000 + 5 and 0x8000 + 0x3fff.
         let near = [0x10 | 7, 5 << 2, 0];
-        let far = [0x18 | 7, 0xff << 2 & 0xff, 0xff];
+        let far = [0x18 | 7, 0xfc, 0xff];
         let packed = [&run[..], &plain, &near, &far];
         let length = plain.len() + 18;
         let found = decoded(&[&packed.concat(), &END], length).unwrap();

@@ -9,8 +9,8 @@ fn moves_and_arithmetic() {
     let mut lab = Lab::new(1);
     let codes = [
         code!("mov rax, [rdi]", "add [rsi+8], rax", "mov byte ptr [r14], 7"),
-        code!("mov rax, [rdi+r14*1-0x10]", "nop"),
-        code!("lea rax, [rdi+rcx*8+5]", "adc rax, rcx", "sbb [r15], eax"),
+        code!("xor ecx, ecx", "mov rax, [r14+rcx*2-0x10]", "nop"),
+        code!("lea rax, [rdx+rcx*8+5]", "adc rax, rcx", "sbb [r15], eax"),
         code!("mov ah, [rdi]", "mov [rsi], bh", "xchg [rdi], rcx", "imul rdx, [rsi], 77"),
     ];
     for setting in SETTINGS {

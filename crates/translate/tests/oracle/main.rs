@@ -3,6 +3,7 @@
 //! memory and faults.
 
 mod cpu;
+mod generate;
 mod lab;
 mod place;
 mod rng;
@@ -26,3 +27,4 @@ macro_rules! code {
 pub(crate) use code;
 
 mod basics;
+mod random;

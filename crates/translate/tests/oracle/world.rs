@@ -354,7 +354,8 @@ impl World {
         repair(fix, &mut host.regs, self.context());
         host.rip = va;
         if !matches!(trap.number, cpu::PAGE | cpu::PROTECTION | cpu::STACK) {
-            return Ok(self.outcome(host, End::Trap(trap.number)));
+            let end = if trap.number == cpu::INVALID { End::Stop } else { End::Trap(trap.number) };
+            return Ok(self.outcome(host, end));
         }
         match kind {
             FaultKind::Address(address) => {

@@ -114,7 +114,9 @@ fn info(registration: &Registration) -> Value {
 
 /// A configuration as the domain process would report it.
 pub fn config_of(name: &str) -> Value {
-    json!({"general": {"name": name}})
+    let text = format!("kernel = '/boot/vmlinuz'\nname = '{name}'\n");
+    let loaded = config::parse_str(name, &text, &[]).unwrap();
+    serde_json::to_value(loaded.config).unwrap()
 }
 
 fn serve(
@@ -134,7 +136,8 @@ fn serve(
             }
             Request::Console => {
                 let history = b"[    0.0] boot\r\n";
-                let header = json!({"response": "console", "history": history.len(), "writable": writable});
+                let header =
+                    json!({"response": "console", "history": history.len(), "writable": writable});
                 (&stream).write_all(format!("{header}\n").as_bytes()).unwrap();
                 (&stream).write_all(history).unwrap();
                 drop(console.send(stream));
@@ -168,11 +171,13 @@ pub struct Pty {
 
 impl Pty {
     pub fn open() -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        let master =
+            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let name = ptsname(&master, Vec::new()).unwrap();
-        let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
+        let flags =
+            rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
         let slave = rustix::fs::open(name.as_c_str(), flags, rustix::fs::Mode::empty()).unwrap();
         Self { master, slave }
     }

@@ -1,6 +1,7 @@
-//! Writes the first inputs of each target: `seeds FOLDER` fills `FOLDER/TARGET/`.
+//! Writes the first inputs of each target: `write-seeds FOLDER` fills `FOLDER/TARGET/`. A target without
+//! inputs here starts from nothing.
 
-#[path = "../../crates/kernel/tests/common/mod.rs"]
+#[path = "../crates/kernel/tests/common/mod.rs"]
 mod kernels;
 
 use std::io;
@@ -9,7 +10,8 @@ use std::path::Path;
 use kernels::{NotePlace, Spec, TINY};
 
 fn main() -> io::Result<()> {
-    let folder = std::env::args_os().nth(1).ok_or_else(|| io::Error::other("usage: seeds FOLDER"))?;
+    let folder =
+        std::env::args_os().nth(1).ok_or_else(|| io::Error::other("usage: write-seeds FOLDER"))?;
     let folder = Path::new(&folder);
     kernel_files(folder)?;
     let plain = Spec::tiny().build();

@@ -1,0 +1,85 @@
+# The developer's door. What each target needs is installed by scripts/setup.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+CARGO ?= cargo
+FUZZ_SECONDS ?= 60
+BOOTS ?= 100
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+TARGET = $(or $(CARGO_TARGET_DIR),target)/release
+
+help:
+	@echo 'make run      build, and start a guest with its console'
+	@echo 'make check    format, lints, guest programs on the host (quick)'
+	@echo 'make test     all tests: crates, guest programs, end to end'
+	@echo 'make bench    measure against native and QEMU TCG'
+	@echo 'make soak     BOOTS=$(BOOTS) boots in a row, three ways; then a mixed load'
+	@echo 'make fuzz     FUZZ_SECONDS=$(FUZZ_SECONDS) seconds for each fuzz target'
+	@echo 'make build    release binaries in $(TARGET)'
+	@echo 'make install  PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)'
+
+build:
+	@scripts/setup build
+	$(CARGO) build --release --bins
+
+run:
+	@scripts/run
+
+setup:
+	@scripts/setup test
+
+check:
+	@scripts/setup build
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	scripts/check-tree
+	scripts/check-guest
+
+# Release binaries once, for the end-to-end tests and as the profile of the crates' own tests.
+test: setup
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	scripts/check-tree
+	XENOLITH_TEST_KERNELS=$(CURDIR)/out/boot $(CARGO) test --release --workspace
+	scripts/check-guest
+	$(CARGO) build --release --bins
+	tests/e2e --bin $(TARGET)
+
+e2e: setup build
+	tests/e2e --bin $(TARGET) $(TESTS)
+
+bench: build
+	@scripts/setup bench
+	scripts/bench --bin $(TARGET) $(BENCH)
+
+soak: setup build
+	scripts/soak --bin $(TARGET) $(BOOTS)
+
+fuzz:
+	@scripts/setup build
+	fuzz/run $(FUZZ_SECONDS)
+
+install: build
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/xenolith \
+		$(DESTDIR)$(PREFIX)/share/man/man1 \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+		$(DESTDIR)$(PREFIX)/share/zsh/site-functions \
+		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	install -m 755 $(TARGET)/xm $(DESTDIR)$(PREFIX)/bin/xm
+	ln -sf xm $(DESTDIR)$(PREFIX)/bin/xl
+	install -m 755 $(TARGET)/xendomain $(TARGET)/space $(DESTDIR)$(PREFIX)/libexec/xenolith
+	install -m 644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	for tool in xm xl; do \
+		install -m 644 completions/$$tool.bash \
+			$(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$tool && \
+		install -m 644 completions/_$$tool $(DESTDIR)$(PREFIX)/share/zsh/site-functions && \
+		install -m 644 completions/$$tool.fish \
+			$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d || exit 1; \
+	done
+
+clean:
+	$(CARGO) clean
+	rm -rf out
+
+.PHONY: help build run setup check test e2e bench soak fuzz install clean

@@ -1,0 +1,176 @@
+//! Random sequences of random instructions, in every setting.
+
+use crate::cpu::FLAGS;
+use crate::generate::{Generator, is_data, jump_over, pointers};
+use crate::lab::{Case, Lab, R13, R14, R15, RBP, RCX, RDI, RSI, SETTINGS, Setting, set};
+use crate::place::{DATA_OFFSET, PAGE};
+use crate::world::End;
+use iced_x86::{Code, DecoderOptions};
+use std::collections::BTreeMap;
+
+/// Sequences of the test; `ORACLE_SEQUENCES` overrides it for longer runs.
+const SEQUENCES: u64 = 120_000;
+
+/// Where sequences start in the code pages.
+const OFFSETS: [usize; 4] = [0x40, PAGE - 9, PAGE - 31, PAGE + 5];
+
+fn setting_of(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+struct Sequences {
+    lab: Lab,
+    generator: Generator,
+    ends: BTreeMap<String, u64>,
+    instructions: u64,
+}
+
+impl Sequences {
+    fn new(seed: u64) -> Sequences {
+        Sequences {
+            lab: Lab::new(seed),
+            generator: Generator::new(),
+            ends: BTreeMap::new(),
+            instructions: 0,
+        }
+    }
+
+    /// One sequence from one seed.
+    fn case(&mut self, seed: u64) -> Case {
+        self.lab.rng.0 = seed;
+        let setting = self.lab.rng.pick(&SETTINGS);
+        self.lab.set(setting);
+        let offset = self.lab.rng.pick(&OFFSETS);
+        let code = self.sequence(offset);
+        let mut case = Case { offset, pointers: pointers(), ..self.lab.case(&code) };
+        self.place_pointers(&mut case, setting);
+        let rng = &mut self.lab.rng;
+        case.state.regs[R13] = rng.below(64);
+        if rng.one_in(2) {
+            case.state.regs[RCX] = rng.below(40);
+        }
+        case.state.flags |= if rng.one_in(8) { 0x400 } else { 0 };
+        case.pointers_after = case.pointers;
+        self.lab.world.all_aware = rng.one_in(4);
+        self.lab.world.limit = rng.pick(&[1, 3, 40, 40, 40]);
+        case.flags = FLAGS;
+        case
+    }
+
+    fn sequence(&mut self, offset: usize) -> Vec<u8> {
+        let rng = &mut self.lab.rng;
+        let mut parts: Vec<Vec<u8>> = Vec::new();
+        let mut at = 0;
+        for _ in 0..1 + rng.below(8) {
+            self.generator.data_distance = DATA_OFFSET as i64 - offset as i64;
+            let jump = rng.one_in(6);
+            let ahead = if jump { 6 } else { 0 };
+            let part = self.generator.instruction(rng, at + ahead);
+            if jump {
+                let mut over = jump_over(rng, part.len());
+                // RIP-relative operands were made for the long form.
+                while over.len() < ahead {
+                    over.insert(0, 0x90);
+                }
+                at += over.len();
+                parts.push(over);
+            }
+            at += part.len();
+            parts.push(part);
+            self.instructions += 1;
+        }
+        parts.push(vec![0x0f, 0x0b]);
+        parts.concat()
+    }
+
+    /// Addresses anywhere in the data, at times near its end; in kernel mode
+    /// some in user memory.
+    fn place_pointers(&mut self, case: &mut Case, setting: Setting) {
+        let (data, user) = (self.lab.data(), self.lab.user_data());
+        let rng = &mut self.lab.rng;
+        for register in [RBP, RSI, RDI, R14, R15] {
+            let offset = match rng.below(10) {
+                0 => 0x3ff0 + rng.below(32),
+                1 => 0x4ff0 + rng.below(32),
+                2 => rng.below(64),
+                3..6 => 0x1000 + rng.below(0x2000),
+                _ => 0x1000 + rng.below(0x200) * 16,
+            };
+            let own = setting == Setting::User || !rng.one_in(4);
+            case.state.regs[register] = if own { data } else { user } + offset;
+            if !own {
+                case.pointers &= !set(&[register]);
+            }
+        }
+        debug_assert!((0..16).any(is_data));
+    }
+
+    /// Runs one case. A first instruction the CPU or the translator does not
+    /// take is noted and not made again.
+    fn run(&mut self, seed: u64) {
+        if seed % 64 == 0 {
+            self.lab.renew_memory();
+        }
+        let case = self.case(seed);
+        match self.lab.compare(&case) {
+            Ok(end) => {
+                self.note_end(&case, end);
+            }
+            Err(report) => {
+                if !self.left_alone(&case) {
+                    let text = self.lab.describe(&case, &report);
+                    panic!("seed {seed:#x}\n{text}");
+                }
+            }
+        }
+    }
+
+    fn note_end(&mut self, case: &Case, end: End) {
+        let name = match end {
+            End::PageFault { write, .. } => format!("page fault, write {write}"),
+            other => format!("{other:?}"),
+        };
+        *self.ends.entry(name).or_default() += 1;
+        if end == End::Stop {
+            self.left_alone(case);
+        }
+    }
+
+    /// Whether the sequence holds an instruction that the translator gives to
+    /// the monitor, or that the CPU does not have.
+    fn left_alone(&mut self, case: &Case) -> bool {
+        let (outcome, ..) = self.lab.translated(case);
+        let va = self.lab.code() + case.offset as u64;
+        if outcome.end != End::Stop {
+            return false;
+        }
+        let at = outcome.state.rip.wrapping_sub(va) as usize;
+        let Some(rest) = case.code.get(at..) else { return false };
+        let mut decoder = iced_x86::Decoder::with_ip(64, rest, 0, DecoderOptions::NONE);
+        let instruction = decoder.decode();
+        if instruction.code() == Code::Ud2 {
+            return false;
+        }
+        self.generator.unusable.insert(instruction.code());
+        true
+    }
+}
+
+#[test]
+fn random_sequences() {
+    let count = setting_of("ORACLE_SEQUENCES", SEQUENCES);
+    let first = setting_of("ORACLE_SEED", 0x5eed_0000);
+    let mut sequences = Sequences::new(first);
+    for i in 0..count {
+        sequences.run(first + i);
+    }
+    println!(
+        "{count} sequences from seed {first:#x}, {} instructions of {} codes; ends: {:?}",
+        sequences.instructions,
+        sequences.generator.made.len(),
+        sequences.ends
+    );
+    let left: Vec<_> = sequences.generator.unusable.iter().collect();
+    println!("{} codes left out: {left:?}", left.len());
+    assert!(sequences.generator.made.len() > 900 || count < SEQUENCES);
+}
