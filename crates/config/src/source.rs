@@ -59,3 +59,9 @@ impl Fault {
         self
     }
 }
+
+impl From<Box<Fault>> for Fault {
+    fn from(fault: Box<Fault>) -> Self {
+        *fault
+    }
+}

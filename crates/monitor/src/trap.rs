@@ -94,9 +94,10 @@ impl Monitor {
         };
         let Some(trap) = self.vcpu.traps.get(usize::from(vector)).copied() else { return };
         if trap.address == 0 {
+            let rip = self.vcpu.rip;
             return crate::crash::end_with(self, |w| {
                 use core::fmt::Write;
-                let _ = write!(w, "exception {vector} without a handler in the guest kernel");
+                let _ = write!(w, "{fault:x?} at {rip:#x} without a handler in the guest kernel");
             });
         }
         self.bounce(trap.address, code, trap.flags & 4 != 0);

@@ -50,7 +50,7 @@ fn vifs(fields: &mut Fields<'_>) -> Vec<Vif> {
     }
     if i64::try_from(list.len()).unwrap_or(i64::MAX) > MAX_VIFS {
         let (span, message) = (fields.place("vif"), format!("More than {MAX_VIFS} interfaces"));
-        fields.refuse(Box::new(Fault { span, message, help: None }));
+        fields.refuse(Fault { span, message, help: None });
     }
     list
 }

@@ -64,14 +64,14 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub fn refuse(&mut self, fault: Box<Fault>) {
+    pub fn refuse(&mut self, fault: impl Into<Fault>) {
         if self.faults.len() < MAX_FAULTS {
-            self.faults.push(*fault);
+            self.faults.push(fault.into());
         }
     }
 
-    pub fn remark(&mut self, fault: Box<Fault>) {
-        self.remarks.push(*fault);
+    pub fn remark(&mut self, fault: impl Into<Fault>) {
+        self.remarks.push(fault.into());
     }
 
     /// The value, or the fault noted.

@@ -76,7 +76,7 @@ fn memory(fields: &mut Fields<'_>) -> Memory {
     if maximum < initial {
         let message = format!("`maxmem` ({maximum} MiB) is below `memory` ({initial} MiB)");
         let fault = Fault { span: fields.place("maxmem"), message, help: None };
-        fields.refuse(Box::new(fault));
+        fields.refuse(fault);
     }
     Memory { initial, maximum }
 }
@@ -91,7 +91,7 @@ fn cpus(fields: &mut Fields<'_>) -> Cpus {
     if maximum_count < online_count {
         let message = format!("`maxvcpus` ({maximum_count}) is below `vcpus` ({online_count})");
         let span = fields.place("maxvcpus");
-        fields.refuse(Box::new(Fault { span, message, help: None }));
+        fields.refuse(Fault { span, message, help: None });
     }
     let available = fields.number("vcpu_avail", 1..=i64::MAX, "a bit mask of vCPUs");
     let first = fields.number("cpu", -1..=4095, "a CPU number (-1 for any)");
@@ -131,7 +131,7 @@ fn scheduling(fields: &mut Fields<'_>) -> Scheduling {
     if old.is_some() && new.is_some() && old != new {
         let span = fields.place("cap");
         let message = "`cap` and `cpu_cap` mean the same but differ".to_owned();
-        fields.refuse(Box::new(Fault { span, message, help: None }));
+        fields.refuse(Fault { span, message, help: None });
     }
     Scheduling {
         weight: weight.map_or(Scheduling::DEFAULT_WEIGHT, |n| fit(n, Scheduling::DEFAULT_WEIGHT)),
@@ -191,7 +191,7 @@ fn boot(fields: &mut Fields<'_>) -> Boot {
             "The kernel command line has {length} bytes; at most {MAX_COMMAND_LINE} are possible"
         );
         let key = ["cmdline", "extra", "root"].into_iter().find_map(|key| fields.place(key));
-        fields.refuse(Box::new(Fault { span: key, message, help: None }));
+        fields.refuse(Fault { span: key, message, help: None });
     }
     replaced_by_cmdline(fields, &boot);
     boot
@@ -231,7 +231,7 @@ fn replaced_by_cmdline(fields: &mut Fields<'_>, boot: &Boot) {
     for (key, _) in parts.into_iter().filter(|(_, given)| *given) {
         let message = format!("`{key}` has no effect, because `cmdline` replaces it");
         let span = fields.place(key);
-        fields.remark(Box::new(Fault { span, message, help: None }));
+        fields.remark(Fault { span, message, help: None });
     }
 }
 
@@ -265,7 +265,7 @@ fn network(fields: &mut Fields<'_>) -> BootNetwork {
         let message = "`nfs_root` needs `nfs_server`".to_owned();
         let help = Some("add a line such as nfs_server = '10.0.0.1'".to_owned());
         let span = fields.place("nfs_root");
-        fields.refuse(Box::new(Fault { span, message, help }));
+        fields.refuse(Fault { span, message, help });
     }
     network
 }

@@ -11,7 +11,8 @@ impl Installed {
     const EXEC: u32 = 1 << 30;
     const SHADOW: u32 = 1 << 29;
     const SHARED: u32 = 1 << 28;
-    const FRAME: u32 = (1 << 28) - 1;
+    const SUPERVISOR: u32 = 1 << 27;
+    const FRAME: u32 = (1 << 27) - 1;
 
     /// A page of `frame`.
     pub fn new(frame: u32, write: bool, exec: bool) -> Installed {
@@ -32,6 +33,14 @@ impl Installed {
     /// The same, marked as lying at an address that the kernel half uses too.
     pub fn at_shared_address(self) -> Installed {
         Installed(self.0 | Self::SHARED)
+    }
+    /// The same, marked as closed to user mode.
+    pub fn supervisor(self) -> Installed {
+        Installed(self.0 | Self::SUPERVISOR)
+    }
+    /// User mode may not touch it.
+    pub fn is_supervisor(self) -> bool {
+        self.0 & Self::SUPERVISOR != 0
     }
     /// Something is installed.
     pub fn is_some(self) -> bool {

@@ -59,7 +59,7 @@ impl Monitor {
     pub fn resolve_user(&mut self, va: u64, access: UserAccess) -> Result<(), u32> {
         let Some(leaf) = self.walk(va) else { return Err(access.code()) };
         // CR0.WP is set under Xen: the kernel's writes obey the tables too.
-        if !leaf.user() || (access.write && !leaf.writable()) || (access.fetch && !leaf.executable()) {
+        if (access.from_user && !leaf.user()) || (access.write && !leaf.writable()) || (access.fetch && !leaf.executable()) {
             return Err(access.code() | code::PRESENT);
         }
         self.install_user(va & !0xfff, &leaf, access);
@@ -75,7 +75,7 @@ impl Monitor {
         let dirty = access.write || leaf.entry & PTE_DIRTY != 0;
         let flags = self.frames.get(frame as usize).copied().unwrap_or_default();
         let write = leaf.writable() && dirty && !flags.is_protected();
-        let exec = leaf.executable() && !self.translates_user();
+        let exec = leaf.executable() && leaf.user() && !self.translates_user();
         // The kernel half may use the host address too.
         let shared = self.has_gigabyte(unfold(page));
         if shared {
@@ -88,11 +88,21 @@ impl Monitor {
         {
             return;
         }
-        let page_key = if shared { key::SHARED_ADDRESS } else { key::USER };
+        let page_key = if shared {
+            key::SHARED_ADDRESS
+        } else if leaf.user() {
+            key::USER
+        } else {
+            // The kernel's own page in the user half, as the initial P2M.
+            key::KERNEL
+        };
         self.host_map(page, frame, 1, Access { write, exec, key: page_key, shadow: false });
         let mut installed = Installed::new(frame, write, exec);
         if shared {
             installed = installed.at_shared_address();
+        }
+        if !leaf.user() {
+            installed = installed.supervisor();
         }
         let before = self.space().user.get(page);
         self.space().user.set(page, installed);
@@ -156,7 +166,7 @@ impl Monitor {
     pub(super) fn still_valid(&self, installed: Installed, entry: u64, upper: u64) -> bool {
         let flags = self.frames.get(installed.frame() as usize).copied().unwrap_or_default();
         entry & abi::mmu::PTE_PRESENT != 0
-            && entry & upper & abi::mmu::PTE_USER != 0
+            && (installed.is_supervisor() || entry & upper & abi::mmu::PTE_USER != 0)
             && crate::guest::frame_of(entry) == installed.frame()
             && (!installed.write()
                 || (entry & upper & PTE_WRITE != 0 && entry & PTE_DIRTY != 0 && !flags.is_protected()))

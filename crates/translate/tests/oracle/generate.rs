@@ -192,10 +192,12 @@ fn wanted(instruction: &Instruction) -> bool {
             | M::Fxrstor64 | M::Xsave | M::Xsave64 | M::Xsavec | M::Xsavec64 | M::Xsaveopt
             | M::Xsaveopt64 | M::Xrstor | M::Xrstor64 | M::Vzeroall
     );
+    let segment = (0..instruction.op_count()).any(|i| instruction.op_register(i).is_segment_register());
     let features = instruction.cpuid_features();
     instruction.flow_control() == FlowControl::Next
         && !unwanted
         && !bit_string
+        && !segment
         && !instruction.is_vsib()
         && !instruction.is_privileged()
         && !features.contains(&CpuidFeature::MPX)

@@ -23,6 +23,9 @@ struct Sequences {
     generator: Generator,
     ends: BTreeMap<String, u64>,
     instructions: u64,
+    /// Instructions left to the monitor though the CPU has them: how often,
+    /// and one of them.
+    left: BTreeMap<u16, (u64, Vec<u8>)>,
 }
 
 impl Sequences {
@@ -32,6 +35,7 @@ impl Sequences {
             generator: Generator::new(),
             ends: BTreeMap::new(),
             instructions: 0,
+            left: BTreeMap::new(),
         }
     }
 
@@ -136,7 +140,7 @@ impl Sequences {
         }
     }
 
-    /// Whether the sequence holds an instruction that the translator gives to
+    /// Whether the sequence reached an instruction that the translator gives to
     /// the monitor, or that the CPU does not have.
     fn left_alone(&mut self, case: &Case) -> bool {
         let (outcome, ..) = self.lab.translated(case);
@@ -151,7 +155,15 @@ impl Sequences {
         if instruction.code() == Code::Ud2 {
             return false;
         }
-        self.generator.unusable.insert(instruction.code());
+        let (native, ..) = self.lab.native(case);
+        let fold = self.lab.world.fold();
+        if native.end == End::Stop && native.state.rip.wrapping_sub(fold) == outcome.state.rip {
+            self.generator.unusable.insert(instruction.code());
+        } else {
+            let bytes = rest[..instruction.len()].to_vec();
+            let (times, _) = self.left.entry(instruction.code() as u16).or_insert((0, bytes));
+            *times += 1;
+        }
         true
     }
 }
@@ -170,7 +182,10 @@ fn random_sequences() {
         sequences.generator.made.len(),
         sequences.ends
     );
-    let left: Vec<_> = sequences.generator.unusable.iter().collect();
-    println!("{} codes left out: {left:?}", left.len());
+    println!("{} codes not on this CPU", sequences.generator.unusable.len());
+    for (code, (times, example)) in &sequences.left {
+        let code = Code::try_from(usize::from(*code)).expect("a code");
+        println!("left to the monitor: {code:?} {times} {example:02x?}");
+    }
     assert!(sequences.generator.made.len() > 900 || count < SEQUENCES);
 }
