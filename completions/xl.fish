@@ -48,7 +48,7 @@ complete -c xl -n "__fish_xl_using_subcommand create" -l path -d 'Directories to
 complete -c xl -n "__fish_xl_using_subcommand create" -s c -l console_autoconnect -d 'Attach the console from its first byte on'
 complete -c xl -n "__fish_xl_using_subcommand create" -s p -l paused -d 'Leave the domain paused after it was created'
 complete -c xl -n "__fish_xl_using_subcommand create" -s n -l dryrun -d 'Print the resulting configuration; create nothing'
-complete -c xl -n "__fish_xl_using_subcommand create" -s q -l quiet -d 'Print nothing but errors'
+complete -c xl -n "__fish_xl_using_subcommand create" -s q -l quiet -d 'Do not say which file is used and what was started'
 complete -c xl -n "__fish_xl_using_subcommand create" -s h -l help -d 'Print help'
 complete -c xl -n "__fish_xl_using_subcommand destroy" -s h -l help -d 'Print help'
 complete -c xl -n "__fish_xl_using_subcommand dmesg" -s c -l clear -d 'Clear the messages after printing them'

@@ -198,7 +198,8 @@ class Terminal:
             if error.errno != errno.EIO:
                 raise
             data = b""
-        self.seen += data.decode(errors="replace")
+        # Carriage returns tell nothing here, and depend on the terminal's mode.
+        self.seen += data.decode(errors="replace").replace("\r", "")
         return bool(data)
 
     def until(self, pattern, seconds=60):

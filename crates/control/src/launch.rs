@@ -107,12 +107,13 @@ pub fn find_program(program: &'static str, variable: &str) -> Result<PathBuf, La
     }
 }
 
-/// Starts a domain and returns when it runs. `xendomain` is found as
+/// Starts a domain and returns when it runs. `spec` is a [`CreateSpec`], or what
+/// `xendomain` makes of one for a restart. `xendomain` is found as
 /// [`find_program`] says, with the variable `XENOLITH_XENDOMAIN`.
 ///
 /// # Errors
 /// When the program is missing or the domain cannot be started.
-pub fn launch(spec: &CreateSpec) -> Result<Started, LaunchError> {
+pub fn launch(spec: &impl Serialize) -> Result<Started, LaunchError> {
     let program = find_program("xendomain", "XENOLITH_XENDOMAIN")?;
     let run_error = |error: io::Error| PathError::at("run", &program)(error);
     let mut child = Command::new(&program)

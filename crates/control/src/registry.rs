@@ -298,32 +298,14 @@ impl Registration {
         &self.registry
     }
 
-    /// Gives up this place and takes one under a new number, with nobody able to
-    /// take the name in between. With `uuid`, under a new UUID too.
+    /// Makes room for a domain that starts anew under this one's name: this one
+    /// goes on as `kept_name` with another UUID.
     ///
     /// # Errors
-    /// When a file cannot be written; the old place is gone then.
-    pub fn renew(self, uuid: Option<Uuid>) -> Result<Self, RegistryError> {
-        let _held = self.registry.lock()?;
-        self.registry.make(&self.entry.name, uuid.unwrap_or(self.entry.uuid))
-    }
-
-    /// Takes another place under the same name, for a restart that leaves this
-    /// one behind as `kept_name`.
-    ///
-    /// # Errors
-    /// When `kept_name` is taken or wrong, or a file cannot be written; nothing
-    /// has changed then.
-    pub fn split(&mut self, kept_name: &str, uuid: Uuid) -> Result<Self, RegistryError> {
-        let name = self.entry.name.clone();
-        self.rename(kept_name)?;
-        match self.registry.register(&name, uuid) {
-            Ok(new) => Ok(new),
-            Err(error) => {
-                self.rename(&name)?;
-                Err(error)
-            }
-        }
+    /// As [`Registration::rename`]; nothing has changed then.
+    pub fn set_aside(&mut self, kept_name: &str, uuid: Uuid) -> Result<(), RegistryError> {
+        let old = std::mem::replace(&mut self.entry.uuid, uuid);
+        self.rename(kept_name).inspect_err(|_| self.entry.uuid = old)
     }
 
     /// Changes the domain's name.
@@ -420,18 +402,15 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_keeps_its_name() {
+    fn a_domain_set_aside_frees_its_name_and_uuid() {
         let (_base, registry) = registry();
-        let one = add(&registry, "one").unwrap();
+        let mut one = add(&registry, "one").unwrap();
         let uuid = one.entry().uuid;
-        let two = one.renew(None).unwrap();
-        assert_eq!((two.entry().domid, two.entry().uuid), (2, uuid));
-        assert_eq!(registry.list().unwrap().len(), 1);
-        let mut two = two;
-        let three = two.split("one-1", Uuid::random().unwrap()).unwrap();
-        assert_eq!(registry.find("one").unwrap().domid, 3);
-        assert_eq!(registry.find("one-1").unwrap().domid, 2);
-        drop(three);
+        one.set_aside("one-1", Uuid::random().unwrap()).unwrap();
+        let two = registry.register("one", uuid).unwrap();
+        assert_eq!(registry.find("one").unwrap().domid, 2);
+        assert_eq!(registry.find("one-1").unwrap().domid, 1);
+        drop(two);
     }
 
     #[test]
@@ -440,7 +419,9 @@ mod tests {
         let mut one = add(&registry, "one").unwrap();
         let _two = add(&registry, "two").unwrap();
         assert!(one.rename("two").is_err());
-        assert!(one.split("two", Uuid::random().unwrap()).is_err());
+        let uuid = one.entry().uuid;
+        assert!(one.set_aside("two", Uuid::random().unwrap()).is_err());
+        assert_eq!(one.entry().uuid, uuid);
         assert_eq!(registry.find("one").unwrap().domid, 1);
         one.rename("uno").unwrap();
         assert_eq!(registry.find("uno").unwrap().domid, 1);

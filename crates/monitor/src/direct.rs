@@ -91,7 +91,9 @@ fn continuations() -> &'static mut [[u64; 2]; CONTINUE_ENTRIES] {
 
 /// Prepares this space's tables.
 pub fn init_tables() {
-    targets().fill(gate::unfilled_site());
+    for (slot, target) in targets().iter_mut().enumerate() {
+        *target = unfilled(slot);
+    }
     continuations().fill([u64::MAX, 0]);
 }
 
@@ -103,6 +105,12 @@ fn continue_slot(rip: u64) -> usize {
 pub fn continuation(rip: u64) -> u64 {
     let e = continuations()[continue_slot(rip)];
     if e[0] == rip { e[1] } else { rip }
+}
+
+/// The invalid instruction at the end of a slot's stub, where the slot leads in
+/// spaces that have not filled it.
+fn unfilled(slot: usize) -> u64 {
+    stub(slot) + SITE_STUB - 2
 }
 
 fn stub(slot: usize) -> u64 {
@@ -156,6 +164,7 @@ fn write_stub(slot: usize, form: Form, original: &[u8; 9]) {
         bytes[n..n + 2].copy_from_slice(&[0xff, 0x25]); // jmp [rip+…]
         bytes[n + 2..n + 6].copy_from_slice(&relative(base + n as u64 + 6, ret + 8));
     }
+    bytes[SITE_STUB as usize - 2..].copy_from_slice(&[0x0f, 0x0b]);
     out.copy_from_slice(&bytes);
 }
 
@@ -247,7 +256,7 @@ impl Monitor {
             let s = self.sites.slots[usize::from(slot)];
             let site = page + u64::from(s.offset);
             let ret = site + s.form.to_return();
-            let filled = targets()[usize::from(slot)] != gate::unfilled_site();
+            let filled = targets()[usize::from(slot)] != unfilled(usize::from(slot));
             if filled && returns()[usize::from(slot)][0] != ret {
                 let old = (returns()[usize::from(slot)][0] - 1) & !0xfff;
                 let installed = self.spaces.all[self.spaces.current].user.get(old);
@@ -313,6 +322,33 @@ impl Monitor {
         let n = self.sites.read.entry(frame).or_insert(0);
         *n = n.saturating_add(1);
         true
+    }
+
+    /// User code came to a slot that this space has not filled: its page was
+    /// mapped before the site was patched. `Ok` = the stub to go on in, `Err` =
+    /// the address to go on at, with the true page mapped there; `None` = not a
+    /// patched site of this space.
+    pub fn fill_late(&mut self, rip: u64) -> Option<Result<u64, u64>> {
+        let slot = usize::try_from(rip.checked_sub(SITE_STUBS)? / SITE_STUB).ok()?;
+        if rip != unfilled(slot) {
+            return None;
+        }
+        let site = *self.sites.slots.get(slot)?;
+        let mut found = None;
+        for (key, region) in &self.space().user.regions {
+            for i in region.indices() {
+                let p = region.pages[i];
+                if p.is_shadow() && p.frame() == site.frame {
+                    found = Some((key << 21) + ((i as u64) << 12));
+                }
+            }
+        }
+        let page = found?;
+        if self.fill_sites(page, site.frame) {
+            return Some(Ok(stub(slot)));
+        }
+        self.replace_shadow(page);
+        Some(Err(page + u64::from(site.offset)))
     }
 
     /// An invalid instruction at `rip` of user code: is it the rest of a patched

@@ -121,7 +121,6 @@ unsafe extern "C" {
     static iret_fast_start: u8;
     static iret_fast_end: u8;
     fn gate_iret_slow();
-    fn gate_unfilled_site();
     fn gate_syscall();
     fn gate_syscall_fast();
     fn gate_syscall_slow();
@@ -137,8 +136,6 @@ macro_rules! addresses {
     };
 }
 addresses! {
-    /// Entry of unfilled system-call sites (an invalid instruction).
-    unfilled_site = gate_unfilled_site;
     /// Entry of patched system calls.
     syscall = gate_syscall;
     /// Fast path behind it.
@@ -525,10 +522,6 @@ gates! {
     "mov eax, 15"
     "syscall"
 
-    // ---- Entry of a site that this space has not filled
-    ".globl gate_unfilled_site"
     "gates_end:"
-    "gate_unfilled_site:"
-    "ud2"
     ".text"
 }

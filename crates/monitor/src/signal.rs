@@ -256,7 +256,7 @@ fn note(m: &mut Monitor, fault: Fault) {
 }
 
 fn is_stub(rip: u64) -> bool {
-    (crate::layout::SITE_STUBS..at::CODE + at::CODE_SIZE).contains(&rip) || rip == gate::unfilled_site()
+    (crate::layout::SITE_STUBS..at::CODE + at::CODE_SIZE).contains(&rip)
 }
 
 /// Within a site's stub, or at a slot that is not filled.
@@ -270,6 +270,19 @@ fn on_stub_signal(m: &mut Monitor, signal: u32, mc: &mut SigContext) -> Next {
             gate().attention = 1;
             m.retry_soon();
         }
+        SIGILL => match m.fill_late(mc.rip) {
+            Some(Ok(stub)) => mc.rip = stub,
+            Some(Err(rip)) => {
+                take_user_registers(mc, reason::ATTENTION);
+                context().rip = rip;
+                return Next::Leave;
+            }
+            None => {
+                take_user_registers(mc, reason::FAULT);
+                m.vcpu.fault = Fault::Vector { vector: 6, code: None };
+                return Next::Leave;
+            }
+        },
         _ => {
             // User code jumped here by itself: it gets what an invalid
             // instruction at this address gives.

@@ -9,6 +9,7 @@ use crate::output::{Entry, Fix, MAX_ENTRIES, MAX_INSTRUCTIONS, MAX_LINKS, Output
 use crate::sensitive::{Class, classify};
 use crate::stack::uses_stack_pointer;
 use crate::state::is_masked;
+use crate::string::is_pointer_instruction;
 use crate::{Mode, Targets};
 use iced_x86::{
     Code, Decoder, DecoderError, DecoderOptions, FlowControl, Instruction,
@@ -259,7 +260,7 @@ impl Builder<'_> {
         }
         if matches!(instruction.code(), Code::Leaveq | Code::Leaved | Code::Leavew) {
             self.leave(guest)
-        } else if instruction.is_string_instruction() {
+        } else if is_pointer_instruction(instruction) {
             self.string(guest)
         } else if uses_stack_pointer(instruction) {
             self.stack_data(guest)

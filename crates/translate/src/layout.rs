@@ -19,7 +19,7 @@ pub(crate) enum Memory {
     None,
     /// In ModRM.
     ModRm,
-    /// Without ModRM, or implicitly, but a segment prefix applies (moffs, XLAT, MASKMOVDQU).
+    /// Without ModRM, or implicitly, but a segment prefix applies (moffs, XLAT, MASKMOVQ).
     Fixed,
 }
 

@@ -1,4 +1,4 @@
-//! String instructions in kernel mode.
+//! String instructions, and MASKMOVQ and its kin, in kernel mode.
 //!
 //! Their pointers are RSI and RDI themselves, which stay registers of the
 //! guest's while the instruction runs and may stop it in the middle. Each
@@ -9,9 +9,9 @@ use crate::block::{Builder, Guest};
 use crate::control::Unsupported;
 use crate::emit::{Address, Field, Gpr};
 use crate::output::Fix;
-use iced_x86::{OpKind, Register};
+use iced_x86::{Instruction, OpKind, Register};
 
-/// Scratch: no string instruction uses it.
+/// Scratch: none of these instructions uses it.
 const SCRATCH: Gpr = Gpr::R8;
 
 /// A pointer register, where its delta is kept, and what an entry says of it.
@@ -21,7 +21,7 @@ const DESTINATION: Pointer = (Gpr::RDI, Field::DELTA_RDI, Fix::RDI);
 const SOURCE: Pointer = (Gpr::RSI, Field::DELTA_RSI, Fix::RSI);
 
 impl Builder<'_> {
-    /// Translates a string instruction that does no port access.
+    /// Translates an instruction that addresses memory by RSI or RDI alone.
     pub fn string(&mut self, guest: &Guest) -> Result<(), Unsupported> {
         let [destination, source] = pointers(guest)?;
         let pointers = [destination, source];
@@ -50,8 +50,19 @@ impl Builder<'_> {
     }
 }
 
-/// Which pointers the instruction uses. FS and GS on the source, and 32-bit
-/// pointers, are left to the monitor.
+/// Whether the instruction addresses memory by RSI or RDI alone.
+pub(crate) fn is_pointer_instruction(instruction: &Instruction) -> bool {
+    instruction.is_string_instruction()
+        || (0..instruction.op_count()).any(|i| {
+            matches!(
+                instruction.op_kind(i),
+                OpKind::MemorySegDI | OpKind::MemorySegEDI | OpKind::MemorySegRDI
+            )
+        })
+}
+
+/// Which pointers the instruction uses. FS and GS, and 32-bit pointers, are
+/// left to the monitor.
 fn pointers(guest: &Guest) -> Result<[Option<Pointer>; 2], Unsupported> {
     let instruction = guest.instruction;
     if matches!(instruction.segment_prefix(), Register::FS | Register::GS) {
@@ -60,7 +71,7 @@ fn pointers(guest: &Guest) -> Result<[Option<Pointer>; 2], Unsupported> {
     let mut found = [None; 2];
     for i in 0..instruction.op_count() {
         match instruction.op_kind(i) {
-            OpKind::MemoryESRDI => found[0] = Some(DESTINATION),
+            OpKind::MemoryESRDI | OpKind::MemorySegRDI => found[0] = Some(DESTINATION),
             OpKind::MemorySegRSI => found[1] = Some(SOURCE),
             OpKind::Register => {}
             _ => return Err(Unsupported),

@@ -98,7 +98,7 @@ fn create(tool: Tool) -> Command {
         .arg(flag("console_autoconnect", Some('c'), "Attach the console from its first byte on"))
         .arg(flag("paused", Some('p'), "Leave the domain paused after it was created"))
         .arg(flag("dryrun", Some('n'), "Print the resulting configuration; create nothing"))
-        .arg(flag("quiet", Some('q'), "Print nothing but errors"))
+        .arg(flag("quiet", Some('q'), "Do not say which file is used and what was started"))
         .arg(
             Arg::new("defconfig")
                 .short('f')
@@ -154,7 +154,8 @@ fn list(tool: Tool) -> Command {
     };
     command.after_help(format!(
         "State is six letters, - where unset: running, blocked, paused, shutdown, crashed, \
-         dying.\n\n{}",
+         dying.\nDomain-0 is the host: its memory, its processors, and the time that they were busy \
+         since its start.\n\n{}",
         examples(
             tool,
             &[

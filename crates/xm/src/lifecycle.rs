@@ -30,19 +30,28 @@ pub fn destroy(word: &str) -> Result<(), Error> {
 }
 
 /// `pause D`.
-#[expect(clippy::missing_errors_doc, reason = "see destroy")]
+///
+/// # Errors
+///
+/// As [`destroy`].
 pub fn pause(word: &str) -> Result<(), Error> {
     Ok(connect(&Registry::open()?, word, "pause")?.pause()?)
 }
 
 /// `unpause D`.
-#[expect(clippy::missing_errors_doc, reason = "see destroy")]
+///
+/// # Errors
+///
+/// As [`destroy`].
 pub fn unpause(word: &str) -> Result<(), Error> {
     Ok(connect(&Registry::open()?, word, "unpause")?.unpause()?)
 }
 
 /// `shutdown [-a] [-w] [-H|-R] D`.
-#[expect(clippy::missing_errors_doc, reason = "see destroy")]
+///
+/// # Errors
+///
+/// As [`destroy`].
 pub fn shutdown(matches: &ArgMatches) -> Result<(), Error> {
     let set = |name: &str| matches.try_get_one::<bool>(name).is_ok_and(|flag| flag == Some(&true));
     let kind = match (set("halt"), set("reboot")) {
@@ -55,7 +64,10 @@ pub fn shutdown(matches: &ArgMatches) -> Result<(), Error> {
 }
 
 /// `reboot [-a] [-w] D`.
-#[expect(clippy::missing_errors_doc, reason = "see destroy")]
+///
+/// # Errors
+///
+/// As [`destroy`].
 pub fn reboot(matches: &ArgMatches) -> Result<(), Error> {
     order("reboot", "reboot", matches, ShutdownKind::Reboot)
 }

@@ -25,7 +25,7 @@ impl Signals {
     pub fn catch() -> std::io::Result<Self> {
         let (read, write) = UnixStream::pair()?;
         let wanted = ENDING.iter().chain(&[SIGTSTP]);
-        let delivery = SignalDelivery::with_pipe(read, write, SignalOnly::default(), wanted)?;
+        let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, wanted)?;
         Ok(Self { delivery })
     }
 

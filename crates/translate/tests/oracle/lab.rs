@@ -228,6 +228,30 @@ impl Lab {
         if report.is_empty() { Ok(guest.end) } else { Err(report) }
     }
 
+    /// Runs translated code that has RSP where the native code has `twin_register`: there
+    /// RSP's guest value is an ordinary number, so results must be equal bit by
+    /// bit. Both stop at their last instruction.
+    #[track_caller]
+    pub fn check_stack_pointer(&mut self, guest: &Case, native: &[u8], twin_register: usize) {
+        let mut twin = Case { code: native.to_vec(), ..guest.clone() };
+        twin.state.regs[twin_register] = guest.state.regs[RSP];
+        twin.state.regs[RSP] = self.data() + 0x1800;
+        twin.pointers = twin.pointers & !set(&[twin_register]) | set(&[RSP]);
+        twin.pointers_after = twin.pointers;
+        let (truth, native_data, _) = self.native(&twin);
+        let mut expected = self.expected(&twin, &truth);
+        let (got, data, _) = self.translated(guest);
+        expected.state.regs[RSP] = expected.state.regs[twin_register];
+        expected.state.regs[twin_register] = guest.state.regs[twin_register];
+        expected.state.rip = got.state.rip;
+        let mut report = String::new();
+        difference(&mut report, guest, &expected, &got);
+        self.compare_memory(&mut report, "data", guest, &native_data, &data);
+        if !report.is_empty() {
+            panic!("{}", self.describe(guest, &report));
+        }
+    }
+
     /// A native outcome in guest terms.
     fn expected(&mut self, case: &Case, native: &Outcome) -> Outcome {
         let fold = self.world.fold();

@@ -28,3 +28,5 @@ pub(crate) use code;
 
 mod basics;
 mod random;
+mod stack;
+mod strings;
