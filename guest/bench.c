@@ -294,7 +294,7 @@ static double compiler(void) {
 }
 
 static double python(void) {
-    return run((const char *const[]){"/bin/sh", "-c", "/usr/bin/python3 -S -E " PYTHON_SOURCE " >/tmp/bench.out", NULL});
+    return run((const char *const[]){"/bin/sh", "-c", "/usr/bin/python3 -B -S -E " PYTHON_SOURCE " >/tmp/bench.out", NULL});
 }
 
 static const struct {

@@ -9,13 +9,14 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import termios
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 OUT = pathlib.Path(os.environ.get("OUT", ROOT / "out"))
-PROGRAMS = ("xm", "xendomain", "space")
+PROGRAMS = {"xm": "bin", "xendomain": "libexec/xenolith", "space": "libexec/xenolith"}
 READY = r"xenolith-ready [0-9.]+"
 PROMPT = r":[^\r\n]*# "
 
@@ -27,6 +28,26 @@ class Failure(Exception):
 def expect(good, message):
     if not good:
         raise Failure(message)
+
+
+def readable(folder):
+    """Lets every user read what is in a folder."""
+    for path in [folder, *folder.rglob("*")]:
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(mode | 0o444 | (0o111 if path.is_dir() or mode & 0o100 else 0))
+
+
+def as_user(uid, folder, *words):
+    """A command that runs a python script of `folder` as an ordinary user without capabilities,
+    and its environment."""
+    readable(folder)
+    python = "/usr/bin/python3" if os.access("/usr/bin/python3", os.X_OK) else sys.executable
+    command = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all",
+        "--no-new-privs", python, *words]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "XENOLITH_"))}
+    environment.update(HOME="/nonexistent", PYTHONDONTWRITEBYTECODE="1")
+    return command, environment
 
 
 class Rig:
@@ -55,18 +76,17 @@ class Rig:
         self.kernels = sorted(path.name for path in (self.base / "kernels").iterdir())
 
     def _stage(self, binaries):
-        (self.base / "bin").mkdir()
-        for name in PROGRAMS:
-            shutil.copy2(binaries / name, self.base / "bin" / name)
+        # As `make install` lays them out.
+        for name, folder in PROGRAMS.items():
+            (self.base / folder).mkdir(parents=True, exist_ok=True)
+            shutil.copy2(binaries / name, self.base / folder / name)
         os.symlink("xm", self.base / "bin/xl")
         for kernel in sorted((OUT / "kernels").glob("[a-z]*")):
             (self.base / "kernels" / kernel.name).mkdir(parents=True)
             shutil.copy2(kernel / "vmlinuz", self.base / "kernels" / kernel.name / "vmlinuz")
         for image in OUT.glob("*.cpio"):
             shutil.copy2(image, self.base / image.name)
-        for path in self.base.rglob("*"):
-            if not path.is_symlink():
-                path.chmod(path.stat().st_mode | 0o444 | (0o111 if path.is_dir() else 0))
+        readable(self.base)
 
     def close(self):
         self.destroy_all()

@@ -11,7 +11,7 @@
 use boundary::{bell, inbox, vcpu_state};
 use domain::builder::{self, ClockStart, Order, Ramdisk};
 use domain::console::ConsoleRing;
-use domain::space::{self, CpuTime, Doorbell, DomainMemory, DomainPageView, Ring, RingReader};
+use domain::space::{self, CpuTime, DomainMemory, DomainPageView, Doorbell, Ring, RingReader};
 use kernel::{KernelImage, Limits};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::error::Error;

@@ -10,5 +10,11 @@
 
 pub mod builder;
 pub mod console;
+pub mod instance;
+pub mod life;
+pub mod log;
+pub mod server;
 pub mod space;
+pub mod spec;
 pub mod sys;
+pub mod xenstore;

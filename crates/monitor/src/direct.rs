@@ -124,6 +124,18 @@ fn relative(from_end: u64, to: u64) -> [u8; 4] {
     (to.wrapping_sub(from_end) as u32).to_le_bytes()
 }
 
+/// The guest address that a host address in the second half of a `Compare`
+/// stub stands for: there user code has left the gate and runs on.
+pub fn behind_site(rip: u64) -> Option<u64> {
+    let slot = usize::try_from(rip.checked_sub(SITE_STUBS)? / SITE_STUB).ok()?;
+    let [ret, next] = *returns().get(slot)?;
+    match rip - stub(slot) {
+        AFTER => Some(ret),
+        n if n == AFTER + 6 => Some(next),
+        _ => None,
+    }
+}
+
 /// Writes a slot's stub.
 fn write_stub(slot: usize, form: Form, original: &[u8; 9]) {
     let base = stub(slot);

@@ -125,6 +125,7 @@ fn run_user(m: &mut Monitor) -> u32 {
     }
     prepare(m);
     c.enter = direct::continuation(rip);
+    gate().user_rip = rip;
     // SAFETY: the gates keep the monitor's state; guest user code runs with
     // only its own keys open.
     unsafe { gate::enter_user() };

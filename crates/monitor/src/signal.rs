@@ -8,6 +8,7 @@
 use translate::{FaultKind, Mode, guest_fault, repair};
 
 use crate::{
+    direct,
     gate::{self, Part, context, entry_page, gate, reason},
     guest::is_kernel,
     layout::at,
@@ -85,8 +86,8 @@ pub fn install() {
             gate::signal_entry as *const () as u64,
             FLAGS,
             gate::signal_restorer as *const () as u64,
-            // The timer waits while another signal is handled.
-            if signal == SIGALRM || signal == SIGUSR1 { !0 } else { 1 << (SIGALRM - 1) | 1 << (SIGUSR1 - 1) },
+            // Nothing is blocked: a handler may leave without returning.
+            0,
         ];
         // SAFETY: handler and restorer are the gates made for this.
         unsafe { sys::sigaction(signal, &action) };
@@ -126,7 +127,15 @@ extern "C" fn on_signal(signal: u32, info: *const u8, uc: *mut UContext) -> u64 
         Part::Recover(_) | Part::Other => on_gate_signal(signal, mc),
     };
     match next {
-        Next::Return => 0,
+        Next::Return => {
+            if signal != SIGALRM && signal != SIGUSR1 && local().pending && gate::part(mc.rip) != Part::Outside
+                || is_code(mc.rip) && local().pending
+            {
+                // It came while this signal was handled, and nobody would look at it.
+                monitor().retry_soon();
+            }
+            0
+        }
         Next::Leave => mc.fpstate,
     }
 }
@@ -150,7 +159,7 @@ fn monitor() -> &'static mut Monitor {
 fn finish_user_entry(mc: &mut SigContext) {
     let e = entry_page();
     (mc.rax, mc.rcx, mc.rdx, mc.rsp) = (e.rax, e.rcx, e.rdx, e.rsp);
-    mc.rip = e.target;
+    mc.rip = gate().user_rip;
 }
 
 /// The signal hit a gate: it cannot be served here.
@@ -214,7 +223,10 @@ fn take_user_registers(mc: &SigContext, why: u64) {
 fn on_user_signal(signal: u32, info: *const u8, mc: &mut SigContext) -> Next {
     let m = monitor();
     if is_stub(mc.rip) {
-        return on_stub_signal(m, signal, mc);
+        match direct::behind_site(mc.rip) {
+            Some(rip) => mc.rip = rip,
+            None => return on_stub_signal(m, signal, mc),
+        }
     }
     take_user_registers(mc, reason::ATTENTION);
     let c = context();

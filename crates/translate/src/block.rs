@@ -12,8 +12,8 @@ use crate::state::is_masked;
 use crate::string::is_pointer_instruction;
 use crate::{Mode, Targets};
 use iced_x86::{
-    Code, Decoder, DecoderError, DecoderOptions, FlowControl, Instruction,
-    InstructionInfoFactory, Mnemonic,
+    Code, Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory,
+    Mnemonic,
 };
 
 /// Room kept for one more instruction and the block's closing jump.
@@ -33,8 +33,7 @@ pub struct Request<'a> {
     /// Guest address of the first instruction.
     pub va: u64,
     /// Guest bytes from `va` on: to the end of its page or, when the caller
-    /// joined the next page, at least 15 bytes (less at `va`'s own page's
-    /// expense never) of it more.
+    /// joined the next page, 16 bytes of that more.
     pub code: &'a [u8],
     /// How many of `code` lie on the page of `va`.
     pub page_bytes: usize,
@@ -229,9 +228,8 @@ impl Builder<'_> {
         }
         let kernel = self.request.mode == Mode::Kernel;
         let layout = Layout::new(bytes, instruction).ok_or(Unsupported)?;
-        let aware = kernel
-            && layout.memory != Memory::None
-            && (self.request.user_access)(instruction.ip());
+        let aware =
+            kernel && layout.memory != Memory::None && (self.request.user_access)(instruction.ip());
         let guest = &Guest { instruction, bytes, layout, aware };
         self.mark(guest, Fix::NONE);
         match classify(instruction, self.request.mode) {

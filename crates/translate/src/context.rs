@@ -27,8 +27,6 @@ pub struct Context {
     pub delta_rsi: u64,
     /// [`crate::FOLD`], kept here as an operand.
     pub fold: u64,
-    /// All state components but PKRU (bit 9): mask for XSAVE and XRSTOR.
-    pub xsave_mask: u64,
     /// Host FS and GS base to load on entry.
     pub fs_base: u64,
     /// See `fs_base`.

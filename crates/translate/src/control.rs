@@ -100,10 +100,11 @@ impl Builder<'_> {
         let mut spills = Spills::new();
         spills.save(&mut self.code, Gpr::RCX)?;
         if guest.layout.memory == Memory::None {
-            let register = crate::scratch::gpr(guest.instruction.op0_register()).ok_or(Unsupported)?;
+            let register =
+                crate::scratch::gpr(guest.instruction.op0_register()).ok_or(Unsupported)?;
             if register == Gpr::RSP && self.request.mode == Mode::Kernel {
                 self.code.constant(Gpr::RCX, FOLD.wrapping_neg());
-                self.code.lea(Gpr::RCX, Address::sum(Gpr::RCX, Gpr::RSP));
+                self.code.lea(Gpr::RCX, Address::sum(Gpr::RSP, Gpr::RCX));
             } else {
                 self.code.copy(Gpr::RCX, register);
             }
@@ -129,13 +130,11 @@ impl Builder<'_> {
             self.code.imm32(short as u32);
             return;
         }
-        // Below the stack pointer first, so that each step can be repeated.
-        self.code.bytes(&[0xc7, 0x44, 0x24, 0xfc]); // mov dword [rsp-4], imm32
-        self.code.imm32((address >> 32) as u32);
-        self.mark(guest, fix);
-        self.code.bytes(&[0xc7, 0x44, 0x24, 0xf8]); // mov dword [rsp-8], imm32
+        self.code.byte(0x68); // push imm32
         self.code.imm32(address as u32);
-        self.code.lea(Gpr::RSP, Address { base: Some(Gpr::RSP), index: None, disp: -8 });
+        self.mark(guest, fix.with(Fix::PUSHED));
+        self.code.bytes(&[0xc7, 0x44, 0x24, 0x04]); // mov dword [rsp+4], imm32
+        self.code.imm32((address >> 32) as u32);
     }
 
     fn jump_to_target(&mut self) {

@@ -152,7 +152,8 @@ impl<'a> Emitter<'a> {
     fn operand(&mut self, reg: Gpr, address: Address) {
         let reg = reg.low() << 3;
         let Some(base) = address.base else {
-            let (index, scale) = address.index.map_or((4, 0), |(index, scale)| (index.low(), scale));
+            let (index, scale) =
+                address.index.map_or((4, 0), |(index, scale)| (index.low(), scale));
             self.bytes(&[reg | 4, scale << 6 | index << 3 | 5]);
             self.imm32(address.disp as u32);
             return;
@@ -179,6 +180,7 @@ impl<'a> Emitter<'a> {
 
     /// A REX.W instruction with one opcode byte and a memory operand.
     fn wide(&mut self, opcode: u8, reg: Gpr, address: Address) {
+        debug_assert!(address.index.is_none_or(|(index, _)| index != Gpr::RSP));
         let index = address.index.map_or(0, |(index, _)| index.high());
         let base = address.base.map_or(0, Gpr::high);
         self.bytes(&[0x48 | reg.high() << 2 | index << 1 | base, opcode]);

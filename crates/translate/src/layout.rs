@@ -364,8 +364,7 @@ pub(crate) fn is_stack_pointer(register: Register) -> bool {
 
 /// Whether `bytes` decode to `instruction` with its RSP and ESP operands replaced by `to`.
 fn same_but_for_stack_pointer(instruction: &Instruction, bytes: &[u8], to: Gpr) -> bool {
-    let mut decoder =
-        iced_x86::Decoder::with_ip(64, bytes, instruction.ip(), DecoderOptions::NONE);
+    let mut decoder = iced_x86::Decoder::with_ip(64, bytes, instruction.ip(), DecoderOptions::NONE);
     let new = decoder.decode();
     let same_operand = |i: u32| {
         let (old_kind, new_kind) = (instruction.op_kind(i), new.op_kind(i));

@@ -88,7 +88,8 @@ impl Builder<'_> {
         computed: bool,
     ) -> Result<Place, Unsupported> {
         let instruction = guest.instruction;
-        let stack = instruction.memory_base() == Register::RSP && guest.layout.memory == Memory::ModRm;
+        let stack =
+            instruction.memory_base() == Register::RSP && guest.layout.memory == Memory::ModRm;
         let guest_segment = instruction.segment_prefix();
         if guest_segment == Register::FS
             || instruction.memory_base() == Register::ESP

@@ -20,6 +20,8 @@ impl Fix {
     /// The operand was assumed to be kernel memory. A general protection fault
     /// here may come from a user address.
     pub const ASSUMED: Fix = Fix(1 << 23);
+    /// A return address was pushed, but not all of it is right yet: RSP is 8 too low.
+    pub const PUSHED: Fix = Fix(1 << 24);
 
     /// The same repairs and those of `other`.
     #[must_use]

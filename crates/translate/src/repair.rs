@@ -4,6 +4,7 @@ use crate::context::Context;
 use crate::output::Fix;
 use crate::{FOLD, Mode};
 
+const RSP: usize = 4;
 const RSI: usize = 6;
 const RDI: usize = 7;
 
@@ -20,6 +21,9 @@ pub fn repair(fix: Fix, regs: &mut [u64; 16], context: &Context) {
     }
     if fix.has(Fix::RSI) {
         regs[RSI] = regs[RSI].wrapping_sub(context.delta_rsi);
+    }
+    if fix.has(Fix::PUSHED) {
+        regs[RSP] = regs[RSP].wrapping_add(8);
     }
 }
 
@@ -65,27 +69,30 @@ fn kernel_page_fault(
     host: u64,
     write: bool,
 ) -> FaultKind {
-    if fix.has(Fix::AWARE) {
-        return FaultKind::Address(host.wrapping_sub(context.delta_rsi));
-    }
     let delta = match (fix.has(Fix::RDI), fix.has(Fix::RSI)) {
+        _ if fix.has(Fix::AWARE) => context.delta_rsi,
         (true, false) => context.delta_rdi,
         (false, true) => context.delta_rsi,
         // MOVS writes at RDI and reads at RSI; CMPS reads at both.
         (true, true) if write || near(host, regs[RDI]) => context.delta_rdi,
         (true, true) => context.delta_rsi,
-        (false, false) => {
-            let va = host.wrapping_sub(FOLD);
-            // Only an address below 64 KiB gets here: all other user addresses
-            // are non-canonical once folded.
-            return if (va as i64) >= 0 && fix.has(Fix::ASSUMED) {
-                FaultKind::UserThroughGs
-            } else {
-                FaultKind::Address(va)
-            };
-        }
+        (false, false) => FOLD,
     };
-    FaultKind::Address(host.wrapping_sub(delta))
+    let va = host.wrapping_sub(delta);
+    if !is_canonical(va) {
+        // Folding made it canonical, in the host kernel's half.
+        FaultKind::Protection
+    } else if fix.has(Fix::ASSUMED) && (va as i64) >= 0 {
+        // Below 64 KiB: all other user addresses are non-canonical once folded.
+        FaultKind::UserThroughGs
+    } else {
+        FaultKind::Address(va)
+    }
+}
+
+/// Whether bits 47 to 63 of `va` are equal.
+fn is_canonical(va: u64) -> bool {
+    ((va << 16) as i64 >> 16) as u64 == va
 }
 
 /// Whether `host` lies in a string element at `pointer`.

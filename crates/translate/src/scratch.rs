@@ -55,7 +55,8 @@ impl Spills {
             None => used_registers(builder.info, instruction),
         };
         self.used = Some(used);
-        let candidates = if has_high_byte(instruction) { &CANDIDATES[..7] } else { &CANDIDATES[..] };
+        let candidates =
+            if has_high_byte(instruction) { &CANDIDATES[..7] } else { &CANDIDATES[..] };
         let taken = used | self.borrowed;
         let free = candidates.iter().find(|register| taken & 1 << register.0 == 0);
         let register = *free.ok_or(Unsupported)?;

@@ -41,12 +41,48 @@ pub(crate) fn classify(instruction: &Instruction, mode: Mode) -> Class {
         return if movable { Class::Segment } else { Class::Emulate };
     }
     match instruction.mnemonic() {
-        M::Cpuid | M::Sgdt | M::Sidt | M::Sldt | M::Str | M::Smsw | M::Lar | M::Lsl | M::Xgetbv
-        | M::Rdpmc | M::Rdpru | M::Rdpkru | M::Wrpkru | M::Monitor | M::Mwait | M::Monitorx
-        | M::Mwaitx | M::Lfs | M::Lgs | M::Lss | M::In | M::Out | M::Insb | M::Insw | M::Insd
-        | M::Outsb | M::Outsw | M::Outsd | M::Cli | M::Sti | M::Xsaves | M::Xsaves64
-        | M::Xrstors | M::Xrstors64 | M::Getsec | M::Vmfunc => Class::Emulate,
-        M::Rdfsbase | M::Rdgsbase | M::Wrfsbase | M::Wrgsbase | M::Clzero | M::Enter
+        M::Cpuid
+        | M::Sgdt
+        | M::Sidt
+        | M::Sldt
+        | M::Str
+        | M::Smsw
+        | M::Lar
+        | M::Lsl
+        | M::Xgetbv
+        | M::Rdpmc
+        | M::Rdpru
+        | M::Rdpkru
+        | M::Wrpkru
+        | M::Monitor
+        | M::Mwait
+        | M::Monitorx
+        | M::Mwaitx
+        | M::Lfs
+        | M::Lgs
+        | M::Lss
+        | M::In
+        | M::Out
+        | M::Insb
+        | M::Insw
+        | M::Insd
+        | M::Outsb
+        | M::Outsw
+        | M::Outsd
+        | M::Cli
+        | M::Sti
+        | M::Xsaves
+        | M::Xsaves64
+        | M::Xrstors
+        | M::Xrstors64
+        | M::Getsec
+        | M::Vmfunc => Class::Emulate,
+        M::Rdfsbase
+        | M::Rdgsbase
+        | M::Wrfsbase
+        | M::Wrgsbase
+        | M::Clzero
+        | M::Enter
         | M::Movdir64b
             if kernel =>
         {
@@ -54,8 +90,16 @@ pub(crate) fn classify(instruction: &Instruction, mode: Mode) -> Class {
         }
         M::Nop => Class::Drop,
         // With a register some of these encodings are invalid on some CPUs.
-        M::Reservednop | M::Prefetch | M::Prefetchw | M::Prefetchwt1 | M::Prefetcht0
-        | M::Prefetcht1 | M::Prefetcht2 | M::Prefetchnta | M::Prefetchit0 | M::Prefetchit1
+        M::Reservednop
+        | M::Prefetch
+        | M::Prefetchw
+        | M::Prefetchwt1
+        | M::Prefetcht0
+        | M::Prefetcht1
+        | M::Prefetcht2
+        | M::Prefetchnta
+        | M::Prefetchit0
+        | M::Prefetchit1
         | M::Cldemote
             if instruction.op0_kind() == OpKind::Memory =>
         {

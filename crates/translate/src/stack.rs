@@ -19,7 +19,7 @@ use iced_x86::{
 const UNFOLD_SHORT: i32 = 0x10000;
 
 /// How far to look for the end of the flags' life.
-const LOOKAHEAD: usize = 8;
+const LOOKAHEAD: usize = 16;
 
 /// Whether an operand is RSP or ESP as a register.
 pub(crate) fn uses_stack_pointer(instruction: &Instruction) -> bool {
@@ -243,11 +243,9 @@ fn folds_along(instruction: &Instruction) -> bool {
     }
     match instruction.mnemonic() {
         Mnemonic::Add | Mnemonic::Sub => true,
-        Mnemonic::And => {
-            instruction
-                .try_immediate(1)
-                .is_ok_and(|immediate| immediate | (UNFOLD_SHORT as u64 - 1) == u64::MAX)
-        }
+        Mnemonic::And => instruction
+            .try_immediate(1)
+            .is_ok_and(|immediate| immediate | (UNFOLD_SHORT as u64 - 1) == u64::MAX),
         _ => false,
     }
 }

@@ -15,9 +15,7 @@ const PKRU: u32 = 1 << 9;
 
 /// Whether `mnemonic` takes a component mask in EDX:EAX and runs unprivileged.
 pub(crate) fn is_masked(mnemonic: Mnemonic) -> bool {
-    use Mnemonic::{
-        Xrstor, Xrstor64, Xsave, Xsave64, Xsavec, Xsavec64, Xsaveopt, Xsaveopt64,
-    };
+    use Mnemonic::{Xrstor, Xrstor64, Xsave, Xsave64, Xsavec, Xsavec64, Xsaveopt, Xsaveopt64};
     matches!(
         mnemonic,
         Xsave | Xsave64 | Xsavec | Xsavec64 | Xsaveopt | Xsaveopt64 | Xrstor | Xrstor64

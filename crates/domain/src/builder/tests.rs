@@ -233,11 +233,8 @@ fn the_monitor_frames_lie_behind_maxmem() {
     let guest = Guest::build(&Order { maxmem_mib: 64, ..order(&kernel, 32) });
     let setup = &guest.0.setup;
     assert_eq!((setup.nr_pages, setup.max_pages), (8192, 16384));
-    let mut areas = [
-        (setup.shared_info_mfn, 1),
-        (setup.grant_mfn, 32),
-        (setup.m2p_mfn, setup.m2p_frames),
-    ];
+    let mut areas =
+        [(setup.shared_info_mfn, 1), (setup.grant_mfn, 32), (setup.m2p_mfn, setup.m2p_frames)];
     areas.sort_unstable();
     assert!(areas[0].0 >= setup.max_pages);
     for pair in areas.windows(2) {

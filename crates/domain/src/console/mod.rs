@@ -24,11 +24,7 @@ pub struct Console {
 impl Console {
     /// The console whose ring is frame `mfn`.
     pub fn new(mfn: u64) -> Self {
-        Self {
-            ring: ConsoleRing::new(mfn),
-            history: History::default(),
-            input: VecDeque::new(),
-        }
+        Self { ring: ConsoleRing::new(mfn), history: History::default(), input: VecDeque::new() }
     }
 
     /// What was printed.

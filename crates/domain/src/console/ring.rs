@@ -154,7 +154,8 @@ mod tests {
             word(&ram, offset_of!(Interface, in_prod)).store(bad, Ordering::Relaxed);
             assert!(ring.put_input(&ram, &[1; 4096]) <= IN as usize);
         }
-        word(&ram, offset_of!(Interface, in_cons)).store(ring.in_prod.wrapping_add(1), Ordering::Relaxed);
+        word(&ram, offset_of!(Interface, in_cons))
+            .store(ring.in_prod.wrapping_add(1), Ordering::Relaxed);
         assert_eq!(ring.put_input(&ram, b"x"), 0, "a consumer ahead of the producer");
     }
 

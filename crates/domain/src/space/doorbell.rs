@@ -1,7 +1,7 @@
 //! The thread that waits for spaces to ring and wakes the main loop.
 
-use super::page::DomainPageView;
 use super::memory::DomainMemory;
+use super::page::DomainPageView;
 use rustix::event::EventfdFlags;
 use rustix::thread::futex;
 use std::io;
@@ -88,8 +88,7 @@ mod tests {
     fn rings_arrive_and_the_thread_ends() {
         let ram = PrivateMemory::new(c"ram", 4096, 4096).unwrap().share();
         let built = Built { ram, setup: boundary::Setup::default() };
-        let memory =
-            Arc::new(DomainMemory::new(built, TimeScale { mul: 1, shift: 0 }, 0).unwrap());
+        let memory = Arc::new(DomainMemory::new(built, TimeScale { mul: 1, shift: 0 }, 0).unwrap());
         let bell = Doorbell::new(&memory).unwrap();
         let rung = |wait| {
             let time = rustix::time::Timespec { tv_sec: wait, tv_nsec: 20_000_000 };

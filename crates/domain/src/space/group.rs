@@ -54,18 +54,20 @@ impl fmt::Display for Death {
 pub struct Group {
     leader: Pid,
     known: HashMap<i32, OwnedFd>,
+    /// All were killed: other children of this process are no spaces.
+    ended: bool,
 }
 
 impl Group {
     /// The group of the first space, `leader`.
     pub(super) fn new(leader: Pid) -> Self {
-        Self { leader, known: HashMap::new() }
+        Self { leader, known: HashMap::new(), ended: false }
     }
 
     /// Sends a signal to all spaces. While a child exists, the number of its
     /// group cannot belong to anybody else.
     fn signal_all(&self, signal: Signal) {
-        if has_children() {
+        if !self.ended && has_children() {
             let _all_are_gone = kill_process_group(self.leader, signal);
         }
     }
@@ -83,6 +85,9 @@ impl Group {
     /// Kills all spaces and reaps them.
     pub fn kill(&mut self) {
         self.known.clear();
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
         let end = Instant::now() + Duration::from_secs(5);
         while has_children() && Instant::now() < end {
             // Again and again: a space may have been cloned meanwhile.
@@ -94,7 +99,7 @@ impl Group {
 
     /// Interrupts the space that claims to run the vCPU, if it is a child of ours.
     pub fn interrupt(&mut self, claimed: i32) {
-        let Some(pid) = Pid::from_raw(claimed.max(0)) else { return };
+        let Some(pid) = Pid::from_raw(claimed.max(0)).filter(|_| !self.ended) else { return };
         if !self.known.contains_key(&claimed) {
             let Some(fd) = open_child(pid) else { return };
             if self.known.len() >= MOST_KNOWN {

@@ -35,11 +35,8 @@ impl<'a> DomainPageView<'a> {
         self.word(offset_of!(DomainPage, inbox)).fetch_or(bits, Ordering::SeqCst);
         let wake = self.word(offset_of!(DomainPage, wake));
         wake.fetch_add(1, Ordering::SeqCst);
-        let _nobody_waits = rustix::thread::futex::wake(
-            wake,
-            rustix::thread::futex::Flags::empty(),
-            u32::MAX >> 1,
-        );
+        let _nobody_waits =
+            rustix::thread::futex::wake(wake, rustix::thread::futex::Flags::empty(), u32::MAX >> 1);
     }
 
     /// State of the vCPU as claimed ([`boundary::vcpu_state`]).

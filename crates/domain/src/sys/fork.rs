@@ -389,7 +389,8 @@ unsafe fn empty_root(directory: &CStr, mounts: bool) -> bool {
         let none = std::ptr::null();
         let path = directory.as_ptr();
         if mounts
-            && libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, none.cast()) == 0
+            && libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, none.cast())
+                == 0
             && libc::mount(path, path, none, libc::MS_BIND, none.cast()) == 0
             && libc::chdir(path) == 0
             && libc::syscall(libc::SYS_pivot_root, here, here) == 0

@@ -11,7 +11,8 @@ use boundary::{DomainPage, PAGE, bell, inbox, vcpu_state};
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 unsafe extern "C" {
-    fn mmap(at: *mut u8, length: usize, protection: i32, flags: i32, fd: i32, from: i64) -> *mut u8;
+    fn mmap(at: *mut u8, length: usize, protection: i32, flags: i32, fd: i32, from: i64)
+    -> *mut u8;
     fn syscall(number: i64, ...) -> i64;
     fn getpid() -> i32;
     fn raise(signal: i32) -> i32;
@@ -47,7 +48,10 @@ impl Guest {
         let mut table = self.state.setup.cr3_mfn;
         for level in (0..4).rev() {
             let entry = unsafe {
-                self.frame(table).cast::<u64>().add((address >> (12 + 9 * level) & 511) as usize).read()
+                self.frame(table)
+                    .cast::<u64>()
+                    .add((address >> (12 + 9 * level) & 511) as usize)
+                    .read()
             };
             assert_eq!(entry & 1, 1, "address {address:#x} is mapped");
             table = (entry & 0x000f_ffff_ffff_f000) / PAGE;
@@ -135,7 +139,7 @@ impl Guest {
     fn obey(&mut self, word: &str) {
         let (order, value) = word.split_once('=').unwrap_or((word, ""));
         match order {
-            "print" => self.print(value.replace("\\n", "\n").as_bytes()),
+            "print" => self.print(value.replace('~', "\n").as_bytes()),
             "flood" => self.print(&vec![b'f'; value.parse().unwrap()]),
             "log" => self.log(&format!("{value}\n")),
             "sleep" => std::thread::sleep(std::time::Duration::from_millis(value.parse().unwrap())),
@@ -185,8 +189,7 @@ impl Guest {
                 self.ring(u32::MAX & !(bell::SHUTDOWN | bell::CRASH));
             }
             "descriptors" => {
-                let open: Vec<i32> =
-                    (0..4096).filter(|fd| unsafe { fcntl(*fd, 1) } >= 0).collect();
+                let open: Vec<i32> = (0..4096).filter(|fd| unsafe { fcntl(*fd, 1) } >= 0).collect();
                 self.print(format!("descriptors {open:?}\n").as_bytes());
             }
             "root" => {

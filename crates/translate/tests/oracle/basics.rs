@@ -1,6 +1,5 @@
 //! Moves and arithmetic on registers and memory.
 
-use crate::code;
 use crate::lab::{Lab, SETTINGS};
 use crate::world::End;
 

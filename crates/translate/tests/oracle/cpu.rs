@@ -18,7 +18,6 @@ pub const LEGACY: usize = XMM;
 pub const FLAGS: u64 = 0x24_0cd5;
 
 /// Trap numbers (Intel SDM vol. 3, 6.3.1).
-pub const DIVIDE: i64 = 0;
 pub const DEBUG: i64 = 1;
 pub const INVALID: i64 = 6;
 pub const STACK: i64 = 12;
@@ -67,6 +66,7 @@ struct Shared {
     saved_frame: [u8; FRAME_LIMIT],
     inside: bool,
     host_fs: u64,
+    pkru: Option<u32>,
 }
 
 struct SharedCell(UnsafeCell<Option<Shared>>);
@@ -106,10 +106,17 @@ impl Cpu {
             saved_frame: [0; FRAME_LIMIT],
             inside: false,
             host_fs,
+            pkru: None,
         };
         // SAFETY: the lock is held and no run is going on.
         unsafe { *SHARED.0.get() = Some(shared) };
         Cpu { _guard: guard }
+    }
+
+    /// PKRU in the last trap's frame.
+    pub fn pkru(&self) -> Option<u32> {
+        // SAFETY: the lock is held and no run is going on.
+        unsafe { (*SHARED.0.get()).as_ref().and_then(|shared| shared.pkru) }
     }
 
     /// Runs from `state` to the next trap.
@@ -183,6 +190,7 @@ extern "C" fn handle(_signal: i32, _info: *mut libc::siginfo_t, context: *mut li
         if shared.inside {
             let mut state = State { fs, gs, ..State::new() };
             read_state(&machine.gregs, frame, &mut state);
+            shared.pkru = read_pkru(frame);
             shared.trap = Some(Trap {
                 state,
                 number: machine.gregs[NUMBER],
@@ -201,6 +209,16 @@ extern "C" fn handle(_signal: i32, _info: *mut libc::siginfo_t, context: *mut li
             set_bases(shared.load.fs, shared.load.gs);
         }
     }
+}
+
+/// PKRU lies at an offset CPUID tells (leaf 0xd, sub-leaf 9).
+fn read_pkru(frame: &[u8]) -> Option<u32> {
+    let leaf = std::arch::x86_64::__cpuid_count(0xd, 9);
+    if leaf.eax != 4 || frame[XSTATE_BV + 1] & 2 == 0 {
+        return None;
+    }
+    let at = leaf.ebx as usize;
+    Some(u32::from_le_bytes(frame.get(at..at + 4)?.try_into().ok()?))
 }
 
 fn read_state(gregs: &[i64; 23], frame: &[u8], state: &mut State) {

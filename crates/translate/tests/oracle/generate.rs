@@ -186,13 +186,41 @@ fn wanted(instruction: &Instruction) -> bool {
         && instruction.op1_kind() == OpKind::Register;
     let unwanted = matches!(
         instruction.mnemonic(),
-        M::Lea | M::Popf | M::Popfq | M::Pushf | M::Pushfq | M::Leave | M::Enter | M::Rdtsc | M::Rdtscp
-            | M::Rdrand | M::Rdseed | M::Rdpid | M::Xlatb | M::Fnstenv | M::Fstenv | M::Fnsave
-            | M::Fsave | M::Fldenv | M::Frstor | M::Fxsave | M::Fxsave64 | M::Fxrstor
-            | M::Fxrstor64 | M::Xsave | M::Xsave64 | M::Xsavec | M::Xsavec64 | M::Xsaveopt
-            | M::Xsaveopt64 | M::Xrstor | M::Xrstor64 | M::Vzeroall
+        M::Lea
+            | M::Popf
+            | M::Popfq
+            | M::Pushf
+            | M::Pushfq
+            | M::Leave
+            | M::Enter
+            | M::Rdtsc
+            | M::Rdtscp
+            | M::Rdrand
+            | M::Rdseed
+            | M::Rdpid
+            | M::Xlatb
+            | M::Fnstenv
+            | M::Fstenv
+            | M::Fnsave
+            | M::Fsave
+            | M::Fldenv
+            | M::Frstor
+            | M::Fxsave
+            | M::Fxsave64
+            | M::Fxrstor
+            | M::Fxrstor64
+            | M::Xsave
+            | M::Xsave64
+            | M::Xsavec
+            | M::Xsavec64
+            | M::Xsaveopt
+            | M::Xsaveopt64
+            | M::Xrstor
+            | M::Xrstor64
+            | M::Vzeroall
     );
-    let segment = (0..instruction.op_count()).any(|i| instruction.op_register(i).is_segment_register());
+    let segment =
+        (0..instruction.op_count()).any(|i| instruction.op_register(i).is_segment_register());
     let features = instruction.cpuid_features();
     instruction.flow_control() == FlowControl::Next
         && !unwanted

@@ -8,9 +8,9 @@
 use crate::cpu::{FLAGS, State};
 use crate::place::{CODE_PAGES, DATA, DATA_OFFSET, PAGE, Place, random_data};
 use crate::rng::Rng;
-use crate::world::{End, Outcome, Source, World, run_native};
+use crate::world::{End, Outcome, PATIENCE, Source, World, run_native};
 use std::fmt::Write;
-use translate::{FOLD, Mode};
+use translate::Mode;
 
 pub const RAX: usize = 0;
 pub const RCX: usize = 1;
@@ -20,9 +20,6 @@ pub const RSP: usize = 4;
 pub const RBP: usize = 5;
 pub const RSI: usize = 6;
 pub const RDI: usize = 7;
-pub const R8: usize = 8;
-pub const R9: usize = 9;
-pub const R10: usize = 10;
 pub const R13: usize = 13;
 pub const R14: usize = 14;
 pub const R15: usize = 15;
@@ -64,6 +61,8 @@ pub struct Case {
     pub pointers: u16,
     /// The same at the end.
     pub pointers_after: u16,
+    /// Words of the data that hold kernel addresses at the start.
+    pub words: Vec<(usize, u64)>,
     /// Offsets in the data of 8-byte words that hold kernel addresses at the end.
     pub slots: Vec<usize>,
     /// Offsets in the data of bytes not compared.
@@ -94,7 +93,8 @@ impl Lab {
             [
                 Place::new(top).base,
                 Place::new([0x900_0000_0000]).base,
-                Place::new([0xa00_0000_0000]).base,
+                // Below 4 GiB, for 32-bit addressing.
+                Place::new((0..64).map(|i| 0x5000_0000 + i * 0x100_0000)).base,
             ]
         });
         let [top, far, user] = bases.map(|base| Place { base });
@@ -172,24 +172,39 @@ impl Lab {
             state,
             pointers,
             pointers_after: pointers,
+            words: Vec::new(),
             slots: Vec::new(),
             ignored: Vec::new(),
             flags: FLAGS,
         }
     }
 
-    fn load_memory(&mut self, case: &Case) {
+    pub fn clear_user(&mut self, range: std::ops::Range<usize>) {
+        self.user_image[range].fill(0);
+    }
+
+    /// A word of the initial user data.
+    pub fn user_word(&self, offset: usize) -> u64 {
+        u64::from_le_bytes(self.user_image[offset..offset + 8].try_into().expect("8 bytes"))
+    }
+
+    /// Loads code and data, with kernel addresses in it moved by `fold`.
+    fn load_memory(&mut self, case: &Case, fold: u64) {
         let (image, user_image) = (self.image.clone(), self.user_image.clone());
         self.user.data_bytes().copy_from_slice(&user_image);
         let place = self.place();
         place.data_bytes().copy_from_slice(&image);
+        for (offset, value) in &case.words {
+            let value = value.wrapping_add(fold).to_le_bytes();
+            place.data_bytes()[*offset..*offset + 8].copy_from_slice(&value);
+        }
         place.code_bytes()[case.offset..][..case.code.len()].copy_from_slice(&case.code);
     }
 
     /// Runs natively; the result is in native terms.
     pub fn native(&mut self, case: &Case) -> (Outcome, Vec<u8>, Vec<u8>) {
-        self.load_memory(case);
         let fold = self.world.fold();
+        self.load_memory(case, fold);
         let mut state = case.state.clone();
         for (i, register) in state.regs.iter_mut().enumerate() {
             if case.pointers >> i & 1 != 0 {
@@ -205,10 +220,11 @@ impl Lab {
 
     /// Runs translated.
     pub fn translated(&mut self, case: &Case) -> (Outcome, Vec<u8>, Vec<u8>) {
-        self.load_memory(case);
+        self.load_memory(case, 0);
         let code = self.code();
         let mut state = case.state.clone();
         state.rip = code + case.offset as u64;
+        self.world.flush();
         let bytes = self.place().code_bytes()[..CODE_PAGES * PAGE].to_vec();
         let outcome = self.world.run(Source { va: code, bytes: &bytes }, &state);
         (outcome, self.place().data_bytes().to_vec(), self.user.data_bytes().to_vec())
@@ -228,25 +244,35 @@ impl Lab {
         if report.is_empty() { Ok(guest.end) } else { Err(report) }
     }
 
-    /// Runs translated code that has RSP where the native code has `twin_register`: there
-    /// RSP's guest value is an ordinary number, so results must be equal bit by
-    /// bit. Both stop at their last instruction.
+    /// Runs translated code that has RSP where the native code has `twin`:
+    /// there RSP's guest value is an ordinary number, so results must be equal
+    /// bit by bit. Both stop at their last instruction.
     #[track_caller]
-    pub fn check_stack_pointer(&mut self, guest: &Case, native: &[u8], twin_register: usize) {
-        let mut twin = Case { code: native.to_vec(), ..guest.clone() };
-        twin.state.regs[twin_register] = guest.state.regs[RSP];
-        twin.state.regs[RSP] = self.data() + 0x1800;
-        twin.pointers = twin.pointers & !set(&[twin_register]) | set(&[RSP]);
-        twin.pointers_after = twin.pointers;
-        let (truth, native_data, _) = self.native(&twin);
-        let mut expected = self.expected(&twin, &truth);
-        let (got, data, _) = self.translated(guest);
-        expected.state.regs[RSP] = expected.state.regs[twin_register];
-        expected.state.regs[twin_register] = guest.state.regs[twin_register];
+    pub fn check_stack_pointer(&mut self, guest: &Case, native: &[u8], twin: usize) {
+        let mut native = Case { code: native.to_vec(), ..guest.clone() };
+        native.state.regs[twin] = guest.state.regs[RSP];
+        native.state.regs[RSP] = self.data() + 0x1800;
+        native.pointers = native.pointers & !set(&[twin]) | set(&[RSP]);
+        native.pointers_after = native.pointers;
+        self.check_like(guest, &native, |expected| {
+            expected.regs[RSP] = expected.regs[twin];
+            expected.regs[twin] = guest.state.regs[twin];
+        });
+    }
+
+    /// Checks translated code against other native code that does the same,
+    /// except for RIP and what `change` makes of the native state.
+    #[track_caller]
+    pub fn check_like(&mut self, guest: &Case, native: &Case, change: impl Fn(&mut State)) {
+        let (truth, native_data, native_user) = self.native(native);
+        let mut expected = self.expected(native, &truth);
+        let (got, data, user) = self.translated(guest);
+        change(&mut expected.state);
         expected.state.rip = got.state.rip;
         let mut report = String::new();
         difference(&mut report, guest, &expected, &got);
         self.compare_memory(&mut report, "data", guest, &native_data, &data);
+        self.compare_memory(&mut report, "user data", guest, &native_user, &user);
         if !report.is_empty() {
             panic!("{}", self.describe(guest, &report));
         }
@@ -356,8 +382,8 @@ impl Lab {
 
     /// Guest states before each instruction of the native run, in guest terms.
     fn native_steps(&mut self, case: &Case) -> Vec<State> {
-        self.load_memory(case);
         let fold = self.world.fold();
+        self.load_memory(case, fold);
         let mut state = case.state.clone();
         for (i, register) in state.regs.iter_mut().enumerate() {
             if case.pointers >> i & 1 != 0 {
@@ -367,7 +393,7 @@ impl Lab {
         state.gs = state.gs.wrapping_add(fold);
         state.rip = self.place().base + case.offset as u64;
         let mut steps = Vec::new();
-        for _ in 0..1000 {
+        for _ in 0..PATIENCE {
             let outcome = Outcome { state: state.clone(), end: End::Stop };
             steps.push(self.expected(case, &outcome).state);
             state.flags |= 0x100;
@@ -426,9 +452,4 @@ pub fn list(text: &mut String, va: u64, bytes: &[u8]) {
         let raw = &bytes[at..at + instruction.len()];
         let _ = writeln!(text, "  {:x}: {:?} {raw:02x?}", instruction.ip(), instruction.code());
     }
-}
-
-/// How the native run's kernel addresses differ from the guest's.
-pub const fn fold() -> u64 {
-    FOLD
 }

@@ -14,7 +14,7 @@ macro_rules! code {
     ($($line:expr),* $(,)?) => {{
         #[unsafe(naked)]
         extern "C" fn body() {
-            core::arch::naked_asm!(".long 4f - 3f", "3:", $($line,)* "ud2", "4:")
+            core::arch::naked_asm!(".long 78f - 77f", "77:", $($line,)* "ud2", "78:")
         }
         let start = body as *const u8;
         // SAFETY: the function is data of this layout; it is never called.
@@ -24,9 +24,14 @@ macro_rules! code {
         }
     }};
 }
-pub(crate) use code;
 
 mod basics;
+mod control;
+mod operands;
 mod random;
+mod robust;
+mod sensitive;
 mod stack;
+mod state;
+mod steps;
 mod strings;

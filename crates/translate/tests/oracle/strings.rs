@@ -1,7 +1,6 @@
 //! String instructions: both sides of the fold, both directions, and faults in
 //! the middle.
 
-use crate::code;
 use crate::lab::{Lab, RCX, RDI, RSI, SETTINGS, Setting, set};
 use crate::world::End;
 

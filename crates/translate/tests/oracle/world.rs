@@ -23,7 +23,7 @@ const SIZE: usize = 0xc0_0000;
 const BLOCK: usize = 16384;
 const MAX_BLOCKS: usize = 256;
 /// Rounds through the monitor before a test counts as stuck.
-const PATIENCE: usize = 10_000;
+pub const PATIENCE: usize = 60_000;
 
 /// How guest code came to an end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +45,15 @@ pub enum End {
 pub struct Outcome {
     pub state: State,
     pub end: End,
+}
+
+/// What translated code came out with.
+enum Arrival {
+    /// On to this guest address.
+    At(u64),
+    /// The same instruction again, from this host state with the guest's RIP.
+    Again(Box<State>),
+    Done(Box<Outcome>),
 }
 
 struct Block {
@@ -79,6 +88,8 @@ pub struct World {
     /// Single steps: called with guest state at every precise point.
     pub stepping: bool,
     pub steps: Vec<State>,
+    /// Times the last run came back to the monitor.
+    pub rounds: usize,
     fold: u64,
 }
 
@@ -114,6 +125,7 @@ impl World {
             targets,
             stepping: false,
             steps: Vec::new(),
+            rounds: 0,
             fold: FOLD,
         };
         bytes_at(EXITS, 64).fill(0x0f);
@@ -134,7 +146,7 @@ impl World {
         world
     }
 
-    /// Forgets all translations.
+    /// Forgets all translations and all that was learnt.
     pub fn reset(&mut self, mode: Mode) {
         self.flush();
         self.aware.clear();
@@ -145,7 +157,8 @@ impl World {
         self.stepping = false;
     }
 
-    fn flush(&mut self) {
+    /// Forgets all translations, but not what was learnt.
+    pub fn flush(&mut self) {
         for slot in std::mem::take(&mut self.used_slots) {
             self.table()[slot] = LookupEntry::empty(slot);
         }
@@ -225,57 +238,63 @@ impl World {
         self.steps.clear();
         let mut host = self.to_host(state);
         let mut next = state.rip;
-        let mut entered = false;
-        for _ in 0..PATIENCE {
-            if !entered {
+        let mut inside = false;
+        for round in 0..PATIENCE {
+            self.rounds = round + 1;
+            if !inside {
                 let Some(block) = self.block(next, source) else {
                     host.rip = next;
                     return self.outcome(host, End::Stop);
                 };
                 host.rip = self.blocks[block].host + PROLOGUE;
             }
-            entered = false;
             host.flags |= if self.stepping { 0x100 } else { 0 };
             let trap = self.cpu.run(&host);
             host = trap.state.clone();
-            let rip = host.rip;
-            if trap.number == cpu::DEBUG && self.stepping {
-                entered = true;
+            inside = self.stepping && trap.number == cpu::DEBUG && !self.is_exit(host.rip);
+            if inside {
                 self.note_step(&host);
-                if rip == self.targets.exit_link
-                    || rip == self.targets.exit_indirect
-                    || rip == self.targets.exit_emulate
-                    || rip == self.targets.exit_syscall
-                {
-                    // The exit itself follows at once.
-                } else {
-                    continue;
-                }
+                continue;
             }
             host.flags &= !0x100;
-            entered = false;
-            if rip == self.targets.exit_link {
-                next = self.follow_link(source);
-            } else if rip == self.targets.exit_indirect {
-                next = self.context().target;
-                self.learn_target(next, source);
-            } else if rip == self.targets.exit_emulate {
-                host.rip = self.context().rip;
-                return self.outcome(host, End::Stop);
-            } else if rip == self.targets.exit_syscall {
-                host.rip = self.context().rip;
-                return self.outcome(host, End::Syscall);
-            } else {
-                match self.fault(trap) {
-                    Ok(outcome) => return outcome,
-                    Err(retry) => {
-                        host = *retry;
-                        next = host.rip;
-                    }
+            match self.arrival(trap, source) {
+                Arrival::At(va) => next = va,
+                Arrival::Again(state) => {
+                    host = *state;
+                    next = host.rip;
                 }
+                Arrival::Done(outcome) => return *outcome,
             }
         }
         panic!("guest code does not come to an end");
+    }
+
+    fn is_exit(&self, rip: u64) -> bool {
+        let targets = &self.targets;
+        [targets.exit_link, targets.exit_indirect, targets.exit_emulate, targets.exit_syscall]
+            .contains(&rip)
+    }
+
+    /// What the code wants from the monitor.
+    fn arrival(&mut self, trap: Trap, source: Source) -> Arrival {
+        let mut host = trap.state.clone();
+        host.flags &= !0x100;
+        let rip = host.rip;
+        if rip == self.targets.exit_link {
+            return Arrival::At(self.follow_link(source));
+        }
+        if rip == self.targets.exit_indirect {
+            let target = self.context().target;
+            self.learn_target(target, source);
+            return Arrival::At(target);
+        }
+        let end = match rip {
+            rip if rip == self.targets.exit_emulate => End::Stop,
+            rip if rip == self.targets.exit_syscall => End::Syscall,
+            _ => return self.fault(trap),
+        };
+        host.rip = self.context().rip;
+        Arrival::Done(Box::new(self.outcome(host, end)))
     }
 
     /// Guest registers to host registers.
@@ -335,13 +354,12 @@ impl World {
         let number = usize::try_from(host.checked_sub(CODE)?).ok()? / BLOCK;
         let block = self.blocks.get(number)?;
         let offset = host - block.host;
-        let entry =
-            block.output.entries().iter().find(|entry| u64::from(entry.host) == offset)?;
+        let entry = block.output.entries().iter().find(|entry| u64::from(entry.host) == offset)?;
         Some((block.va.wrapping_add(u64::from(entry.guest)), entry.fix))
     }
 
     /// What a fault means: an end, or a state to go on from.
-    fn fault(&mut self, trap: Trap) -> Result<Outcome, Box<State>> {
+    fn fault(&mut self, trap: Trap) -> Arrival {
         let mut host = trap.state;
         let Some((va, fix)) = self.entry_at(host.rip) else {
             panic!("trap {} at unlisted host pc {:#x}", trap.number, host.rip);
@@ -353,21 +371,21 @@ impl World {
             guest_fault(fix, &host.regs, self.context(), trap.address, page_fault, write, mode);
         repair(fix, &mut host.regs, self.context());
         host.rip = va;
-        if !matches!(trap.number, cpu::PAGE | cpu::PROTECTION | cpu::STACK) {
-            let end = if trap.number == cpu::INVALID { End::Stop } else { End::Trap(trap.number) };
-            return Ok(self.outcome(host, end));
-        }
-        match kind {
-            FaultKind::Address(address) => {
-                Ok(self.outcome(host, End::PageFault { address, write }))
+        host.flags &= !0x100;
+        let end = match (trap.number, kind) {
+            (cpu::INVALID, _) => End::Stop,
+            (cpu::PAGE | cpu::PROTECTION | cpu::STACK, FaultKind::Address(address)) => {
+                End::PageFault { address, write }
             }
-            FaultKind::Protection => Ok(self.outcome(host, End::Protection)),
-            FaultKind::UserThroughGs => {
+            (cpu::PAGE | cpu::PROTECTION | cpu::STACK, FaultKind::Protection) => End::Protection,
+            (cpu::PAGE | cpu::PROTECTION | cpu::STACK, FaultKind::UserThroughGs) => {
                 assert!(self.aware.insert(va), "an aware translation asked again");
                 self.flush();
-                Err(Box::new(host))
+                return Arrival::Again(Box::new(host));
             }
-        }
+            (other, _) => End::Trap(other),
+        };
+        Arrival::Done(Box::new(self.outcome(host, end)))
     }
 
     fn note_step(&mut self, host: &State) {
@@ -380,6 +398,11 @@ impl World {
                 self.steps.push(state);
             }
         }
+    }
+
+    /// The protection-key register at the last trap, if the CPU has one.
+    pub fn pkru(&self) -> Option<u32> {
+        self.cpu.pkru()
     }
 
     /// How far kernel addresses are moved in the current mode.

@@ -1,0 +1,157 @@
+//! How a life ends: kept, destroyed, or followed by another.
+
+use super::Instance;
+use crate::life::{CrashDetails, Next, Report, decide};
+use crate::server::{Answer, Id};
+use control::{
+    CrashSummary, Ended, EndedAs, RegistryError, Response, ShutdownReason, Uuid, WaitUntil, launch,
+};
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Names that are tried for a domain that is set aside.
+const MOST_ASIDE: u32 = 1000;
+
+/// How the domain process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit;
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+impl Instance {
+    /// Notes that the guest stopped; its spaces end. Returns what becomes of it.
+    pub(super) fn stop(&mut self, reason: ShutdownReason, crash: Option<CrashDetails>) -> Next {
+        self.console.pump(&self.guest.memory.ram);
+        self.guest.group.kill();
+        self.guest.time.stop();
+        self.take_rings();
+        self.stopped = Some(reason);
+        self.paused = false;
+        self.log.line(&format!("the guest stopped: {reason}"));
+        if let Some(details) = crash {
+            self.report(&details);
+        }
+        let ending = decide(&self.spec.config().events, reason, now(), self.spec.last_restart);
+        for note in &ending.notes {
+            self.log.line(note);
+        }
+        self.log.line(match ending.next {
+            Next::Destroy => "destroying the domain",
+            Next::Restart => "restarting the domain",
+            Next::Preserve => "the domain stays listed",
+            Next::RenameRestart => "the domain stays listed under another name and is restarted",
+        });
+        let outcome = match ending.next {
+            Next::Destroy => EndedAs::Destroyed,
+            Next::Restart | Next::RenameRestart => EndedAs::Restarting,
+            Next::Preserve => EndedAs::Preserved,
+        };
+        self.server.ended(WaitUntil::Shutdown, Ended { reason, outcome });
+        self.server.flush(self.console.history());
+        ending.next
+    }
+
+    /// Writes the crash report.
+    fn report(&mut self, details: &CrashDetails) {
+        self.log.line(&format!("crash: {}", details.reason));
+        let entry = self.registration.entry();
+        let path = self.registration.registry().dirs().crash_report(&entry.name, entry.domid);
+        let kernel = self.spec.kernel().unwrap_or_default();
+        let console = self.console.history().all();
+        let at = SystemTime::now();
+        let report = Report {
+            name: &entry.name,
+            domid: entry.domid,
+            kernel: &kernel,
+            details,
+            console: &console,
+            at,
+        };
+        let saved: Option<PathBuf> = match report.save(&path) {
+            Ok(()) => Some(path),
+            Err(error) => {
+                self.log.line(&format!("no crash report: {}: {error}", path.display()));
+                None
+            }
+        };
+        let summary = CrashSummary { reason: details.reason.clone(), at: now(), report: saved };
+        self.last_crash = Some(summary);
+    }
+
+    /// Ends the domain for a tool (which is answered when it is gone) or a signal.
+    pub(super) fn destroy(mut self, asker: Option<Id>) -> Exit {
+        self.guest.group.kill();
+        self.log.line("destroyed");
+        let reason = self.stopped.unwrap_or(ShutdownReason::Destroyed);
+        let ended = Ended { reason, outcome: EndedAs::Destroyed };
+        self.server.ended(WaitUntil::Shutdown, ended);
+        self.depart(ended, asker)
+    }
+
+    /// Ends a domain whose guest stopped.
+    pub(super) fn leave(self, reason: ShutdownReason) -> Exit {
+        self.depart(Ended { reason, outcome: EndedAs::Destroyed }, None)
+    }
+
+    /// Removes the domain, then tells those who wait for it.
+    fn depart(self, ended: Ended, asker: Option<Id>) -> Exit {
+        let Self { registration, guest, mut server, console, .. } = self;
+        drop(guest);
+        drop(registration);
+        if let Some(id) = asker {
+            server.answer(id, Answer::Line(Response::Ok), console.history());
+        }
+        server.ended(WaitUntil::Gone, ended);
+        server.close(console.history());
+        Exit
+    }
+
+    /// Starts the domain anew under another number, and goes.
+    pub(super) fn restart(self, reason: ShutdownReason) -> Exit {
+        let successor = self.spec.successor(now(), self.last_crash.clone());
+        let Self { registration, guest, mut server, console, mut log, .. } = self;
+        // The new one needs the memory, the name and the UUID.
+        drop(guest);
+        drop(registration);
+        let outcome = match launch(&successor) {
+            Ok(started) => {
+                log.line(&format!("restarted as domain {}", started.domid));
+                EndedAs::Restarted { domid: started.domid }
+            }
+            Err(error) => {
+                log.line(&format!("the restart failed: {error}"));
+                EndedAs::Destroyed
+            }
+        };
+        server.ended(WaitUntil::Gone, Ended { reason, outcome });
+        server.close(console.history());
+        Exit
+    }
+
+    /// Keeps this domain under another name and starts a new one.
+    pub(super) fn rename_restart(&mut self) {
+        let name = self.registration.entry().name.clone();
+        if let Err(error) = self.set_aside(&name) {
+            self.log.line(&format!("not restarted, the domain cannot be renamed: {error}"));
+            return;
+        }
+        let successor = self.spec.successor(now(), self.last_crash.clone());
+        match launch(&successor) {
+            Ok(started) => self.log.line(&format!("restarted as domain {}", started.domid)),
+            Err(error) => self.log.line(&format!("the restart failed: {error}")),
+        }
+    }
+
+    fn set_aside(&mut self, name: &str) -> Result<(), RegistryError> {
+        let uuid = Uuid::random().unwrap_or(self.registration.entry().uuid);
+        let mut number = 1;
+        loop {
+            match self.registration.set_aside(&format!("{name}-{number}"), uuid) {
+                Err(RegistryError::NameTaken { .. }) if number < MOST_ASIDE => number += 1,
+                other => return other,
+            }
+        }
+    }
+}

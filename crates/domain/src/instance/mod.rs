@@ -1,0 +1,178 @@
+//! One life of a domain, from start to end.
+//!
+//! The main thread does everything: it waits for signals, rings of the guest and
+//! the control socket, and serves whatever came. A restart is a new process with
+//! a new domid; this one ends when the new one runs.
+
+mod end;
+mod guest;
+mod requests;
+mod start;
+
+pub use end::Exit;
+pub use guest::Guest;
+
+use crate::console::Console;
+use crate::life::{CrashDetails, Next};
+use crate::log::Log;
+use crate::server::{Answer, Id, Server};
+use crate::spec::Spec;
+use crate::sys::signals::Signals;
+use boundary::bell;
+use control::{CrashSummary, Registration, ShutdownReason};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// Shortest wait: look, then go on.
+const NO_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
+/// One life of a domain.
+pub struct Instance {
+    spec: Spec,
+    registration: Registration,
+    guest: Guest,
+    console: Console,
+    server: Server,
+    log: Log,
+    walls: Vec<String>,
+    paused: bool,
+    /// Why it stopped, for a domain that is kept.
+    stopped: Option<ShutdownReason>,
+    last_crash: Option<CrashSummary>,
+}
+
+/// What is to happen after a round of the loop.
+#[derive(Debug)]
+enum Turn {
+    /// The guest stopped.
+    Stopped(ShutdownReason, Option<CrashDetails>),
+    /// A tool or a signal ends the domain; the tool waits for an answer.
+    Destroy(Option<Id>),
+}
+
+impl Instance {
+    /// Serves the domain until it goes.
+    pub fn run(mut self, signals: &Signals) -> Exit {
+        let mut again = false;
+        loop {
+            let ready = self.wait(signals, again);
+            let turn = self.round(signals, &ready, &mut again);
+            self.server.flush(self.console.history());
+            match turn {
+                None => {}
+                Some(Turn::Destroy(id)) => return self.destroy(id),
+                Some(Turn::Stopped(reason, crash)) => {
+                    let next = self.stop(reason, crash);
+                    match next {
+                        Next::Destroy => return self.leave(reason),
+                        Next::Restart => return self.restart(reason),
+                        Next::RenameRestart => self.rename_restart(),
+                        Next::Preserve => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for something to do; the result is in the order of signals,
+    /// doorbell, and what the server polls.
+    fn wait(&self, signals: &Signals, again: bool) -> Vec<PollFlags> {
+        let mut fds = vec![
+            PollFd::new(signals, PollFlags::IN),
+            PollFd::new(&self.guest.doorbell, PollFlags::IN),
+        ];
+        fds.extend(self.server.poll_fds(self.console.history(), self.console.room()));
+        let timeout = again.then_some(&NO_WAIT);
+        match poll(&mut fds, timeout) {
+            Ok(_) => fds.iter().map(PollFd::revents).collect(),
+            Err(_) => vec![PollFlags::empty(); fds.len()],
+        }
+    }
+
+    fn round(&mut self, signals: &Signals, ready: &[PollFlags], again: &mut bool) -> Option<Turn> {
+        let mut turn = None;
+        while let Some(signal) = signals.next() {
+            if matches!(signal, libc::SIGTERM | libc::SIGINT) {
+                self.log.line("ended by a signal");
+                return Some(Turn::Destroy(None));
+            }
+        }
+        if self.stopped.is_none() {
+            turn = self.attend_guest();
+        } else {
+            // A successor that this process started.
+            while self.guest.group.reap().is_some() {}
+        }
+        let input = self.server.take_input(ready.get(2..).unwrap_or_default(), self.console.room());
+        self.console.type_in(&input.typed);
+        for (id, request) in input.requests {
+            match self.handle(&request) {
+                Some(answer) => self.answer(id, answer),
+                None => return Some(Turn::Destroy(Some(id))),
+            }
+        }
+        *again = self.stopped.is_none() && turn.is_none() && self.pump();
+        turn
+    }
+
+    fn answer(&mut self, id: Id, answer: Answer) {
+        let typed = self.server.answer(id, answer, self.console.history());
+        self.console.type_in(&typed);
+    }
+
+    /// Looks at what the spaces did.
+    fn attend_guest(&mut self) -> Option<Turn> {
+        self.guest.doorbell.clear();
+        let page = self.guest.page();
+        let bells = page.take_bells();
+        self.take_rings();
+        if bells & bell::CRASH != 0 {
+            let details = CrashDetails::from_record(self.guest.page().crash_record());
+            return Some(Turn::Stopped(ShutdownReason::Crash, Some(details)));
+        }
+        if bells & bell::SHUTDOWN != 0 {
+            let reason = crate::life::reason_of(self.guest.page().shutdown_reason());
+            let crash = matches!(reason, ShutdownReason::Crash | ShutdownReason::Watchdog);
+            let details = crash.then(|| self.guest_crash(reason));
+            return Some(Turn::Stopped(reason, details));
+        }
+        let death = self.guest.reap()?;
+        // What the dead left in the rings.
+        self.take_rings();
+        let details = CrashDetails::without_record(&death);
+        Some(Turn::Stopped(ShutdownReason::Crash, Some(details)))
+    }
+
+    /// A crash that the guest itself reported.
+    fn guest_crash(&self, reason: ShutdownReason) -> CrashDetails {
+        let record = self.guest.page().crash_record();
+        let is_filled = record.iter().any(|byte| *byte != 0);
+        if is_filled {
+            return CrashDetails::from_record(record);
+        }
+        CrashDetails::without_record(match reason {
+            ShutdownReason::Watchdog => "the guest's watchdog ran out",
+            _ => "the guest kernel reported a crash (see its console output)",
+        })
+    }
+
+    /// Takes the emergency console and the monitor's log.
+    fn take_rings(&mut self) {
+        let emergency = self.guest.take_emergency();
+        self.console.print(&emergency);
+        for line in self.guest.take_log() {
+            self.log.line(&format!("monitor: {line}"));
+        }
+    }
+
+    /// Moves console and xenstore bytes and notifies the guest; returns whether
+    /// there is more to do at once.
+    fn pump(&mut self) -> bool {
+        let console = self.console.pump(&self.guest.memory.ram);
+        let store = self.guest.store.pump();
+        if let Some(why) = &store.broken {
+            self.log.line(&format!("the guest broke its xenstore ring: {why}"));
+        }
+        self.guest.notify(console, store.notify);
+        store.again
+    }
+}

@@ -1,0 +1,166 @@
+//! What tools can ask of a domain.
+
+use super::Instance;
+use crate::server::Answer;
+use boundary::vcpu_state;
+use control::{
+    DomainInfo, ErrorCode, Failure, Hint, MAX_REPLY, Request, Response, ShutdownReason, StateFlags,
+};
+use std::io::Read;
+
+/// Pages in a MiB.
+const PAGES_PER_MIB: u64 = 256;
+/// Most bytes of the log that are sent.
+const MOST_LOG: u64 = 1 << 20;
+
+impl Instance {
+    /// Answers a request; `None` for the one that ends the domain.
+    pub(super) fn handle(&mut self, request: &Request) -> Option<Answer> {
+        Some(match request {
+            Request::Destroy => return None,
+            Request::Info => Answer::Line(Response::Info(Box::new(self.info()))),
+            Request::Pause => self.pause().into(),
+            Request::Unpause => self.unpause().into(),
+            Request::Shutdown { reason } => self.store_order(|s| s.request_shutdown(reason.word())),
+            Request::Sysrq { key } if !key.is_ascii_alphanumeric() => {
+                Err(Failure::new(ErrorCode::BadRequest, "A SysRq key is a letter or digit")).into()
+            }
+            Request::Sysrq { key } => self.store_order(|store| store.sysrq(*key)),
+            Request::MemorySet { mib } => self.set_memory(*mib),
+            Request::Rename { name } => self.rename(name).into(),
+            Request::Console => Answer::Console,
+            Request::ConsoleHistory => Answer::Bytes(self.console.history().all()),
+            Request::Log => match self.log.tail(MOST_LOG) {
+                Ok(bytes) => Answer::Bytes(bytes),
+                Err(error) => {
+                    let path = self.log.path().display();
+                    let message = format!("Cannot read the log {path}: {error}");
+                    Err(Failure::new(ErrorCode::NotFound, message)).into()
+                }
+            },
+            Request::CrashReport => self.crash_report(),
+            Request::Wait { until } => Answer::Later(*until),
+        })
+    }
+
+    /// Refuses what needs a running guest.
+    fn check_running(&self) -> Result<(), Failure> {
+        let name = &self.registration.entry().name;
+        let state = match self.stopped {
+            None => return Ok(()),
+            Some(ShutdownReason::Crash | ShutdownReason::Watchdog) => "has crashed",
+            Some(_) => "has shut down",
+        };
+        Err(Failure::new(ErrorCode::WrongState, format!("Domain '{name}' {state}"))
+            .with_hint(format!("'xm destroy {name}' removes it.")))
+    }
+
+    fn pause(&mut self) -> Result<(), Failure> {
+        self.check_running()?;
+        self.guest.group.stop();
+        self.paused = true;
+        Ok(())
+    }
+
+    fn unpause(&mut self) -> Result<(), Failure> {
+        self.check_running()?;
+        self.guest.group.resume();
+        self.paused = false;
+        Ok(())
+    }
+
+    /// Writes to the guest's xenstore, if there is anybody to read it.
+    fn store_order(
+        &mut self,
+        order: impl FnOnce(&mut crate::xenstore::GuestStore) -> Result<(), store::StoreError>,
+    ) -> Answer {
+        let name = &self.registration.entry().name;
+        if self.stopped.is_none() && self.paused {
+            return Err(Failure::new(ErrorCode::WrongState, format!("Domain '{name}' is paused"))
+                .with_hint(format!("'xm unpause {name}' lets it run.")))
+            .into();
+        }
+        let written = self.check_running().and_then(|()| {
+            order(&mut self.guest.store)
+                .map_err(|error| Failure::new(ErrorCode::Host, error.to_string()))
+        });
+        written.into()
+    }
+
+    fn set_memory(&mut self, mib: u64) -> Answer {
+        let most = self.spec.config().memory.maximum;
+        if mib == 0 || mib > most {
+            let message = format!("{mib} MiB is not possible: the most is maxmem = {most} MiB");
+            return Err(Failure::new(ErrorCode::Memory, message)).into();
+        }
+        self.store_order(|store| store.set_memory(mib))
+    }
+
+    fn rename(&mut self, name: &str) -> Result<(), Failure> {
+        self.registration.rename(name).map_err(|error| {
+            let failure = Failure::new(ErrorCode::Busy, error.to_string());
+            match error.hint() {
+                Some(hint) => failure.with_hint(hint),
+                None => failure,
+            }
+        })?;
+        self.spec.create.config.general.name = name.into();
+        self.log.line(&format!("renamed to {name}"));
+        let renamed = self.guest.store.rename(name);
+        renamed.map_err(|error| Failure::new(ErrorCode::Host, error.to_string()))
+    }
+
+    fn crash_report(&self) -> Answer {
+        let path = self.last_crash.as_ref().and_then(|crash| crash.report.as_ref());
+        let Some(path) = path else {
+            let message = "There is no crash report of this domain";
+            return Err(Failure::new(ErrorCode::NotFound, message)).into();
+        };
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(path);
+        match file.and_then(|file| file.take(MAX_REPLY as u64).read_to_end(&mut bytes)) {
+            Ok(_) => Answer::Bytes(bytes),
+            Err(error) => {
+                let message = format!("Cannot read the report {}: {error}", path.display());
+                Err(Failure::new(ErrorCode::NotFound, message)).into()
+            }
+        }
+    }
+
+    fn state(&self) -> StateFlags {
+        let crashed =
+            matches!(self.stopped, Some(ShutdownReason::Crash | ShutdownReason::Watchdog));
+        let blocked = self.guest.page().vcpu_state() == vcpu_state::BLOCKED;
+        let alive = self.stopped.is_none();
+        StateFlags {
+            running: alive && !self.paused && !blocked,
+            blocked: alive && blocked,
+            paused: alive && self.paused,
+            shutdown: !alive && !crashed,
+            crashed,
+            dying: false,
+        }
+    }
+
+    fn info(&self) -> DomainInfo {
+        let entry = self.registration.entry();
+        let setup = &self.guest.memory.setup;
+        DomainInfo {
+            domid: entry.domid,
+            name: entry.name.clone(),
+            uuid: entry.uuid,
+            pid: entry.pid,
+            memory_mib: self.guest.pages() / PAGES_PER_MIB,
+            maxmem_mib: setup.max_pages / PAGES_PER_MIB,
+            vcpus: setup.vcpus,
+            state: self.state(),
+            shutdown_reason: self.stopped,
+            cpu_seconds: self.guest.time.seconds(),
+            started: entry.started,
+            restarts: self.spec.restarts,
+            jail: self.walls.clone(),
+            last_crash: self.last_crash.clone(),
+            config: self.spec.config().clone(),
+        }
+    }
+}

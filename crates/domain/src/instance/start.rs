@@ -1,0 +1,192 @@
+//! Starting a domain: register, build, jail.
+
+use super::{Guest, Instance};
+use crate::builder::{self, ClockStart, Order, Ramdisk};
+use crate::console::Console;
+use crate::log::Log;
+use crate::server::Server;
+use crate::space::{self, CpuTime, DomainMemory, Doorbell, StartError};
+use crate::spec::Spec;
+use crate::xenstore::{GuestStore, Identity};
+use control::{ErrorCode, Failure, Hint, Registration, Registry, RegistryError, Started, Uuid};
+use kernel::{KernelImage, Limits};
+use std::fs::{DirBuilder, File};
+use std::io::{self, Read};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// vCPUs of a domain. The monitor runs one.
+const VCPUS: u32 = 1;
+/// Environment variable with the number for `Setup::flags`, for work on the monitor.
+const FLAGS_VARIABLE: &str = "XENOLITH_FLAGS";
+
+fn host(what: &str, error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(ErrorCode::Host, format!("Cannot {what}: {error}"))
+}
+
+impl Instance {
+    /// Starts a domain.
+    ///
+    /// # Errors
+    /// When it cannot be registered, built or started; nothing is left of it.
+    pub fn start(spec: Spec) -> Result<Self, Failure> {
+        let clock = ClockStart::now();
+        let registration = register(&spec)?;
+        let dirs = registration.registry().dirs();
+        let entry = registration.entry();
+        let (mut log, log_error) = Log::open(&dirs.log(&entry.name), entry.domid);
+        log.line(&format!("creating domain {} ({})", entry.name, entry.uuid));
+        let started = Self::start_guest(&spec, &registration, clock);
+        let (guest, walls, server) = started.inspect_err(|failure| {
+            log.line(&format!("not started: {failure}"));
+        })?;
+        log.line(&format!("started; jail: {}", walls.join(" ")));
+        let mut instance = Self {
+            console: Console::new(guest.memory.setup.console_mfn),
+            paused: spec.create.paused,
+            last_crash: spec.last_crash.clone(),
+            spec,
+            registration,
+            guest,
+            server,
+            log,
+            walls,
+            stopped: None,
+        };
+        if let Some(error) = log_error {
+            let path = instance.log.path().display().to_string();
+            instance.console.print(format!("xenolith: no log: {path}: {error}\r\n").as_bytes());
+        }
+        Ok(instance)
+    }
+
+    /// What the tool that asked for the domain is told.
+    pub fn started(&self) -> Started {
+        let entry = self.registration.entry();
+        Started { domid: entry.domid, name: entry.name.clone() }
+    }
+
+    /// The log's file.
+    pub fn log_path(&self) -> PathBuf {
+        self.log.path().to_path_buf()
+    }
+
+    fn start_guest(
+        spec: &Spec,
+        registration: &Registration,
+        clock: ClockStart,
+    ) -> Result<(Guest, Vec<String>, Server), Failure> {
+        let memory = Arc::new(build(spec, registration, clock)?);
+        let entry = registration.entry();
+        let identity = Identity {
+            domid: entry.domid,
+            name: &entry.name,
+            uuid: entry.uuid,
+            started: entry.started,
+        };
+        let store = GuestStore::new(&memory, &identity, spec.config())
+            .map_err(|error| host("fill the domain's xenstore", &error))?;
+        let server = control::bind(&entry.socket())
+            .and_then(Server::new)
+            .map_err(|error| host("open the domain's control socket", &error))?;
+        let empty_root = empty_directory(&registration.registry().dirs().runtime)?;
+        let time = CpuTime::new();
+        let start = space::Start {
+            memory: &memory,
+            name: &entry.name,
+            empty_root: &empty_root,
+            paused: spec.create.paused,
+        };
+        let (group, walls) = space::start(&start).map_err(|error| start_failure(&error))?;
+        let doorbell = Doorbell::new(&memory)
+            .map_err(|error| host("listen for the domain's events", &error))?;
+        Ok((Guest::new(group, doorbell, memory, store, time), walls.names(), server))
+    }
+}
+
+fn start_failure(error: &StartError) -> Failure {
+    let failure = Failure::new(ErrorCode::Host, error.to_string());
+    match error {
+        StartError::Missing(missing) => match missing.hint() {
+            Some(hint) => failure.with_hint(hint),
+            None => failure,
+        },
+        StartError::Open { .. } | StartError::Spawn { .. } => {
+            failure.with_hint("The program must be readable and executable for everybody.")
+        }
+    }
+}
+
+fn register(spec: &Spec) -> Result<Registration, Failure> {
+    let general = &spec.config().general;
+    let uuid = match &general.uuid {
+        Some(uuid) => Uuid(uuid.0),
+        None => Uuid::random().map_err(|error| host("draw a UUID", &error))?,
+    };
+    let registered = Registry::open().and_then(|registry| registry.register(&general.name, uuid));
+    registered.map_err(|error| {
+        let code = match error {
+            RegistryError::NameTaken { .. } | RegistryError::UuidTaken { .. } => ErrorCode::Busy,
+            RegistryError::BadName { .. } => ErrorCode::Config,
+            _ => ErrorCode::Host,
+        };
+        let failure = Failure::new(code, error.to_string());
+        match error.hint() {
+            Some(hint) => failure.with_hint(hint),
+            None => failure,
+        }
+    })
+}
+
+fn build(
+    spec: &Spec,
+    registration: &Registration,
+    clock: ClockStart,
+) -> Result<DomainMemory, Failure> {
+    let config = spec.config();
+    let kernel = load_kernel(&spec.kernel()?)?;
+    let built = builder::build(&Order {
+        kernel: &kernel,
+        ramdisk: spec.ramdisk().map(Ramdisk::open).transpose()?,
+        command_line: &config.boot.command_line(),
+        memory_mib: config.memory.initial,
+        maxmem_mib: config.memory.maximum,
+        vcpus: VCPUS,
+        domid: registration.entry().domid,
+        uuid: registration.entry().uuid.0,
+    })?;
+    let flags = std::env::var(FLAGS_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    DomainMemory::new(built, clock.finish(), flags)
+        .map_err(|error| Failure::from(builder::BuildError::Memory(error)))
+}
+
+fn load_kernel(path: &Path) -> Result<KernelImage, Failure> {
+    let limits = Limits::default();
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::new(ErrorCode::Kernel, format!("Kernel {}: {error}", path.display()))
+    };
+    let read = || -> io::Result<Vec<u8>> {
+        let file = File::open(path)?;
+        let data = file.metadata()?;
+        if !data.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        let mut bytes = Vec::with_capacity(data.len().min(limits.max_output) as usize + 1);
+        file.take(limits.max_output).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read().map_err(|error| failed(&error).with_hint("Check the path in 'kernel'."))?;
+    KernelImage::load(bytes, &limits).map_err(|error| failed(&error))
+}
+
+/// An empty directory in the run-time directory, to be the spaces' root.
+fn empty_directory(runtime: &Path) -> Result<PathBuf, Failure> {
+    let path = runtime.join("empty");
+    match DirBuilder::new().mode(0o555).create(&path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(host("make an empty directory", &error))
+        }
+        _ => Ok(path),
+    }
+}

@@ -1,0 +1,206 @@
+//! Any bytes translate into something well-formed, or into an error.
+
+use proptest::prelude::*;
+use std::cell::RefCell;
+use translate::output::MAX_INSTRUCTIONS;
+use translate::{Error, Mode, Output, PROLOGUE, Request, Targets, Translator};
+
+const BASE: u64 = 0x600_0000_0000;
+
+fn targets() -> Targets {
+    Targets {
+        context: BASE,
+        user_context: BASE + 0x1000,
+        kernel_lookup: BASE + 0x10_0000,
+        user_lookup: BASE + 0x20_0000,
+        kernel_lookup_miss: BASE + 0x3000,
+        user_lookup_miss: BASE + 0x3080,
+        exit_link: BASE + 0x2000,
+        exit_indirect: BASE + 0x2010,
+        exit_emulate: BASE + 0x2020,
+        exit_syscall: BASE + 0x2030,
+        xsave_mask: 0xe7,
+    }
+}
+
+fn request<'a>(mode: Mode, va: u64, code: &'a [u8], user: &'a dyn Fn(u64) -> bool) -> Request<'a> {
+    Request {
+        mode,
+        va,
+        code,
+        page_bytes: code.len().min(4096 - (va & 4095) as usize),
+        code_host: BASE + 0x40_0000,
+        stub_host: BASE + 0x80_0000,
+        first_tag: 1,
+        user_access: user,
+        limit: MAX_INSTRUCTIONS,
+    }
+}
+
+thread_local! {
+    static TRANSLATOR: RefCell<Translator> = RefCell::new(Translator::new(targets()));
+}
+
+/// Translates and checks what must hold of any result.
+fn translate(request: &Request, code_size: usize, stub_size: usize) -> Result<Output, Error> {
+    let (mut code, mut stubs) = (vec![0xcc; code_size], vec![0xcc; stub_size]);
+    let mut out = Output::new();
+    TRANSLATOR.with_borrow_mut(|translator| {
+        translator.translate(request, &mut code, &mut stubs, &mut out)
+    })?;
+    assert!(out.code_len <= code_size && out.stub_len <= stub_size);
+    assert!(out.guest_len <= request.code.len());
+    assert!(out.guest_len < request.page_bytes + 15);
+    let entries = out.entries();
+    assert!(entries.is_sorted_by(|a, b| a.host < b.host && a.guest <= b.guest));
+    assert!(entries.iter().all(|entry| usize::from(entry.guest) <= out.guest_len));
+    assert!(entries.iter().all(|entry| usize::from(entry.host) < out.code_len));
+    assert_eq!(u64::from(entries[0].host), PROLOGUE);
+    for link in out.links() {
+        let (site, stub) = (usize::from(link.site), usize::from(link.stub));
+        assert!(site + 4 <= out.code_len && stub < out.stub_len);
+        let distance = i32::from_le_bytes(code[site..site + 4].try_into().expect("4 bytes"));
+        let from = request.code_host + site as u64 + 4;
+        let to = from.wrapping_add_signed(i64::from(distance));
+        assert_eq!(to, request.stub_host + stub as u64);
+    }
+    check_decodes(&code[..out.code_len], entries.iter().map(|entry| entry.host.into()).collect());
+    Ok(out)
+}
+
+/// The output decodes from end to end, and entries are at its boundaries.
+fn check_decodes(code: &[u8], mut entries: Vec<usize>) {
+    let mut decoder = iced_x86::Decoder::new(64, code, 0);
+    while decoder.can_decode() {
+        let at = decoder.position();
+        entries.retain(|entry| *entry != at);
+        let instruction = decoder.decode();
+        assert!(!instruction.is_invalid(), "invalid output at {at} of {code:02x?}");
+        assert!(!instruction.is_privileged());
+    }
+    assert!(entries.is_empty(), "entries inside instructions: {entries:?} in {code:02x?}");
+}
+
+fn mode() -> impl Strategy<Value = Mode> {
+    prop_oneof![Just(Mode::Kernel), Just(Mode::User)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_bytes_translate(
+        bytes in prop::collection::vec(any::<u8>(), 1..120),
+        mode in mode(),
+        va in any::<u64>(),
+        aware in any::<bool>(),
+    ) {
+        let user = |_| aware;
+        let result = translate(&request(mode, va, &bytes, &user), 16384, 8192);
+        prop_assert!(matches!(result, Ok(_) | Err(Error::NeedNextPage)), "{:?}", result.err());
+    }
+
+    /// Bytes that are instructions more often: few opcodes, many prefixes.
+    #[test]
+    fn any_prefixes_translate(
+        prefixes in prop::collection::vec(
+            prop::sample::select(vec![0x66_u8, 0x67, 0xf0, 0xf2, 0xf3, 0x65, 0x64, 0x2e, 0x48, 0x41, 0x0f]), 0..14),
+        rest in prop::collection::vec(any::<u8>(), 1..20),
+        mode in mode(),
+        aware in any::<bool>(),
+    ) {
+        let bytes = [prefixes, rest].concat();
+        let user = |_| aware;
+        let result = translate(&request(mode, 0xffff_ffff_8100_0100, &bytes, &user), 16384, 8192);
+        prop_assert!(matches!(result, Ok(_) | Err(Error::NeedNextPage)), "{:?}", result.err());
+    }
+
+    /// Buffers of any size: too small is an error, never a panic or an overrun.
+    #[test]
+    fn any_buffers_do(
+        bytes in prop::collection::vec(any::<u8>(), 1..200),
+        code_size in 0_usize..3000,
+        stub_size in 0_usize..600,
+        limit in 0_usize..60,
+        mode in mode(),
+    ) {
+        let user = |_| false;
+        let request = Request { limit, ..request(mode, 0xffff_ffff_8100_0100, &bytes, &user) };
+        let result = translate(&request, code_size, stub_size);
+        if code_size >= 512 && stub_size >= 256 {
+            prop_assert!(matches!(result, Ok(_) | Err(Error::NeedNextPage)), "{:?}", result.err());
+        }
+    }
+}
+
+/// One instruction repeated to fill a page: blocks end where their limits are.
+#[test]
+fn long_runs_end_early() {
+    let nothing = |_| false;
+    let everything = |_| true;
+    let jump: [u8; 6] = [0x0f, 0x84, 1, 0, 0, 0];
+    let load: [u8; 3] = [0x48, 0x8b, 0x07];
+    let nop: [u8; 1] = [0x90];
+    for (bytes, user) in [
+        (jump.repeat(600), &nothing as &dyn Fn(u64) -> bool),
+        (load.repeat(1300), &nothing),
+        (load.repeat(1300), &everything),
+        (nop.repeat(4000), &nothing),
+    ] {
+        for mode in [Mode::Kernel, Mode::User] {
+            for limit in [1, 7, 1000] {
+                let request = Request { limit, ..request(mode, 0x10_0000, &bytes, user) };
+                let out = translate(&request, 16384, 8192).expect("translates");
+                let taken = limit.min(MAX_INSTRUCTIONS);
+                let length = bytes.len()
+                    / if bytes[0] == 0x90 {
+                        4000
+                    } else if bytes[0] == 0x48 {
+                        1300
+                    } else {
+                        600
+                    };
+                assert_eq!(out.guest_len, taken * length);
+                let last = out.links().last().expect("a closing link");
+                assert_eq!(last.target, 0x10_0000 + out.guest_len as u64);
+            }
+        }
+    }
+}
+
+/// An instruction over a page end: only as a block's first, with the next page.
+#[test]
+fn page_ends() {
+    let user = |_| false;
+    let nops_and_move =
+        [&[0x90; 4][..], &[0x48, 0xb8, 1, 2, 3, 4, 5, 6, 7, 8, 0x90, 0x90]].concat();
+    let va = 0xffff_ffff_8100_0ff6;
+    // The move begins on the page and ends on the next: the block ends before it.
+    let first = request(Mode::Kernel, va, &nops_and_move[..10], &user);
+    let out = translate(&first, 4096, 4096).expect("translates");
+    assert_eq!((out.guest_len, out.links()[0].target), (4, va + 4));
+    // Even if the next page is there.
+    let joined = request(Mode::Kernel, va, &nops_and_move, &user);
+    assert_eq!(translate(&joined, 4096, 4096).expect("translates").guest_len, 4);
+    // Alone it asks for that page, and then ends behind itself.
+    let alone = request(Mode::Kernel, va + 4, &nops_and_move[4..10], &user);
+    assert_eq!(translate(&alone, 4096, 4096).err(), Some(Error::NeedNextPage));
+    let whole = request(Mode::Kernel, va + 4, &nops_and_move[4..], &user);
+    let out = translate(&whole, 4096, 4096).expect("translates");
+    assert_eq!((out.guest_len, out.links()[0].target), (10, va + 14));
+    // An empty request has nothing to decode.
+    assert_eq!(
+        translate(&request(Mode::User, 0x1000, &[], &user), 4096, 4096).err(),
+        Some(Error::NeedNextPage)
+    );
+}
+
+/// Targets beyond the reach of a 32-bit displacement are an error.
+#[test]
+fn targets_out_of_reach() {
+    let user = |_| false;
+    let code = [0xc3_u8];
+    let near = request(Mode::Kernel, 0xffff_ffff_8100_0000, &code, &user);
+    let far = Request { code_host: BASE + (1 << 33), ..near };
+    assert_eq!(translate(&far, 4096, 4096).err(), Some(Error::OutOfReach));
+}
