@@ -27,11 +27,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let start = Instant::now();
     let clock = ClockStart::now();
-    let image = KernelImage::load(std::fs::read(kernel)?, &Limits::default())?;
+    let memory: u64 = memory.parse()?;
+    let file = std::fs::read(kernel)?;
+    let (image, ram) = std::thread::scope(|scope| {
+        let bytes = file.len() as u64;
+        let ram = scope.spawn(move || builder::prepare(memory, memory, bytes));
+        (KernelImage::load(&file, &Limits::default()), ram.join())
+    });
+    let (image, ram) = (image?, ram.map_err(|_| "making the memory failed")??);
     eprintln!("boot: kernel unpacked after {:?}", start.elapsed());
     let ramdisk = if ramdisk == "-" { None } else { Some(Ramdisk::open(Path::new(ramdisk))?) };
-    let memory = memory.parse()?;
-    let built = builder::build(&Order {
+    let order = Order {
         kernel: &image,
         ramdisk,
         command_line: &command_line.join(" "),
@@ -40,7 +46,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         vcpus: 1,
         domid: 1,
         uuid: [1; 16],
-    })?;
+    };
+    let built = builder::build_in(&order, ram)?;
     drop(image);
     eprintln!("boot: built after {:?}", start.elapsed());
     let flags = std::env::var("XENOLITH_FLAGS").map_or(Ok(0), |text| text.parse())?;

@@ -110,12 +110,13 @@ fn a_reboot_gives_a_new_domain_and_a_second_one_at_once_does_not() {
     let rig = Rig::new();
     rig.start("one", "echo=r shutdown=1", "");
     let waiter = rig.client(1);
+    let uuid = rig.info(1).uuid;
     let mut console = rig.console(1);
     console.type_in("r");
     let ended = waiter.wait(WaitUntil::Gone, Some(PATIENCE)).unwrap().unwrap();
     assert_eq!(ended.outcome, EndedAs::Restarted { domid: 2 });
     let info = rig.info(2);
-    assert_eq!((info.name.as_str(), info.restarts), ("one", 1));
+    assert_eq!((info.name.as_str(), info.restarts, info.uuid), ("one", 1, uuid));
     let mut console = rig.console(2);
     console.type_in("r");
     assert_eq!(wait_gone_or_ended(&rig, 2), Some(EndedAs::Destroyed));

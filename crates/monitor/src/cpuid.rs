@@ -57,6 +57,11 @@ pub fn guest_xcr0() -> u64 {
     table().xcr0 & XCR0_OFFERED
 }
 
+/// Offset of PKRU in the host's XSAVE area, bytes.
+pub fn pkru_offset() -> u32 {
+    table().standard[0xd][9].ebx
+}
+
 /// Features the engine needs of the host.
 pub fn missing() -> Option<&'static str> {
     let t = table();

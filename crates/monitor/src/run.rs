@@ -109,7 +109,11 @@ fn user_base(base: u64) -> u64 {
 /// Guest user code, directly. Returns a link as `run_translated` does: the
 /// fast gates may have gone on to the guest kernel.
 fn run_user(m: &mut Monitor) -> u32 {
-    m.load_user_half();
+    if !m.user_half_is_loaded() {
+        // Another space may run meanwhile: look at everything anew.
+        m.load_user_half();
+        return NONE;
+    }
     let rip = m.vcpu.rip;
     if rip >> 47 != 0 {
         m.inject(Fault::Vector { vector: 13, code: Some(0) });
@@ -148,8 +152,9 @@ fn prepare(m: &mut Monitor) {
 /// Translated code. Returns the link through which the next block is wanted.
 fn run_translated(m: &mut Monitor, link: u32) -> u32 {
     let user = in_user_mode();
-    if user {
+    if user && !m.user_half_is_loaded() {
         m.load_user_half();
+        return NONE;
     }
     let rip = m.vcpu.rip;
     let generation = m.code.generation;

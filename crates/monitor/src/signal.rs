@@ -8,10 +8,10 @@
 use translate::{FaultKind, Mode, guest_fault, repair};
 
 use crate::{
-    direct,
+    cpuid, direct,
     gate::{self, Part, context, entry_page, gate, reason},
     guest::is_kernel,
-    layout::at,
+    layout::{PKRU_USER, at},
     space::local,
     state::{Fault, Monitor},
     sys,
@@ -106,7 +106,7 @@ enum Next {
 /// the vector state to load before leaving for the run loop.
 #[unsafe(no_mangle)]
 extern "C" fn on_signal(signal: u32, info: *const u8, uc: *mut UContext) -> u64 {
-    let selector = core::mem::replace(&mut entry_page().selector, 0) & 0xff;
+    entry_page().selector = 0;
     // SAFETY: the kernel gave a valid frame; the gate passes it on.
     let mc = unsafe { &mut (*uc).mc };
     let next = match gate::part(mc.rip) {
@@ -118,12 +118,12 @@ extern "C" fn on_signal(signal: u32, info: *const u8, uc: *mut UContext) -> u64 
             finish_user_entry(mc);
             on_user_signal(signal, info, mc)
         }
-        Part::Outside if is_code(mc.rip) => on_translated_signal(signal, mc),
-        Part::Outside if selector == 1 => on_user_signal(signal, info, mc),
-        Part::Outside if is_monitor(mc.rip) || signal == SIGALRM || signal == SIGUSR1 => {
-            on_monitor_signal(signal, mc)
-        }
-        Part::Outside => on_user_signal(signal, info, mc),
+        // The keys tell who ran: guest code cannot open the monitor's.
+        Part::Outside => match saved_pkru(mc) {
+            0 => on_monitor_signal(signal, mc),
+            PKRU_USER if !is_code(mc.rip) => on_user_signal(signal, info, mc),
+            _ => on_translated_signal(signal, mc),
+        },
         Part::Recover(_) | Part::Other => on_gate_signal(signal, mc),
     };
     match next {
@@ -145,8 +145,18 @@ fn is_code(rip: u64) -> bool {
     (at::CODE..crate::layout::SITE_STUBS).contains(&rip)
 }
 
-fn is_monitor(rip: u64) -> bool {
-    (at::IMAGE..at::CONTEXT).contains(&rip)
+/// PKRU of the interrupted code, from the vector state in its frame.
+fn saved_pkru(mc: &SigContext) -> u32 {
+    /// Offset of XSTATE_BV in the XSAVE area (SDM vol. 1 13.4.2).
+    const STATE_BV: u64 = 512;
+    let offset = u64::from(cpuid::pkru_offset());
+    // SAFETY: the kernel wrote the XSAVE area to the signal stack, PKRU included.
+    unsafe {
+        if ((mc.fpstate + STATE_BV) as *const u64).read() & 1 << 9 == 0 {
+            return 0;
+        }
+        ((mc.fpstate + offset) as *const u32).read()
+    }
 }
 
 fn monitor() -> &'static mut Monitor {

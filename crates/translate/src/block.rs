@@ -140,7 +140,9 @@ impl Builder<'_> {
         debug_assert!(self.code.overflow || self.code.len() as u64 == PROLOGUE);
         let page = self.request.code.len().min(self.request.page_bytes);
         let limit = self.request.limit.clamp(1, MAX_INSTRUCTIONS);
+        let (code, first) = (self.request.code, self.request.va);
         let mut instruction = Instruction::default();
+        let mut decoder = Decoder::with_ip(64, code, first, DecoderOptions::NONE);
         let mut at = 0;
         let mut open = true;
         for count in 0..limit {
@@ -154,20 +156,21 @@ impl Builder<'_> {
                 break;
             }
             // Only the first instruction may reach into the next page.
-            let end = if count == 0 { self.request.code.len() } else { page };
-            let window = self.request.code.get(at..end).unwrap_or_default();
-            let va = self.request.va.wrapping_add(at as u64);
-            let mut decoder = Decoder::with_ip(64, window, va, DecoderOptions::NONE);
+            if count == 1 && code.len() > page {
+                let rest = code.get(at..page).unwrap_or_default();
+                let va = first.wrapping_add(at as u64);
+                decoder = Decoder::with_ip(64, rest, va, DecoderOptions::NONE);
+            }
             decoder.decode_out(&mut instruction);
             if decoder.last_error() == DecoderError::NoMoreBytes {
                 if count > 0 {
                     break;
                 }
-                if self.request.code.len() <= page {
+                if code.len() <= page {
                     return Err(Error::NeedNextPage);
                 }
             }
-            let bytes = window.get(..instruction.len()).unwrap_or_default();
+            let bytes = code.get(at..at + instruction.len()).unwrap_or_default();
             let flow = self.instruction(&instruction, bytes);
             at += instruction.len();
             if flow == Flow::End {

@@ -116,8 +116,12 @@ impl<'a> Emitter<'a> {
     }
 
     pub fn bytes(&mut self, values: &[u8]) {
-        for value in values {
-            self.byte(*value);
+        match self.buffer.get_mut(self.len..self.len + values.len()) {
+            Some(room) => {
+                room.copy_from_slice(values);
+                self.len += values.len();
+            }
+            None => self.overflow = true,
         }
     }
 

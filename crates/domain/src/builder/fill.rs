@@ -28,10 +28,7 @@ pub(super) fn fill(
     order: &Order<'_>,
 ) -> Result<(), BuildError> {
     let bytes = ram.bytes();
-    load_kernel(bytes, order.kernel)?;
-    if let (Some(area), Some(ramdisk)) = (plan.ramdisk, &order.ramdisk) {
-        ramdisk.read_into(area_bytes(bytes, area, "the ramdisk")?)?;
-    }
+    load_files(bytes, plan, order)?;
     write_numbers(bytes, plan.p2m, plan.nr_pages, plan.nr_pages)?;
     write_numbers(bytes, plan.m2p, plan.nr_pages, plan.nr_frames)?;
     tables::write_tables(bytes, plan)?;
@@ -61,6 +58,21 @@ fn range<'a>(
         Some(start..end)
     };
     place().and_then(|place| ram.get_mut(place)).ok_or(BuildError::Layout { what })
+}
+
+/// Loads the kernel and, at the same time, the ramdisk, which lies behind it.
+fn load_files(ram: &mut [u8], plan: &Plan, order: &Order<'_>) -> Result<(), BuildError> {
+    let (Some(area), Some(ramdisk)) = (plan.ramdisk, &order.ramdisk) else {
+        return load_kernel(ram, order.kernel);
+    };
+    let start = usize::try_from(area.start.saturating_mul(PAGE)).unwrap_or(usize::MAX);
+    let parts = ram.split_at_mut_checked(start);
+    let (low, high) = parts.ok_or(BuildError::Layout { what: "the ramdisk" })?;
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| ramdisk.read_into(high));
+        load_kernel(low, order.kernel)?;
+        reading.join().map_err(|_| BuildError::Layout { what: "the ramdisk" })?
+    })
 }
 
 /// Copies the kernel's segments to their addresses.

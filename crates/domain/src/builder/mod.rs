@@ -65,24 +65,60 @@ pub struct Built {
     pub setup: Setup,
 }
 
-/// Lays out a guest.
+/// Where Linux kernels are linked to load, in bytes.
+const USUAL_KERNEL_START: u64 = 16 << 20;
+/// How much larger a kernel is than its compressed file, at least.
+const USUAL_RATIO: u64 = 3;
+
+/// Makes memory for a guest, before its kernel is unpacked; can run beside that.
+/// A kernel file of `kernel_bytes` lets the host provide the pages in which the
+/// kernel will most likely lie (0: none).
+///
+/// # Errors
+/// When the guest would be too large or the host gives no memory.
+pub fn prepare(
+    memory_mib: u64,
+    maxmem_mib: u64,
+    kernel_bytes: u64,
+) -> Result<PrivateMemory, BuildError> {
+    let pages = to_pages(maxmem_mib.max(memory_mib))?;
+    let size = Plan::all_frames(pages)?.saturating_mul(PAGE);
+    let mut ram = PrivateMemory::new(c"guest-ram", size, size).map_err(BuildError::Memory)?;
+    let room = to_pages(memory_mib)?.saturating_mul(PAGE).saturating_sub(USUAL_KERNEL_START);
+    let likely = kernel_bytes.saturating_mul(USUAL_RATIO).min(room / 2) / PAGE * PAGE;
+    if likely > 0 {
+        ram.populate(USUAL_KERNEL_START, likely);
+    }
+    Ok(ram)
+}
+
+/// Makes memory for a guest and lays it out there.
+///
+/// # Errors
+/// As [`prepare`] and [`build_in`].
+pub fn build(order: &Order<'_>) -> Result<Built, BuildError> {
+    build_in(order, prepare(order.memory_mib, order.maxmem_mib, 0)?)
+}
+
+/// Lays out a guest in memory that [`prepare`] made for the same sizes.
 ///
 /// # Errors
 /// When the guest does not fit its memory, the kernel asks for something we do
-/// not have, a file cannot be read, or the host gives no memory.
-pub fn build(order: &Order<'_>) -> Result<Built, BuildError> {
+/// not have, or a file cannot be read.
+pub fn build_in(order: &Order<'_>, mut ram: PrivateMemory) -> Result<Built, BuildError> {
     check_kernel(order.kernel)?;
     check_command_line(order.command_line)?;
     let shape = KernelShape::of(order.kernel);
     let ramdisk_bytes = order.ramdisk.as_ref().map(Ramdisk::size);
-    let pages = |mib: u64| mib.checked_mul(PAGES_PER_MIB).ok_or(BuildError::too_much(mib));
-    let max_pages = pages(order.maxmem_mib.max(order.memory_mib))?;
-    let plan = Plan::new(&shape, ramdisk_bytes, pages(order.memory_mib)?, max_pages)?;
-    let size = plan.nr_frames.saturating_mul(PAGE);
-    let mut ram = PrivateMemory::new(c"guest-ram", size, size).map_err(BuildError::Memory)?;
+    let max_pages = to_pages(order.maxmem_mib.max(order.memory_mib))?;
+    let plan = Plan::new(&shape, ramdisk_bytes, to_pages(order.memory_mib)?, max_pages)?;
     fill::fill(&mut ram, &plan, order)?;
     let setup = setup(&plan, order);
     Ok(Built { ram: ram.share(), setup })
+}
+
+fn to_pages(mib: u64) -> Result<u64, BuildError> {
+    mib.checked_mul(PAGES_PER_MIB).ok_or(BuildError::too_much(mib))
 }
 
 /// Checks what the kernel demands of us.

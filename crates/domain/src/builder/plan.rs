@@ -145,9 +145,7 @@ impl Plan {
             return Err(BuildError::Base { virt_base: kernel.virt_base, least });
         }
         let max_pages = max_pages.max(nr_pages);
-        if max_pages > boundary::at::RAM_MAX / PAGE {
-            return Err(BuildError::too_much(max_pages.div_ceil(super::PAGES_PER_MIB)));
-        }
+        let monitor = MonitorFrames::new(max_pages)?;
         let mut frames = Frames { next: pages(kernel.end) };
         let p2m_frames = pages(nr_pages.saturating_mul(8));
         let separate = kernel.separate_p2m(p2m_frames);
@@ -168,7 +166,7 @@ impl Plan {
         }
         let in_mapping = kernel.virt_base.wrapping_add(p2m.start.wrapping_mul(PAGE));
         let p2m_address = separate.unwrap_or(in_mapping);
-        let mut plan = Self {
+        Ok(Self {
             virt_base: kernel.virt_base,
             ramdisk,
             p2m,
@@ -182,36 +180,54 @@ impl Plan {
             mapped_end,
             nr_pages,
             max_pages,
-            shared_info: max_pages,
-            grants: Area::default(),
-            m2p: Area::default(),
-            nr_frames: 0,
-        };
-        plan.add_monitor_frames()?;
-        Ok(plan)
+            shared_info: monitor.shared_info,
+            grants: monitor.grants,
+            m2p: monitor.m2p,
+            nr_frames: monitor.m2p.end(),
+        })
     }
 
-    /// Places what the monitor needs behind the guest's frames.
-    fn add_monitor_frames(&mut self) -> Result<(), BuildError> {
-        let mut frames = Frames { next: self.max_pages };
-        self.shared_info = frames.take(1).start;
-        self.grants = frames.take(GRANT_FRAMES);
-        // The M2P table has an entry for each of its own frames too.
-        let mut count = pages(frames.next.saturating_mul(8));
-        while count.saturating_mul(ENTRIES) < frames.next.saturating_add(count) {
-            count = count.saturating_add(1);
-        }
-        self.m2p = frames.take(count);
-        self.nr_frames = frames.next;
-        if self.nr_frames.saturating_mul(PAGE) > boundary::at::RAM_MAX {
-            return Err(BuildError::too_much(self.max_pages.div_ceil(super::PAGES_PER_MIB)));
-        }
-        Ok(())
+    /// All frames of a guest of at most `max_pages`, those of the monitor included.
+    ///
+    /// # Errors
+    /// When it is larger than a domain can be.
+    pub fn all_frames(max_pages: u64) -> Result<u64, BuildError> {
+        Ok(MonitorFrames::new(max_pages)?.m2p.end())
     }
 
     /// Guest address of a frame in the initial mapping.
     pub fn address(&self, frame: u64) -> u64 {
         self.virt_base.wrapping_add(frame.wrapping_mul(PAGE))
+    }
+}
+
+/// What the monitor needs behind the guest's frames.
+struct MonitorFrames {
+    shared_info: u64,
+    grants: Area,
+    m2p: Area,
+}
+
+impl MonitorFrames {
+    fn new(max_pages: u64) -> Result<Self, BuildError> {
+        let most = boundary::at::RAM_MAX / PAGE;
+        let too_large = || BuildError::too_much(max_pages.div_ceil(super::PAGES_PER_MIB));
+        if max_pages > most {
+            return Err(too_large());
+        }
+        let mut frames = Frames { next: max_pages };
+        let shared_info = frames.take(1).start;
+        let grants = frames.take(GRANT_FRAMES);
+        // The M2P table has an entry for each of its own frames too.
+        let mut count = pages(frames.next.saturating_mul(8));
+        while count.saturating_mul(ENTRIES) < frames.next.saturating_add(count) {
+            count = count.saturating_add(1);
+        }
+        let m2p = frames.take(count);
+        if m2p.end() > most {
+            return Err(too_large());
+        }
+        Ok(Self { shared_info, grants, m2p })
     }
 }
 

@@ -30,9 +30,11 @@ impl Instance {
     ///
     /// # Errors
     /// When it cannot be registered, built or started; nothing is left of it.
-    pub fn start(spec: Spec) -> Result<Self, Failure> {
+    pub fn start(mut spec: Spec) -> Result<Self, Failure> {
         let clock = ClockStart::now();
         let registration = register(&spec)?;
+        // A restart keeps a UUID that was drawn.
+        spec.create.config.general.uuid = Some(config::Uuid(registration.entry().uuid.0));
         let dirs = registration.registry().dirs();
         let entry = registration.entry();
         let (mut log, log_error) = Log::open(&dirs.log(&entry.name), entry.domid);
@@ -145,17 +147,27 @@ fn build(
     clock: ClockStart,
 ) -> Result<DomainMemory, Failure> {
     let config = spec.config();
-    let kernel = load_kernel(&spec.kernel()?)?;
-    let built = builder::build(&Order {
+    let (memory_mib, maxmem_mib) = (config.memory.initial, config.memory.maximum);
+    let path = spec.kernel()?;
+    let file_bytes = std::fs::metadata(&path).map_or(0, |data| data.len());
+    let (kernel, ram) = std::thread::scope(|scope| {
+        let ram = scope.spawn(|| builder::prepare(memory_mib, maxmem_mib, file_bytes));
+        let kernel = load_kernel(&path);
+        (kernel, ram.join())
+    });
+    let kernel = kernel?;
+    let ram = ram.map_err(|_| Failure::new(ErrorCode::Host, "Making the memory failed"))??;
+    let order = Order {
         kernel: &kernel,
         ramdisk: spec.ramdisk().map(Ramdisk::open).transpose()?,
         command_line: &config.boot.command_line(),
-        memory_mib: config.memory.initial,
-        maxmem_mib: config.memory.maximum,
+        memory_mib,
+        maxmem_mib,
         vcpus: VCPUS,
         domid: registration.entry().domid,
         uuid: registration.entry().uuid.0,
-    })?;
+    };
+    let built = builder::build_in(&order, ram)?;
     let flags = std::env::var(FLAGS_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
     DomainMemory::new(built, clock.finish(), flags)
         .map_err(|error| Failure::from(builder::BuildError::Memory(error)))

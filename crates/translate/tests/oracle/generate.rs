@@ -187,6 +187,10 @@ fn wanted(instruction: &Instruction) -> bool {
     let unwanted = matches!(
         instruction.mnemonic(),
         M::Lea
+            | M::Wrpkru
+            | M::Wrfsbase
+            | M::Wrgsbase
+            | M::Clzero
             | M::Popf
             | M::Popfq
             | M::Pushf
