@@ -258,4 +258,4 @@ pub struct DomainPage {
 /// Bytes of the arena reserved for the domain page.
 pub const DOMAIN_PAGE_SIZE: u64 = 0x2_0000;
 
-const _: () = assert!(core::mem::size_of::<DomainPage>() as u64 <= DOMAIN_PAGE_SIZE);
+const _: () = assert!(size_of::<DomainPage>() as u64 <= DOMAIN_PAGE_SIZE);
