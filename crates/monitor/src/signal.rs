@@ -122,7 +122,7 @@ extern "C" fn on_signal(signal: u32, info: *const u8, uc: *mut UContext) -> u64 
         Part::Outside => match saved_pkru(mc) {
             0 => on_monitor_signal(signal, mc),
             PKRU_USER if !is_code(mc.rip) => on_user_signal(signal, info, mc),
-            _ => on_translated_signal(signal, mc),
+            _ => on_translated_signal(signal, info, mc),
         },
         Part::Recover(_) | Part::Other => on_gate_signal(signal, mc),
     };
@@ -347,8 +347,17 @@ fn user_fault(m: &mut Monitor, mc: &SigContext) {
     }
 }
 
+/// Did a protection key close the page? The error code does not tell where the
+/// page is mapped but not yet present; the signal's code does.
+fn closed_by_key(info: *const u8) -> bool {
+    /// `SEGV_PKUERR` (asm-generic/siginfo.h).
+    const PKUERR: u32 = 4;
+    // SAFETY: `si_code` lies at offset 8 of the siginfo the kernel gave.
+    unsafe { info.add(8).cast::<u32>().read_unaligned() == PKUERR }
+}
+
 /// A signal while translated code ran.
-fn on_translated_signal(signal: u32, mc: &mut SigContext) -> Next {
+fn on_translated_signal(signal: u32, info: *const u8, mc: &mut SigContext) -> Next {
     let m = monitor();
     match signal {
         SIGALRM | SIGUSR1 => {
@@ -367,7 +376,9 @@ fn on_translated_signal(signal: u32, mc: &mut SigContext) -> Next {
             }
             leave_or_step(m, mc)
         }
-        SIGSEGV | SIGBUS | SIGFPE | SIGILL | SIGTRAP => translated_fault(m, signal, mc),
+        SIGSEGV | SIGBUS | SIGFPE | SIGILL | SIGTRAP => {
+            translated_fault(m, signal, closed_by_key(info), mc)
+        }
         _ => fatal(signal, mc),
     }
 }
@@ -398,7 +409,7 @@ fn leave_translated(m: &Monitor, block: u32, mc: &SigContext, rip: u64, fix: tra
     Next::Leave
 }
 
-fn translated_fault(m: &mut Monitor, signal: u32, mc: &mut SigContext) -> Next {
+fn translated_fault(m: &mut Monitor, signal: u32, closed: bool, mc: &mut SigContext) -> Next {
     m.stats.faults += 1;
     let Some((block, rip, fix)) = m.code.entry_at(mc.rip) else {
         crate::crash::end_with(m, |w| {
@@ -428,7 +439,7 @@ fn translated_fault(m: &mut Monitor, signal: u32, mc: &mut SigContext) -> Next {
                 let vector = if mc.trapno == 12 { 13 } else { mc.trapno as u8 };
                 Fault::Vector { vector, code: Some(0) }
             }
-            FaultKind::Address(va) => match translated_access(m, mc, va, write, user) {
+            FaultKind::Address(va) => match translated_access(m, va, write, user, closed) {
                 Access::Retry => return retry(m, block, mc),
                 Access::Switch => return leave_translated(m, block, mc, rip, fix, reason::SWITCH),
                 Access::Fault(code) => Fault::Page { address: va, code },
@@ -459,7 +470,7 @@ enum Access {
 }
 
 /// An access of translated code to a guest address that the host did not allow.
-fn translated_access(m: &mut Monitor, mc: &SigContext, va: u64, write: bool, user: bool) -> Access {
+fn translated_access(m: &mut Monitor, va: u64, write: bool, user: bool, closed: bool) -> Access {
     if is_kernel(va) {
         if user {
             return Access::Fault(5 | if write { 2 } else { 0 });
@@ -476,7 +487,6 @@ fn translated_access(m: &mut Monitor, mc: &SigContext, va: u64, write: bool, use
     if !crate::tlb::is_available(va) {
         return Access::Fault(if write { 2 } else { 0 } | if user { 4 } else { 0 });
     }
-    let closed = mc.error & 0x20 != 0;
     if closed && !user {
         if m.shadow_was_read(va) || m.promote(va) {
             return Access::Retry;

@@ -51,7 +51,7 @@ impl Monitor {
 
     fn try_map(&mut self, host: u64, frame: u32, count: u64, access: Access) -> bool {
         self.stats.maps += 1;
-        let populate = if count <= POPULATE { MAP_POPULATE } else { 0 };
+        let populate = if count > 1 && count <= POPULATE { MAP_POPULATE } else { 0 };
         let file = if access.shadow { fd::SHADOW } else { fd::RAM };
         let len = count << 12;
         // SAFETY: `host` is a guest address: identity or folded, never in the
