@@ -40,7 +40,7 @@ fn filter_bytes() -> Vec<u8> {
     let rules: Vec<(i64, Vec<SeccompRule>)> = jail_rules::rules();
     let filter = SeccompFilter::new(
         rules.into_iter().collect(),
-        SeccompAction::KillProcess,
+        SeccompAction::Trap,
         SeccompAction::Allow,
         seccompiler::TargetArch::x86_64,
     )

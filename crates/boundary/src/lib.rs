@@ -44,6 +44,8 @@ pub mod at {
     pub const CODE: u64 = 0x5c00_2000_0000;
     /// Size of the code cache in bytes.
     pub const CODE_SIZE: u64 = 0x800_0000;
+    /// Table of addresses that both halves of the guest use (`translate::ALIAS_TABLE` bytes).
+    pub const ALIASES: u64 = 0x5c00_5000_0000;
     /// Monitor stack and signal stack, each space its own.
     pub const STACKS: u64 = 0x5c00_4000_0000;
     /// The code cache, writable view.
@@ -173,8 +175,6 @@ pub mod setup_flag {
     pub const TRANSLATE_USER: u32 = 1 << 0;
     /// Do not patch system-call sites.
     pub const NO_PATCH: u32 = 1 << 1;
-    /// Put user stacks under the folded kernel image more often (collision test).
-    pub const TEST_COLLISIONS: u32 = 1 << 2;
     /// Print statistics to the log ring when the domain ends.
     pub const STATISTICS: u32 = 1 << 3;
     /// Run without the seccomp filter (debugging the monitor only).

@@ -24,6 +24,10 @@
 //! bounded, and nothing in them reaches a terminal unfiltered.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+)]
 
 mod diagnostic;
 mod error;

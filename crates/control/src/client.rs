@@ -86,6 +86,7 @@ pub struct Client {
     stream: UnixStream,
     lines: LineReader,
     domid: u32,
+    patience: Duration,
 }
 
 /// A connection that carries console bytes.
@@ -117,15 +118,24 @@ impl Client {
     /// # Errors
     /// When its process does not listen.
     pub fn open(entry: &Entry) -> Result<Self, ClientError> {
+        Self::open_with_patience(entry, PATIENCE)
+    }
+
+    /// As [`Client::open`], for somebody who does not want to wait longer than `patience`
+    /// (not zero) for an answer.
+    ///
+    /// # Errors
+    /// As [`Client::open`].
+    pub fn open_with_patience(entry: &Entry, patience: Duration) -> Result<Self, ClientError> {
         let domid = entry.domid;
         let stream = socket::connect(&entry.socket())
             .and_then(|stream| {
-                stream.set_read_timeout(Some(PATIENCE))?;
-                stream.set_write_timeout(Some(PATIENCE))?;
+                stream.set_read_timeout(Some(patience))?;
+                stream.set_write_timeout(Some(patience))?;
                 Ok(stream)
             })
             .map_err(|source| ClientError::Connect { domid, source })?;
-        Ok(Self { stream, lines: LineReader::new(MAX_REPLY), domid })
+        Ok(Self { stream, lines: LineReader::new(MAX_REPLY), domid, patience })
     }
 
     /// The domain's number.
@@ -138,23 +148,22 @@ impl Client {
     /// # Errors
     /// As [`ClientError`] says.
     pub fn request(&mut self, request: &Request) -> Result<Response, ClientError> {
-        write_line(&mut self.stream, request)
-            .map_err(|error| self.broken(error.into(), PATIENCE))?;
-        self.reply(PATIENCE)
+        write_line(&mut self.stream, request).map_err(|error| self.broken(error.into()))?;
+        self.reply()
     }
 
     /// Reads one reply.
-    fn reply(&mut self, patience: Duration) -> Result<Response, ClientError> {
+    fn reply(&mut self) -> Result<Response, ClientError> {
         match self.lines.read(&mut self.stream) {
             Ok(Some(Response::Error(failure))) => Err(ClientError::Refused(failure)),
             Ok(Some(response)) => Ok(response),
             Ok(None) => Err(ClientError::Ended { domid: self.domid }),
-            Err(error) => Err(self.broken(error, patience)),
+            Err(error) => Err(self.broken(error)),
         }
     }
 
-    fn broken(&self, error: LineError, after: Duration) -> ClientError {
-        let domid = self.domid;
+    fn broken(&self, error: LineError) -> ClientError {
+        let (domid, after) = (self.domid, self.patience);
         match error {
             LineError::Io(error) => match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
@@ -187,7 +196,7 @@ impl Client {
         let mut bytes = std::mem::replace(&mut self.lines, LineReader::new(0)).into_rest();
         let missing = length.saturating_sub(bytes.len() as u64);
         let read = (&self.stream).take(missing).read_to_end(&mut bytes);
-        read.map_err(|error| self.broken(error.into(), PATIENCE))?;
+        read.map_err(|error| self.broken(error.into()))?;
         if (bytes.len() as u64) < length {
             return Err(ClientError::Ended { domid: self.domid });
         }

@@ -18,6 +18,10 @@
 //! Architecture invariant: this crate knows nothing of guest memory or of how a
 //! domain is built.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+)]
 
 mod client;
 mod dirs;

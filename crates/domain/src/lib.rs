@@ -7,6 +7,10 @@
 //! Architecture invariants: everything in memory that spaces share is hostile
 //! input, read only through [`sys::memory`]; unsafe code lives in [`sys`] alone.
 #![deny(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+)]
 
 pub mod builder;
 pub mod console;

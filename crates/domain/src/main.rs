@@ -1,6 +1,10 @@
 //! `xendomain`: the process of one domain. Started by `xm`, with a description of
 //! the domain on standard input; answers with one line on standard output.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+)]
 
 use control::{Failure, StartReply, write_line};
 use domain::instance::Instance;

@@ -14,6 +14,10 @@
 //! it panic, and the memory used is bounded by [`Limits`], plus a decompressor's window of at most
 //! 128 MiB or the same limit.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+)]
 
 mod bytes;
 mod bzimage;

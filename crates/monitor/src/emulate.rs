@@ -34,6 +34,12 @@ mod msr {
     pub const KERNEL_GS_BASE: u32 = 0xc000_0102;
 }
 
+/// Does the instruction fault with #GP(0) in user mode for what it is?
+fn privileged(ins: &Instruction) -> bool {
+    use Mnemonic::*;
+    matches!(ins.mnemonic(), Ud0 | Ud1 | Ud2 | Rdpkru | Wrpkru | Xsaves | Xsaves64 | Xrstors | Xrstors64)
+}
+
 const GP: Fault = Fault::Vector { vector: 13, code: Some(0) };
 const UD: Fault = Fault::Vector { vector: 6, code: None };
 
@@ -83,6 +89,10 @@ impl Monitor {
             }
             Int3 => Err(Fault::Vector { vector: 3, code: None }),
             Int => Err(self.software_interrupt(ins.immediate8(), ins.next_ip())),
+            // Where it ran directly the processor told the error code.
+            _ if !self.translates_user() && !privileged(ins) => {
+                Err(Fault::Vector { vector: 13, code: Some(context().argument as u32) })
+            }
             Ud0 | Ud1 | Ud2 | Rdpkru | Wrpkru | Xsaves | Xsaves64 | Xrstors | Xrstors64 => Err(UD),
             _ => Err(GP),
         }
@@ -101,6 +111,10 @@ impl Monitor {
     fn emulate_kernel(&mut self, ins: &Instruction) -> Result<Option<u64>, Fault> {
         use Mnemonic::*;
         let c = context();
+        let memory = (0..ins.op_count()).any(|i| ins.op_kind(i) == OpKind::Memory);
+        if memory && self.code.user_access.contains(&ins.ip()) {
+            return self.run_aliased(ins);
+        }
         match ins.mnemonic() {
             Cpuid => self.do_cpuid(),
             Int3 => return Err(Fault::Vector { vector: 3, code: None }),
@@ -140,6 +154,7 @@ impl Monitor {
                 core::mem::swap(&mut self.vcpu.gs_kernel, &mut self.vcpu.gs_user);
             }
             Prefetchw | Clflush | Clflushopt | Clwb | Nop => {}
+            _ if crate::string::is_handled(ins) => return self.run_string(ins),
             _ => return self.not_emulated(ins),
         }
         Ok(None)
@@ -251,8 +266,9 @@ impl Monitor {
     }
 
     /// Address of the memory operand.
-    fn operand_address(&self, ins: &Instruction) -> u64 {
-        ins.virtual_address(0, 0, |r, _, _| {
+    pub(crate) fn operand_address(&self, ins: &Instruction) -> u64 {
+        let operand = (0..ins.op_count()).find(|i| ins.op_kind(*i) == OpKind::Memory).unwrap_or(0);
+        ins.virtual_address(operand, 0, |r, _, _| {
             Some(match r {
                 Register::GS => self.vcpu.gs_kernel,
                 Register::FS => self.vcpu.fs_user,

@@ -6,7 +6,7 @@
 use abi::{event, vcpu::shared};
 use alloc::{boxed::Box, vec};
 
-use crate::{gate, state::Monitor};
+use crate::state::Monitor;
 
 /// What a port is bound to.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -68,9 +68,12 @@ impl Events {
     }
 }
 
-/// First byte of `vcpu_info`, where the gates see it.
-fn info() -> *mut u8 {
-    gate::gate().vcpu_info as *mut u8
+/// First byte of `vcpu_info` where the gates see it. The guest kernel can write
+/// the gates' own pointer, so the monitor takes its own.
+pub fn info() -> *mut u8 {
+    // SAFETY: the monitor is built; only a word of it is read.
+    let offset = unsafe { (*crate::start::monitor()).vcpu.info_offset };
+    (crate::layout::VCPU_PAGE + u64::from(offset)) as *mut u8
 }
 
 /// `evtchn_upcall_pending`.

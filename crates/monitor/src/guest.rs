@@ -158,17 +158,6 @@ impl Monitor {
         self.has_frame(table).then_some(table)
     }
 
-    /// The third-level entry (1 GiB) that covers `va`, if present.
-    pub fn has_gigabyte(&self, va: u64) -> bool {
-        let Some(top) = self.entry(self.vcpu.kernel_root, (va >> 39) as usize & 511) else {
-            return false;
-        };
-        top & PTE_PRESENT != 0
-            && self
-                .entry(frame_of(top), (va >> 30) as usize & 511)
-                .is_some_and(|e| e & PTE_PRESENT != 0)
-    }
-
     /// Calls `f` with the pieces of `len` bytes at guest address `va`.
     fn pieces(
         &mut self,

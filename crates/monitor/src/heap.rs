@@ -63,7 +63,7 @@ unsafe impl GlobalAlloc for Arena {
             let size = 1u64 << c;
             let align = size.min(4096);
             let start = ((*h).top + align - 1) & !(align - 1);
-            if start + size > at::ARENA + at::ARENA_SIZE {
+            if start + size > crate::layout::ALIASES {
                 return ptr::null_mut();
             }
             (*h).top = start + size;

@@ -69,6 +69,13 @@ pub const ARENA_TABLES: u64 = 0x10_0000;
 /// Offset in the arena where the heap starts.
 pub const ARENA_HEAP: u64 = 0x80_0000;
 
+/// Offset in the arena of what is mapped at `at::ALIASES`.
+pub const ARENA_ALIASES: u64 = 0x1_0000_0000;
+/// The alias table as the monitor writes it.
+pub const ALIASES: u64 = at::ARENA + ARENA_ALIASES;
+/// A word with `translate::ALIAS_MASK`, at the end of the lookup tables.
+pub const ALIAS_MASK_WORD: u64 = at::TABLES + at::TABLES_SIZE - 8;
+
 /// Where the frame with the vCPU's `vcpu_info` is mapped.
 pub const VCPU_PAGE: u64 = at::CONTEXT + 0x8000;
 

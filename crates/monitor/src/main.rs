@@ -27,6 +27,7 @@ mod signal;
 mod space;
 mod start;
 mod state;
+mod string;
 mod sys;
 mod time;
 mod tlb;

@@ -130,13 +130,17 @@ fn run_user(m: &mut Monitor) -> u32 {
     prepare(m);
     c.enter = direct::continuation(rip);
     gate().user_rip = rip;
+    local().user_step = stepped;
     // SAFETY: the gates keep the monitor's state; guest user code runs with
     // only its own keys open.
-    unsafe { gate::enter_user() };
-    let c = context();
-    if core::mem::take(&mut local().gate_step) || stepped && c.reason == reason::SYSCALL {
-        c.rflags |= TRAP;
+    unsafe {
+        if stepped {
+            gate::enter_user_stepping();
+        } else {
+            gate::enter_user();
+        }
     }
+    local().user_step = false;
     after(m)
 }
 
@@ -194,10 +198,32 @@ fn run_translated(m: &mut Monitor, link: u32) -> u32 {
     after(m)
 }
 
+impl Monitor {
+    /// Runs one kernel instruction by itself; see `Monitor::run_aliased`.
+    pub fn run_alone(&mut self, rip: u64) -> Result<Option<u64>, Fault> {
+        let block =
+            self.find_alone(rip).map_err(|f| Fault::Page { address: f.va, code: f.code })?;
+        let c = context();
+        c.enter = self.code.enter_address(block);
+        c.rflags &= !TRAP;
+        prepare(self);
+        // SAFETY: as in `run_translated`.
+        unsafe { gate::enter_kernel() };
+        let c = context();
+        match c.reason {
+            reason::LINK | reason::INDIRECT => Ok(Some(c.target)),
+            reason::FAULT => Err(self.vcpu.fault),
+            // Not a form that can be translated.
+            reason::EMULATE => Err(Fault::Vector { vector: 6, code: None }),
+            _ => Ok(Some(c.rip)),
+        }
+    }
+}
+
 /// Serves the exit that just happened.
 fn after(m: &mut Monitor) -> u32 {
     let c = context();
-    if !in_user_mode() || m.translates_user() {
+    if !in_user_mode() {
         c.rflags &= !TRAP;
     }
     match c.reason {

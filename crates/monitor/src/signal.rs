@@ -29,6 +29,12 @@ const SIGSYS: u32 = 31;
 
 /// TF.
 const TRAP: u64 = 0x100;
+/// `si_code` of a system call that the jail's filter refused.
+const SYS_SECCOMP: u32 = 1;
+/// The vsyscall page (uapi/asm/vsyscall.h).
+const VSYSCALL: u64 = 0xffff_ffff_ff60_0000;
+/// `si_code` of a single step (asm-generic/siginfo.h).
+const TRAP_TRACE: u32 = 2;
 
 /// `struct sigcontext` (asm/sigcontext.h), x86-64.
 #[repr(C)]
@@ -170,6 +176,9 @@ fn finish_user_entry(mc: &mut SigContext) {
     let e = entry_page();
     (mc.rax, mc.rcx, mc.rdx, mc.rsp) = (e.rax, e.rcx, e.rdx, e.rsp);
     mc.rip = gate().user_rip;
+    if local().user_step {
+        mc.flags |= TRAP;
+    }
 }
 
 /// The signal hit a gate: it cannot be served here.
@@ -179,10 +188,9 @@ fn on_gate_signal(signal: u32, mc: &mut SigContext) -> Next {
             gate().attention = 1;
             monitor().retry_soon();
         }
-        // Single-stepping (by the guest or by us) ends at a gate.
+        // Single-stepping ends at a gate.
         SIGTRAP => {
             mc.flags &= !TRAP;
-            local().gate_step |= !local().stepping;
             if core::mem::take(&mut local().stepping) {
                 gate().attention = 1;
                 monitor().retry_soon();
@@ -246,19 +254,44 @@ fn on_user_signal(signal: u32, info: *const u8, mc: &mut SigContext) -> Next {
             m.timer.armed = 0;
         }
         SIGSYS => {
-            // SAFETY: `si_arch` of SIGSYS (asm-generic/siginfo.h) at offset 28.
-            let arch = unsafe { info.add(28).cast::<u32>().read_unaligned() };
-            if arch == 0xc000_003e {
+            // SAFETY: fields of SIGSYS (asm-generic/siginfo.h): `si_code` at
+            // offset 8, `si_call_addr` at 16, `si_arch` at 28.
+            let (code, call, arch) = unsafe {
+                (
+                    info.add(8).cast::<u32>().read_unaligned(),
+                    info.add(16).cast::<u64>().read_unaligned(),
+                    info.add(28).cast::<u32>().read_unaligned(),
+                )
+            };
+            if code == SYS_SECCOMP && call >= VSYSCALL {
+                // The host emulates calls into its vsyscall page; the guest
+                // kernel does so for its own, at the fetch fault.
+                c.rip = call;
+                c.regs[4] = mc.rsp.wrapping_sub(8);
+                note(m, Fault::Page { address: call, code: 0x15 });
+            } else if code == SYS_SECCOMP {
+                fatal(signal, mc);
+            } else if arch == 0xc000_003e {
                 m.stats.trapped_syscalls += 1;
                 c.reason = reason::SYSCALL;
                 m.patch_site(mc.rip, mc.rax);
             } else {
-                note(m, Fault::Vector { vector: 128, code: None });
+                // INT 80h, if the guest kernel lets user code have it.
+                let trap = m.vcpu.traps[0x80];
+                let fault = if trap.flags & 3 == 3 && trap.address != 0 {
+                    Fault::Vector { vector: 0x80, code: None }
+                } else {
+                    c.rip = mc.rip - 2;
+                    Fault::Vector { vector: 13, code: Some(0x80 << 3 | 2) }
+                };
+                note(m, fault);
             }
         }
         SIGTRAP if mc.trapno == 3 => note(m, Fault::Vector { vector: 3, code: None }),
         SIGTRAP => {
-            m.vcpu.debug[6] = 0xffff_0ff0 | 1 << 14;
+            // SAFETY: `si_code` lies at offset 8 (asm-generic/siginfo.h).
+            let code = unsafe { info.add(8).cast::<u32>().read_unaligned() };
+            m.vcpu.debug[6] = 0xffff_0ff0 | if code == TRAP_TRACE { 1 << 14 } else { 0 };
             note(m, Fault::Vector { vector: 1, code: None });
         }
         SIGILL if m.is_site_rest(mc.rip) => {
@@ -284,10 +317,7 @@ fn is_stub(rip: u64) -> bool {
 /// Within a site's stub, or at a slot that is not filled.
 fn on_stub_signal(m: &mut Monitor, signal: u32, mc: &mut SigContext) -> Next {
     match signal {
-        SIGTRAP => {
-            mc.flags &= !TRAP;
-            local().gate_step = true;
-        }
+        SIGTRAP => mc.flags &= !TRAP,
         SIGALRM | SIGUSR1 => {
             gate().attention = 1;
             m.retry_soon();
@@ -323,21 +353,22 @@ fn user_fault(m: &mut Monitor, mc: &SigContext) {
     if mc.trapno != 14 {
         // #GP of CPUID where CPUID faults; else the guest's.
         context().reason = reason::EMULATE;
+        context().argument = mc.error;
         if !matches!(mc.trapno, 13) {
-            let vector = if mc.trapno == 12 { 13 } else { mc.trapno as u8 };
-            let code = matches!(vector, 13 | 17).then_some(0);
+            let vector = mc.trapno as u8;
+            let code = matches!(vector, 10..=13 | 17).then_some(mc.error as u32);
             note(m, Fault::Vector { vector, code });
         }
         return;
     }
     let (va, write, fetch) = (mc.cr2, mc.error & 2 != 0, mc.error & 16 != 0);
-    if !crate::tlb::is_available(va) {
-        if is_kernel(va) || va < 0x1_0000 || va >> 47 != 0 {
-            let code = 4 | if write { 2 } else { 0 } | if fetch { 16 } else { 0 } | u32::from(is_kernel(va));
-            return note(m, Fault::Page { address: va, code });
-        }
+    if crate::tlb::is_reserved(va) {
         // The monitor's own place: such an address cannot exist for the guest.
         return note(m, Fault::Vector { vector: 13, code: Some(0) });
+    }
+    if !crate::tlb::is_available(va) {
+        let code = 4 | if write { 2 } else { 0 } | if fetch { 16 } else { 0 } | u32::from(is_kernel(va));
+        return note(m, Fault::Page { address: va, code });
     }
     if !fetch && m.shadow_was_read(va) && !write {
         return;
@@ -365,17 +396,7 @@ fn on_translated_signal(signal: u32, info: *const u8, mc: &mut SigContext) -> Ne
             m.timer.armed = 0;
             leave_or_step(m, mc)
         }
-        SIGTRAP if local().opened != 0 || local().stepping => {
-            let page = core::mem::take(&mut local().opened);
-            if page != 0 {
-                m.open_for_step(page, false);
-                if !local().stepping {
-                    mc.flags &= !TRAP;
-                    return Next::Return;
-                }
-            }
-            leave_or_step(m, mc)
-        }
+        SIGTRAP if local().stepping => leave_or_step(m, mc),
         SIGSEGV | SIGBUS | SIGFPE | SIGILL | SIGTRAP => {
             translated_fault(m, signal, closed_by_key(info), mc)
         }
@@ -397,7 +418,8 @@ fn leave_or_step(m: &mut Monitor, mc: &mut SigContext) -> Next {
 }
 
 /// Copies repaired registers to the context.
-fn leave_translated(m: &Monitor, block: u32, mc: &SigContext, rip: u64, fix: translate::Fix, why: u64) -> Next {
+fn leave_translated(m: &mut Monitor, block: u32, mc: &SigContext, rip: u64, fix: translate::Fix, why: u64) -> Next {
+    local().stepping = false;
     let c = context();
     let mut regs = mc.regs();
     repair(fix, &mut regs, c);
@@ -436,11 +458,13 @@ fn translated_fault(m: &mut Monitor, signal: u32, closed: bool, mc: &mut SigCont
                 return leave_translated(m, block, mc, rip, fix, reason::RETRANSLATE);
             }
             FaultKind::Protection => {
-                let vector = if mc.trapno == 12 { 13 } else { mc.trapno as u8 };
-                Fault::Vector { vector, code: Some(0) }
+                Fault::Vector { vector: mc.trapno as u8, code: Some(mc.error as u32) }
             }
             FaultKind::Address(va) => match translated_access(m, va, write, user, closed) {
                 Access::Retry => return retry(m, block, mc),
+                Access::Again => {
+                    return leave_translated(m, block, mc, rip, fix, reason::RETRANSLATE);
+                }
                 Access::Switch => return leave_translated(m, block, mc, rip, fix, reason::SWITCH),
                 Access::Fault(code) => Fault::Page { address: va, code },
             },
@@ -457,19 +481,19 @@ fn retry(m: &mut Monitor, block: u32, mc: &mut SigContext) -> Next {
         local().stepping = true;
         mc.flags |= TRAP;
     }
-    if local().opened != 0 {
-        mc.flags |= TRAP;
-    }
     Next::Return
 }
 
 enum Access {
+    /// From the start of the guest instruction.
+    Again,
     Retry,
     Switch,
     Fault(u32),
 }
 
-/// An access of translated code to a guest address that the host did not allow.
+/// An access of translated code to a guest address that the host did not allow;
+/// `closed`: a key closed the page.
 fn translated_access(m: &mut Monitor, va: u64, write: bool, user: bool, closed: bool) -> Access {
     if is_kernel(va) {
         if user {
@@ -488,13 +512,12 @@ fn translated_access(m: &mut Monitor, va: u64, write: bool, user: bool, closed: 
         return Access::Fault(if write { 2 } else { 0 } | if user { 4 } else { 0 });
     }
     if closed && !user {
-        if m.shadow_was_read(va) || m.promote(va) {
+        if m.shadow_was_read(va) {
             return Access::Retry;
         }
-        if !(write && !m.space().user.get(va & !0xfff).write()) && m.open_for_step(va & !0xfff, true) {
-            m.stats.collisions += 1;
-            local().opened = va & !0xfff;
-            return Access::Retry;
+        // Aliased since the instruction looked: at the next try it sees.
+        if m.space().user.get(va & !0xfff).is_at_shared_address() {
+            return Access::Again;
         }
     }
     match m.resolve_user(va, UserAccess { write, fetch: false, from_user: user }) {

@@ -81,12 +81,10 @@ pub struct Local {
     pub index: usize,
     /// A signal asked for attention while the monitor ran.
     pub pending: bool,
-    /// Guest single-steps: TF was taken away inside a gate.
-    pub gate_step: bool,
     /// The monitor single-steps translated code to a precise point.
     pub stepping: bool,
-    /// A user page opened to kernel mode for one step, 0 = none.
-    pub opened: u64,
+    /// The guest single-steps its user code.
+    pub user_step: bool,
 }
 
 /// This space's own data.

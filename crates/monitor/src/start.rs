@@ -14,7 +14,7 @@ use crate::{
     gate::{context, gate, syscall_slow},
     heap,
     layout::{
-        ARENA_CONTEXT, ARENA_TABLES, LOCAL, PKRU_KERNEL, PRIVATE, SCRATCH, SIGNAL_STACK, SIGNAL_STACK_SIZE,
+        ALIAS_MASK_WORD, ARENA_ALIASES, ARENA_CONTEXT, ARENA_TABLES, LOCAL, PKRU_KERNEL, PRIVATE, SCRATCH, SIGNAL_STACK, SIGNAL_STACK_SIZE,
         STACK, STACK_SIZE, key,
     },
     signal,
@@ -95,6 +95,7 @@ fn map_areas() {
     }
     map(at::CONTEXT, at::CONTEXT_SIZE, rw, MAP_SHARED, fd::ARENA, ARENA_CONTEXT, key::KERNEL);
     map(at::TABLES, at::TABLES_SIZE, READ, MAP_SHARED, fd::ARENA, ARENA_TABLES, key::TABLE);
+    map(at::ALIASES, translate::ALIAS_TABLE, READ, MAP_SHARED, fd::ARENA, ARENA_ALIASES, key::TABLE);
     map(at::CODE, at::CODE_SIZE, READ | sys::EXEC, MAP_SHARED, fd::CODE, 0, key::TABLE);
     map(at::CODE_RW, at::CODE_SIZE, rw, MAP_SHARED, fd::CODE, 0, key::MONITOR);
     let ram = page().setup.nr_frames << 12;
@@ -233,6 +234,9 @@ fn build() -> &'static mut Monitor {
     let g = gate();
     g.pkru_kernel = PKRU_KERNEL;
     g.syscall_path = syscall_slow();
+    // SAFETY: the word lies at the end of the tables, seen through the arena.
+    unsafe { *((at::ARENA + ARENA_TABLES + (ALIAS_MASK_WORD - at::TABLES)) as *mut u64) = translate::ALIAS_MASK };
+    m.mark_own_places();
     m.map_vcpu_info();
     m.write_wall_clock();
     let time = m.time_info();

@@ -76,11 +76,6 @@ impl Frame {
     pub const CODE: u8 = 1;
     /// It has a shadow copy with patched sites.
     pub const SHADOW: u8 = 2;
-    /// A page table of the kernel half in which new entries matter: user pages
-    /// lie open at host addresses that such an entry would give to the kernel.
-    pub const WATCHED: u8 = 4;
-    /// The same for a top-level table, of which only the upper half matters.
-    pub const WATCHED_ROOT: u8 = 8;
     /// It must not be mapped writable.
     pub fn is_protected(self) -> bool {
         self.0 & (Self::CODE | Self::SHADOW) != 0

@@ -139,6 +139,14 @@ impl Monitor {
         let selector = frame.cs & 0xffff;
         let user = selector & 3 == 3 && selector != t::KERNEL_CS_RING3;
         self.return_to(user, frame.rip, frame.rflags, frame.rsp);
+        if user && selector != t::USER_CS {
+            // 32-bit programs cannot run: the process gets SIGSEGV.
+            self.complain_once(
+                selector,
+                format_args!("a program wants code segment {selector:#x}: 32-bit programs are not supported"),
+            );
+            self.inject(Fault::Vector { vector: 13, code: Some(selector as u32 & !3) });
+        }
     }
 
     /// Goes on at `rip` in user or kernel mode.

@@ -46,6 +46,9 @@ pub struct Request<'a> {
     /// Kernel mode: whether the instruction at a guest address is known to
     /// access user memory.
     pub user_access: &'a dyn Fn(u64) -> bool,
+    /// Kernel mode: leave instructions on user memory to the monitor where
+    /// [`Targets::aliases`] says so.
+    pub check_aliases: bool,
     /// Most instructions to take (1 for single-stepping guests).
     pub limit: usize,
 }

@@ -21,6 +21,8 @@ pub struct Context {
     pub enter: u64,
     /// Scratch for translated code.
     pub spill: [u64; 4],
+    /// RCX while an address is looked up in the table of aliases.
+    pub lookup_rcx: u64,
     /// What was added to RDI around a string instruction.
     pub delta_rdi: u64,
     /// What was added to RSI (or to the address of a user-accessing instruction).

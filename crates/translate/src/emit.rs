@@ -57,6 +57,7 @@ impl Field {
     pub const RIP: Field = Field(offset_of!(Context, rip));
     pub const TARGET: Field = Field(offset_of!(Context, target));
     pub const ARGUMENT: Field = Field(offset_of!(Context, argument));
+    pub const LOOKUP_RCX: Field = Field(offset_of!(Context, lookup_rcx));
     pub const DELTA_RDI: Field = Field(offset_of!(Context, delta_rdi));
     pub const DELTA_RSI: Field = Field(offset_of!(Context, delta_rsi));
     pub const FOLD: Field = Field(offset_of!(Context, fold));
@@ -309,6 +310,36 @@ impl<'a> Emitter<'a> {
         let ext = (reg.high() ^ 1) << 7;
         self.bytes(&[0xc4, ext | 0x62, 0x83 | (!reg.0 & 15) << 3, 0xf5]);
         self.field_operand(reg.0, field, 0);
+    }
+
+    /// `pext to, from, [rip + mask]`
+    pub fn extract_at(&mut self, to: Gpr, from: Gpr, mask: u64) {
+        let ext = (to.high() ^ 1) << 7;
+        self.bytes(&[0xc4, ext | 0x62, 0x82 | (!from.0 & 15) << 3, 0xf5]);
+        self.rip_operand(to.0, mask, 0);
+    }
+
+    /// `movzx to32, byte ptr [address]`
+    pub fn load_byte(&mut self, to: Gpr, address: Address) {
+        let index = address.index.map_or(0, |(index, _)| index.high());
+        let base = address.base.map_or(0, Gpr::high);
+        self.bytes(&[0x40 | to.high() << 2 | index << 1 | base, 0x0f, 0xb6]);
+        self.operand(to, address);
+    }
+
+    /// `jrcxz` to where [`Emitter::land`] will be; returns its place.
+    pub fn jump_if_rcx_zero(&mut self) -> usize {
+        self.bytes(&[0xe3, 0]);
+        self.len
+    }
+
+    /// Makes the jump emitted at `from` lead here.
+    pub fn land(&mut self, from: usize) {
+        let distance = self.len.wrapping_sub(from);
+        match (i8::try_from(distance), self.buffer.get_mut(from.wrapping_sub(1))) {
+            (Ok(short), Some(slot)) => *slot = short as u8,
+            _ => self.overflow = true,
+        }
     }
 
     /// `rorx to, from, count`

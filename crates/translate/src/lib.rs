@@ -8,6 +8,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod alias;
 mod block;
 pub mod context;
 mod control;
@@ -23,6 +24,7 @@ mod stack;
 mod state;
 mod string;
 
+pub use alias::{ALIAS_MASK, ALIAS_TABLE, alias_index};
 pub use block::{Error, Request, Translator};
 pub use context::Context;
 pub use lookup::{LookupEntry, PROLOGUE, emit_lookup_miss, lookup_slots};
@@ -71,6 +73,11 @@ pub struct Targets {
     /// State components (low half of XCR0 as the guest sees it) that XSAVE and
     /// XRSTOR may touch. PKRU (bit 9) is left out whatever this says.
     pub xsave_mask: u32,
+    /// Table of [`ALIAS_TABLE`] bytes, readable in kernel mode: not 0 where user
+    /// addresses (see [`alias_index`]) are left to the monitor.
+    pub aliases: u64,
+    /// A word that holds [`ALIAS_MASK`], readable in kernel mode.
+    pub alias_mask: u64,
 }
 
 impl Targets {

@@ -125,11 +125,20 @@ impl Builder<'_> {
     ) -> Result<Place, Unsupported> {
         let address = self.effective_address(guest, spills)?;
         let delta = spills.take(self, guest.instruction)?;
-        let code = &mut self.code;
         if stack {
-            code.constant(delta, FOLD.wrapping_neg());
-            code.lea(address, Address::sum(address, delta));
+            self.code.constant(delta, FOLD.wrapping_neg());
+            self.code.lea(address, Address::sum(address, delta));
         }
+        if address == Gpr::RCX || delta == Gpr::RCX {
+            return Err(Unsupported);
+        }
+        self.code.save(Gpr::RCX, Field::LOOKUP_RCX);
+        self.leave_if_aliased(guest, address, delta, |builder| {
+            builder.code.restore(Gpr::RCX, Field::LOOKUP_RCX);
+            spills.release(&mut builder.code);
+        });
+        let code = &mut self.code;
+        code.restore(Gpr::RCX, Field::LOOKUP_RCX);
         // All ones for a negative address, else zero.
         code.constant(delta, 63);
         code.shift_right_signed(delta, address, delta);

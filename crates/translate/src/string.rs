@@ -27,6 +27,15 @@ impl Builder<'_> {
         let pointers = [destination, source];
         let mut fix = Fix::NONE;
         self.code.save(SCRATCH, Field::spill(0));
+        self.code.save(Gpr::RCX, Field::LOOKUP_RCX);
+        for (register, ..) in pointers.into_iter().flatten() {
+            // RCX was changed for the pointer before, but no pointer is RCX.
+            self.leave_if_aliased(guest, register, SCRATCH, |builder| {
+                builder.code.restore(Gpr::RCX, Field::LOOKUP_RCX);
+                builder.code.restore(SCRATCH, Field::spill(0));
+            });
+        }
+        self.code.restore(Gpr::RCX, Field::LOOKUP_RCX);
         for (register, delta, flag) in pointers.into_iter().flatten() {
             self.code.constant(SCRATCH, 63);
             self.code.shift_right_signed(SCRATCH, register, SCRATCH);

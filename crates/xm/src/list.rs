@@ -11,16 +11,16 @@ pub struct Row {
     pub name: String,
     /// Domain number.
     pub id: u32,
-    /// Memory in MiB.
-    pub memory_mib: u64,
+    /// Memory in MiB; this and the other figures are `None` if the domain gave no answer.
+    pub memory_mib: Option<u64>,
     /// Online virtual CPUs.
-    pub vcpus: u32,
+    pub vcpus: Option<u32>,
     /// State letters.
     pub state: StateFlags,
     /// Why it stopped, if it did.
     pub reason: Option<ShutdownReason>,
     /// CPU time in seconds.
-    pub cpu_seconds: f64,
+    pub cpu_seconds: Option<f64>,
 }
 
 impl From<&DomainInfo> for Row {
@@ -28,11 +28,11 @@ impl From<&DomainInfo> for Row {
         Self {
             name: info.name.clone(),
             id: info.domid,
-            memory_mib: info.memory_mib,
-            vcpus: info.vcpus,
+            memory_mib: Some(info.memory_mib),
+            vcpus: Some(info.vcpus),
             state: info.state,
             reason: info.shutdown_reason,
-            cpu_seconds: info.cpu_seconds,
+            cpu_seconds: Some(info.cpu_seconds),
         }
     }
 }
@@ -55,17 +55,25 @@ pub fn table(tool: Tool, rows: &[Row]) -> String {
 }
 
 fn line(tool: Tool, row: &Row) -> String {
-    let Row { name, id, memory_mib, vcpus, cpu_seconds, .. } = row;
+    let Row { name, id, .. } = row;
+    let memory_mib = figure(row.memory_mib);
+    let vcpus = figure(row.vcpus);
+    let cpu_seconds = figure(row.cpu_seconds.map(|seconds| format!("{seconds:.1}")));
     match tool {
         Tool::Xm => format!(
-            "{name:<40} {id:>5} {memory_mib:>5} {vcpus:>5} {:>10} {cpu_seconds:>8.1}\n",
+            "{name:<40} {id:>5} {memory_mib:>5} {vcpus:>5} {:>10} {cpu_seconds:>8}\n",
             xm_state(row.state)
         ),
         Tool::Xl => format!(
-            "{name:<40} {id:>5} {memory_mib:>5} {vcpus:>5}     {}  {cpu_seconds:>8.1}\n",
+            "{name:<40} {id:>5} {memory_mib:>5} {vcpus:>5}     {}  {cpu_seconds:>8}\n",
             xl_state(row.state, row.reason)
         ),
     }
+}
+
+/// A figure, or `?` if it is not known.
+fn figure<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "?".to_owned(), |value| value.to_string())
 }
 
 /// `rbpscd`; a crashed domain shows `c` without `s`.
@@ -159,7 +167,15 @@ mod tests {
     use super::*;
 
     fn row(name: &str, id: u32, state: StateFlags, cpu_seconds: f64) -> Row {
-        Row { name: name.into(), id, memory_mib: 128, vcpus: 1, state, reason: None, cpu_seconds }
+        Row {
+            name: name.into(),
+            id,
+            memory_mib: Some(128),
+            vcpus: Some(1),
+            state,
+            reason: None,
+            cpu_seconds: Some(cpu_seconds),
+        }
     }
 
     #[test]
@@ -189,10 +205,21 @@ serv1                                        5   128     1     ---sc-       7.0
     fn long_names_and_big_figures_push_but_never_run_together() {
         let name = "n".repeat(45);
         let mut wide = row(&name, 123_456, StateFlags::default(), 1e9);
-        wide.memory_mib = 1 << 20;
+        wide.memory_mib = Some(1 << 20);
         let text = line(Tool::Xm, &wide);
         let words: Vec<&str> = text.split_whitespace().collect();
         assert_eq!(words, [&name, "123456", "1048576", "1", "------", "1000000000.0"]);
+    }
+
+    #[test]
+    fn what_is_not_known_is_a_question_mark() {
+        let mut silent = row("serv1", 5, StateFlags::default(), 0.0);
+        (silent.memory_mib, silent.vcpus, silent.cpu_seconds) = (None, None, None);
+        for tool in [Tool::Xm, Tool::Xl] {
+            let text = line(tool, &silent);
+            let words: Vec<&str> = text.split_whitespace().collect();
+            assert_eq!(words, ["serv1", "5", "?", "?", "------", "?"]);
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@ use clap::ArgMatches;
 use config::Sxp;
 use control::{Client, ClientError, DomainInfo, Entry, Registry, StateFlags};
 use serde_json::{Value, json};
+use std::thread;
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::host::{self, Memory, Processors};
@@ -36,8 +38,8 @@ pub fn list(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
     let filter = filter(given("state"), &names)?;
     let registry = Registry::open()?;
     let mut shown = Vec::new();
-    for target in targets(&registry, &names)? {
-        if let Some(seen) = look(&target)?.filter(|seen| filter.shows(seen.row.state)) {
+    for (target, answer) in ask_all(targets(&registry, &names)?) {
+        if let Some(seen) = seen(&target, answer)?.filter(|seen| filter.shows(seen.row.state)) {
             shown.push(seen);
         }
     }
@@ -77,16 +79,43 @@ struct Seen {
     long: Sxp,
 }
 
-/// Asks a domain about itself; `None` if it ended meanwhile.
+type Answer = Result<DomainInfo, ClientError>;
+
+/// How long a listing waits for a domain: whoever lists wants to see the others.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Asks all domains about themselves at the same time, so that several which do not answer cost
+/// no more time than one. Domain-0 is not asked.
+fn ask_all(targets: Vec<Target>) -> Vec<(Target, Option<Answer>)> {
+    let mut answers: Vec<(Target, Option<Answer>)> =
+        targets.into_iter().map(|target| (target, None)).collect();
+    thread::scope(|scope| {
+        for (target, answer) in &mut answers {
+            let Target::Domain(entry) = target else { continue };
+            let entry = &*entry;
+            let asked =
+                thread::Builder::new().spawn_scoped(scope, move || *answer = Some(ask(entry)));
+            // Without a thread it stays unasked here, and is asked in its turn.
+            drop(asked);
+        }
+    });
+    answers
+}
+
+fn ask(entry: &Entry) -> Answer {
+    Client::open_with_patience(entry, PATIENCE).and_then(|mut client| client.info())
+}
+
+/// What a domain said of itself; `None` if it ended meanwhile.
 ///
-/// A domain that does not answer is listed all the same, with dashes and a warning, so that it
-/// can be seen and destroyed.
-fn look(target: &Target) -> Result<Option<Seen>, Error> {
+/// A domain that does not answer is listed all the same, with question marks and a warning, so
+/// that it can be seen and destroyed.
+fn seen(target: &Target, answer: Option<Answer>) -> Result<Option<Seen>, Error> {
     let entry = match target {
         Target::Host => return Ok(Some(host_seen())),
         Target::Domain(entry) => entry,
     };
-    match Client::open(entry).and_then(|mut client| client.info()) {
+    match answer.unwrap_or_else(|| ask(entry)) {
         Ok(info) => {
             Ok(Some(Seen { row: Row::from(&info), whole: whole(&info)?, long: long(&info) }))
         }
@@ -141,11 +170,11 @@ fn silent(entry: &Entry) -> Seen {
         row: Row {
             name: entry.name.clone(),
             id: entry.domid,
-            memory_mib: 0,
-            vcpus: 0,
+            memory_mib: None,
+            vcpus: None,
             state,
             reason: None,
-            cpu_seconds: 0.0,
+            cpu_seconds: None,
         },
         whole: json!({
             "domid": entry.domid, "name": entry.name, "uuid": entry.uuid.to_string(),
@@ -163,28 +192,31 @@ fn silent(entry: &Entry) -> Seen {
 /// Domain-0: the host's memory and processors, and the time that they were busy.
 fn host_seen() -> Seen {
     let state = StateFlags { running: true, ..StateFlags::default() };
+    let memory_mib = Memory::now().total_mib;
+    let vcpus = u32::try_from(Processors::now().count).unwrap_or(u32::MAX);
+    let cpu_seconds = host::busy_seconds();
     let row = Row {
         name: HOST_NAME.to_owned(),
         id: 0,
-        memory_mib: Memory::now().total_mib,
-        vcpus: u32::try_from(Processors::now().count).unwrap_or(u32::MAX),
+        memory_mib: Some(memory_mib),
+        vcpus: Some(vcpus),
         state,
         reason: None,
-        cpu_seconds: host::busy_seconds(),
+        cpu_seconds: Some(cpu_seconds),
     };
     let whole = json!({
-        "domid": 0, "name": HOST_NAME, "uuid": HOST_UUID, "memory_mib": row.memory_mib,
-        "maxmem_mib": row.memory_mib, "vcpus": row.vcpus, "state": state.to_string(),
-        "cpu_seconds": row.cpu_seconds, "started": now().saturating_sub(host::uptime()),
+        "domid": 0, "name": HOST_NAME, "uuid": HOST_UUID, "memory_mib": memory_mib,
+        "maxmem_mib": memory_mib, "vcpus": vcpus, "state": state.to_string(),
+        "cpu_seconds": cpu_seconds, "started": now().saturating_sub(host::uptime()),
     });
     let long = facts_only(&[
         ("domid", row.id.to_string()),
         ("name", row.name.clone()),
         ("uuid", HOST_UUID.to_owned()),
-        ("memory", row.memory_mib.to_string()),
-        ("vcpus", row.vcpus.to_string()),
+        ("memory", memory_mib.to_string()),
+        ("vcpus", vcpus.to_string()),
         ("state", state.to_string()),
-        ("cpu_time", format!("{:.3}", row.cpu_seconds)),
+        ("cpu_time", format!("{:.3}", cpu_seconds)),
     ]);
     Seen { row, whole, long }
 }

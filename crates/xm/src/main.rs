@@ -6,6 +6,10 @@
 //!
 //! Architecture invariant: nothing here knows how a domain is built or run.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+)]
 
 mod cli;
 mod commands;

@@ -16,6 +16,10 @@ impl<'a> DomainPageView<'a> {
     }
 
     /// A word of the page. The offsets are constants of the page's layout.
+    #[expect(
+        clippy::expect_used,
+        reason = "no input decides it: the arena is larger than the page"
+    )]
     fn word(self, offset: usize) -> &'a AtomicU32 {
         self.0.word(offset as u64).expect("the domain page is mapped and its words are aligned")
     }

@@ -9,7 +9,6 @@ use super::{Block, CODE_END, CODE_START, Code, Hash, LinkRecord, NONE, STUB_END,
 use crate::{
     layout::at,
     state::{Frame, Monitor},
-    tlb::UserAccess,
 };
 
 /// An instruction fetch that the guest's tables forbid.
@@ -19,6 +18,23 @@ pub struct FetchFault {
     pub va: u64,
     /// #PF error code.
     pub code: u32,
+}
+
+/// What a block is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Guest kernel code.
+    Kernel,
+    /// Guest user code.
+    User,
+    /// One instruction of the guest kernel on user memory (`Monitor::run_aliased`).
+    Alone,
+}
+
+impl Kind {
+    fn of(user: bool) -> Kind {
+        if user { Kind::User } else { Kind::Kernel }
+    }
 }
 
 /// Fetch bit of a page-fault error code.
@@ -48,6 +64,7 @@ impl Code {
             entries: Vec::new(),
             index: HashMap::with_hasher(Hash::default()),
             by_frame: HashMap::with_hasher(Hash::default()),
+            alone: HashMap::with_hasher(Hash::default()),
             user_access: HashSet::with_hasher(Hash::default()),
             next_code: CODE_START,
             next_stub: CODE_END,
@@ -113,10 +130,11 @@ impl Monitor {
             }
             self.invalidate_block(b);
         }
-        self.translate_block(va, user, frame)
+        self.translate_block(va, frame, Kind::of(user))
     }
 
-    fn translate_block(&mut self, va: u64, user: bool, frame: u32) -> Result<u32, FetchFault> {
+    fn translate_block(&mut self, va: u64, frame: u32, kind: Kind) -> Result<u32, FetchFault> {
+        let user = kind == Kind::User;
         const ROOM: u32 = 16384;
         if self.code.next_code + ROOM > CODE_END || self.code.next_stub + ROOM > STUB_END {
             self.flush_code();
@@ -132,8 +150,8 @@ impl Monitor {
         let mut len = page_bytes;
         let mut frame2 = NONE;
         loop {
-            match self.run_translator(va, user, &bytes[..len], page_bytes) {
-                Ok(()) => return Ok(self.add_block(va, user, frame, frame2)),
+            match self.run_translator(va, kind, &bytes[..len], page_bytes) {
+                Ok(()) => return Ok(self.add_block(va, kind, frame, frame2)),
                 Err(Error::NeedNextPage) if frame2 == NONE => {
                     frame2 = self.fetch_frame((va & !0xfff) + 4096, user)?;
                     self.protect_frame(frame2, Frame::CODE);
@@ -152,20 +170,21 @@ impl Monitor {
         }
     }
 
-    fn run_translator(&mut self, va: u64, user: bool, bytes: &[u8], page_bytes: usize) -> Result<(), Error> {
+    fn run_translator(&mut self, va: u64, kind: Kind, bytes: &[u8], page_bytes: usize) -> Result<(), Error> {
         let code = &mut self.code;
         let (c, s) = (code.next_code, code.next_stub);
         let learnt = &code.user_access;
         let request = Request {
-            mode: if user { Mode::User } else { Mode::Kernel },
+            mode: if kind == Kind::User { Mode::User } else { Mode::Kernel },
             va,
             code: bytes,
             page_bytes,
             code_host: at::CODE + u64::from(c),
             stub_host: at::CODE + u64::from(s),
             first_tag: code.links.len() as u64 + 1,
-            user_access: &|va| learnt.contains(&va),
-            limit: translate::output::MAX_INSTRUCTIONS,
+            user_access: &|va| kind == Kind::Alone || learnt.contains(&va),
+            check_aliases: kind != Kind::Alone,
+            limit: if kind == Kind::Alone { 1 } else { translate::output::MAX_INSTRUCTIONS },
         };
         let room = |from: u32, end: u32| (end - from).min(16384) as usize;
         code.translator.translate(
@@ -176,7 +195,8 @@ impl Monitor {
         )
     }
 
-    fn add_block(&mut self, va: u64, user: bool, frame: u32, frame2: u32) -> u32 {
+    fn add_block(&mut self, va: u64, kind: Kind, frame: u32, frame2: u32) -> u32 {
+        let user = kind == Kind::User;
         let code = &mut self.code;
         let id = code.blocks.len() as u32;
         let out = &code.output;
@@ -210,7 +230,11 @@ impl Monitor {
         code.next_code = (code.next_code + out.code_len as u32 + 15) & !15;
         code.next_stub += out.stub_len as u32;
         code.blocks.push(block);
-        code.index.insert((va, frame | u32::from(user) << 31), id);
+        if kind == Kind::Alone {
+            code.alone.insert((va, frame), id);
+        } else {
+            code.index.insert((va, frame | u32::from(user) << 31), id);
+        }
         code.by_frame.entry(frame).or_default().push(id);
         if frame2 != NONE && frame2 != frame {
             code.by_frame.entry(frame2).or_default().push(id);
@@ -223,8 +247,12 @@ impl Monitor {
         self.setup.flags & boundary::setup_flag::TRANSLATE_USER != 0
     }
 
-    /// Fetch access for user code run directly.
-    pub fn fetch_access() -> UserAccess {
-        UserAccess { write: false, fetch: true, from_user: true }
+    /// The block of the one kernel instruction at `va`.
+    pub fn find_alone(&mut self, va: u64) -> Result<u32, FetchFault> {
+        let frame = self.fetch_frame(va, false)?;
+        match self.code.alone.get(&(va, frame)) {
+            Some(&b) if self.code.blocks[b as usize].valid => Ok(b),
+            _ => self.translate_block(va, frame, Kind::Alone),
+        }
     }
 }

@@ -52,7 +52,10 @@ impl Monitor {
         }
         self.code.blocks[block as usize].valid = false;
         self.code.disconnect_incoming(block);
-        self.code.index.remove(&(b.va, b.frame | u32::from(b.user) << 31));
+        let key = (b.va, b.frame | u32::from(b.user) << 31);
+        if self.code.index.get(&key) == Some(&block) {
+            self.code.index.remove(&key);
+        }
         self.code.remove_lookup(b.va, b.user);
         self.forget_syscall_entry(b.va);
     }
@@ -81,6 +84,7 @@ impl Monitor {
         code.links.clear();
         code.entries.clear();
         code.index.clear();
+        code.alone.clear();
         code.by_frame.clear();
         code.next_code = CODE_START;
         code.next_stub = CODE_END;

@@ -12,7 +12,7 @@ use translate::{Entry, Output, Targets, Translator};
 
 use crate::{
     gate,
-    layout::{CTX, SCRATCH, SITE_STUBS, at},
+    layout::{ALIAS_MASK_WORD, CTX, SCRATCH, SITE_STUBS, at},
 };
 
 /// A multiplicative hash for integers (the keys are addresses and frame
@@ -100,6 +100,8 @@ pub struct Code {
     pub(crate) entries: Vec<Entry>,
     pub(crate) index: HashMap<(u64, u32), u32, Hash>,
     pub(crate) by_frame: HashMap<u32, Vec<u32>, Hash>,
+    /// Blocks of one instruction on user memory, without the look-up of aliases.
+    pub(crate) alone: HashMap<(u64, u32), u32, Hash>,
     /// Kernel instructions known to access user memory.
     pub(crate) user_access: HashSet<u64, Hash>,
     /// Next free offset for code, and for exit stubs.
@@ -129,6 +131,8 @@ fn targets() -> Targets {
         kernel_lookup_miss: 0,
         user_lookup_miss: 0,
         xsave_mask: crate::cpuid::guest_xcr0() as u32,
+        aliases: at::ALIASES,
+        alias_mask: ALIAS_MASK_WORD,
         exit_link: gate::link(),
         exit_indirect: gate::indirect(),
         exit_emulate: gate::emulate(),

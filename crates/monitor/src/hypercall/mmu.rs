@@ -17,9 +17,6 @@ const COUNT_MASK: u64 = 0x7fff_ffff;
 impl Monitor {
     /// Writes an entry of a guest table.
     fn write_entry(&mut self, table: u32, index: usize, value: u64) {
-        if value & mmu::PTE_PRESENT != 0 {
-            self.before_new_entry(table, index);
-        }
         self.before_write(table);
         // SAFETY: callers checked that the frame exists; the index is masked.
         unsafe { self.frame_ptr(table).cast::<u64>().add(index & 511).write_volatile(value) };

@@ -67,7 +67,7 @@ impl Monitor {
         let frame = u32::try_from(mfn).map_err(|_| EINVAL)?;
         self.before_write(frame);
         // SAFETY: `vcpu_info` is mapped; see `Monitor::map_vcpu_info`.
-        let mut info = unsafe { (crate::gate::gate().vcpu_info as *const v::VcpuInfo).read_volatile() };
+        let mut info = unsafe { crate::event::info().cast::<v::VcpuInfo>().read_volatile() };
         // Events may have come meanwhile: the guest looks at all of them.
         info.evtchn_pending_sel = !0;
         info.evtchn_upcall_pending = 1;

@@ -3,11 +3,10 @@
 use abi::mmu::{PTE_PRESENT, PTE_PSE, PTE_USER, PTE_WRITE};
 use alloc::vec::Vec;
 
-use super::{host::Access, mapped::Installed};
+use super::mapped::Installed;
 use crate::{
     guest::{fold, frame_of, is_kernel},
-    layout::key,
-    state::{Frame, Monitor},
+    state::Monitor,
 };
 
 impl Monitor {
@@ -181,7 +180,7 @@ impl Monitor {
             self.revalidate_kernel();
         }
         self.unmap_noted_kernel_pages();
-        self.drop_if_aliased();
+        self.rekey_aliased();
     }
 
     /// Single kernel pages that changed while this space was parked.
@@ -193,72 +192,6 @@ impl Monitor {
                 self.host_unmap(fold(page), 1);
                 self.space().kernel.set(page, Installed::default());
             }
-        }
-    }
-
-    /// Opens a user page at a shared address to kernel mode, since the kernel
-    /// half maps nothing there now. True if done.
-    pub fn promote(&mut self, va: u64) -> bool {
-        let page = va & !0xfff;
-        let installed = self.space().user.get(page);
-        let alias = crate::guest::unfold(page);
-        if !installed.is_at_shared_address() || self.walk(alias).is_some() {
-            return false;
-        }
-        // Whoever adds a page there passes through a table that is watched from now on.
-        let mut table = self.vcpu.kernel_root;
-        for level in (1..4).rev() {
-            self.watch(table, if level == 3 { Frame::WATCHED_ROOT } else { Frame::WATCHED });
-            let Some(e) = self.entry(table, (alias >> (12 + 9 * level)) as usize & 511) else { break };
-            if e & PTE_PRESENT == 0 {
-                break;
-            }
-            table = frame_of(e);
-            if level == 1 {
-                self.watch(table, Frame::WATCHED);
-            }
-        }
-        let access = Access { write: installed.write(), exec: installed.exec(), key: key::USER, shadow: false };
-        self.host_map(page, installed.frame(), 1, access);
-        true
-    }
-
-    fn watch(&mut self, table: u32, flag: u8) {
-        if let Some(f) = self.frames.get_mut(table as usize) {
-            f.0 |= flag;
-        }
-    }
-
-    /// Watches the table in which a kernel mapping at `alias` would first appear.
-    pub(super) fn watch_gigabyte(&mut self, alias: u64) {
-        let root = self.vcpu.kernel_root;
-        self.watch(root, Frame::WATCHED_ROOT);
-        if let Some(top) = self.entry(root, (alias >> 39) as usize & 511) {
-            if top & PTE_PRESENT != 0 {
-                self.watch(frame_of(top), Frame::WATCHED);
-            }
-        }
-    }
-
-    /// Must precede the write of a present entry at `index` of `table`: kernel
-    /// mappings may appear at host addresses where user pages lie open to
-    /// kernel mode.
-    pub fn before_new_entry(&mut self, table: u32, index: usize) {
-        let Some(flags) = self.frames.get_mut(table as usize) else { return };
-        let watched = flags.0 & Frame::WATCHED != 0 || (flags.0 & Frame::WATCHED_ROOT != 0 && index >= 256);
-        if watched {
-            flags.0 &= !Frame::WATCHED;
-            self.spaces.aliases += 1;
-            self.drop_if_aliased();
-        }
-    }
-
-    /// Drops the user half if kernel mappings appeared since it was filled.
-    fn drop_if_aliased(&mut self) {
-        let aliases = self.spaces.aliases;
-        if self.space().aliases != aliases {
-            self.space().aliases = aliases;
-            self.drop_user_half();
         }
     }
 }

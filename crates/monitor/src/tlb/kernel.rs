@@ -29,11 +29,15 @@ impl Monitor {
     /// continue it in frames and rights.
     pub fn resolve_kernel(&mut self, va: u64, write: bool) -> Outcome {
         let fault = if write { code::WRITE } else { 0 };
+        if !super::is_available(fold(va)) {
+            return Outcome::Fault(fault);
+        }
         if va >= M2P && va < M2P + self.setup.m2p_frames * 4096 {
             if write {
                 return Outcome::Fault(fault | code::PRESENT);
             }
             let frame = u32::try_from(self.setup.m2p_mfn).unwrap_or(u32::MAX);
+            self.mark_aliases(fold(M2P), self.setup.m2p_frames << 12);
             self.host_map(fold(M2P), frame, self.setup.m2p_frames, Access::kernel(false));
             return Outcome::Mapped;
         }
@@ -74,21 +78,20 @@ impl Monitor {
                 && m.run_write(entry, f, linear) == write
         };
         let (mut first, mut last) = (leaf.index, leaf.index);
-        while first > 0 && fits(self, first - 1) {
+        while first > 0 && super::is_available(fold(region + ((first as u64 - 1) << 12))) && fits(self, first - 1) {
             first -= 1;
         }
-        while last < 511 && fits(self, last + 1) {
+        while last < 511 && super::is_available(fold(region + ((last as u64 + 1) << 12))) && fits(self, last + 1) {
             last += 1;
         }
         let start = region + ((first as u64) << 12);
         let count = (last - first + 1) as u64;
         let first_frame = frame - (leaf.index - first) as u32;
+        self.mark_aliases(fold(start), count << 12);
         self.host_map(fold(start), first_frame, count, Access::kernel(write));
         // The kernel owns these host pages now.
         let space = self.space();
-        if fold(start) >> 63 == 0 {
-            space.user.forget(fold(start), count << 12);
-        }
+        space.user.forget(fold(start), count << 12);
         if !linear {
             for i in 0..count {
                 let installed = Installed::new(first_frame + i as u32, write, false);

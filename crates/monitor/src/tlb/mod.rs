@@ -10,6 +10,7 @@
 //! address where the kernel half has addresses too bears the key
 //! `SHARED_ADDRESS`, which kernel mode cannot touch.
 
+mod alias;
 mod flush;
 mod host;
 mod kernel;
@@ -17,5 +18,5 @@ mod mapped;
 mod user;
 
 pub use kernel::Outcome;
-pub use user::{UserAccess, is_available};
+pub use user::{UserAccess, is_available, is_reserved, reserved};
 pub use mapped::Half;

@@ -3,11 +3,11 @@
 use abi::mmu::{PTE_ACCESSED, PTE_DIRTY, PTE_WRITE};
 use boundary::at;
 
-use super::{host::Access, mapped::Installed};
+use super::{alias::is_aliased, host::Access, mapped::Installed};
 use crate::{
     guest::{Leaf, unfold},
     layout::key,
-    state::{Frame, Monitor},
+    state::{Frame, Monitor, page},
 };
 
 /// Page-fault error code bits (SDM vol. 3A 4.7).
@@ -46,17 +46,36 @@ const LOWEST: u64 = 0x1_0000;
 /// End of the user half.
 const END: u64 = 0x7fff_ffff_f000;
 
-/// May this user address be mapped at all? The monitor's own places may not.
+/// The monitor's own places, start and size.
+pub fn reserved() -> [(u64, u64); 6] {
+    let ram = page().setup.nr_frames << 12;
+    [
+        (at::START, at::ALIASES + translate::ALIAS_TABLE - at::START),
+        (at::CODE_RW, at::CODE_SIZE),
+        (at::ARENA, at::ARENA_SIZE),
+        (at::RAM, ram),
+        (at::SHADOW, ram),
+        (at::SITES, at::SITES_SIZE),
+    ]
+}
+
+/// Is it in one of the monitor's own places?
+pub fn is_reserved(va: u64) -> bool {
+    reserved().iter().any(|(start, size)| va.wrapping_sub(*start) < *size)
+}
+
+/// May this user address be mapped at all?
 pub fn is_available(va: u64) -> bool {
-    (LOWEST..END).contains(&va)
-        && !(at::START..at::END).contains(&va)
-        && !(at::SITES..at::SITES + at::SITES_SIZE).contains(&va)
+    (LOWEST..END).contains(&va) && !is_reserved(va)
 }
 
 impl Monitor {
     /// Makes a user page present on the host if the guest's tables allow the
     /// access; else the #PF error code to give to the guest.
     pub fn resolve_user(&mut self, va: u64, access: UserAccess) -> Result<(), u32> {
+        if !is_available(va) {
+            return Err(access.code());
+        }
         let Some(leaf) = self.walk(va) else { return Err(access.code()) };
         // CR0.WP is set under Xen: the kernel's writes obey the tables too.
         if (access.from_user && !leaf.user()) || (access.write && !leaf.writable()) || (access.fetch && !leaf.executable()) {
@@ -77,12 +96,10 @@ impl Monitor {
         let write = leaf.writable() && dirty && !flags.is_protected();
         let exec = leaf.executable() && leaf.user() && !self.translates_user();
         // The kernel half may use the host address too.
-        let shared = self.has_gigabyte(unfold(page));
+        let shared = is_aliased(page);
         if shared {
             self.stats.collisions += 1;
             self.space().kernel.set(unfold(page), Installed::default());
-        } else {
-            self.watch_gigabyte(unfold(page));
         }
         if exec && !write && access.fetch && flags.0 & Frame::SHADOW != 0 && self.install_shadow(page, frame, shared)
         {
@@ -121,19 +138,6 @@ impl Monitor {
                 self.forget_continuations();
             }
         }
-    }
-
-    /// Opens a user page at an address shared with the kernel half to kernel
-    /// mode for one step, or closes it again. False if no such page is there.
-    pub fn open_for_step(&mut self, page: u64, open: bool) -> bool {
-        let installed = self.space().user.get(page);
-        if !installed.is_at_shared_address() {
-            return false;
-        }
-        let page_key = if open { key::USER } else { key::SHARED_ADDRESS };
-        let access = Access { write: installed.write(), exec: installed.exec(), key: page_key, shadow: false };
-        self.host_map(page, installed.frame(), 1, access);
-        true
     }
 
     /// Maps the shadow copy of `frame` at `page`; false if it may not be.

@@ -20,6 +20,8 @@ fn targets() -> Targets {
         exit_emulate: BASE + 0x2020,
         exit_syscall: BASE + 0x2030,
         xsave_mask: 0xe7,
+        aliases: BASE + 0x1000_0000,
+        alias_mask: BASE + 0x4000,
     }
 }
 
@@ -33,6 +35,7 @@ fn request<'a>(mode: Mode, va: u64, code: &'a [u8], user: &'a dyn Fn(u64) -> boo
         stub_host: BASE + 0x80_0000,
         first_tag: 1,
         user_access: user,
+        check_aliases: true,
         limit: MAX_INSTRUCTIONS,
     }
 }

@@ -18,7 +18,9 @@ const KERNEL_LOOKUP: u64 = CACHE + 0x10_0000;
 const USER_LOOKUP: u64 = CACHE + 0x20_0000;
 const CODE: u64 = CACHE + 0x40_0000;
 const STUBS: u64 = CACHE + 0x80_0000;
-const SIZE: usize = 0xc0_0000;
+/// Table of aliases, all zero; the word before holds its mask.
+const ALIASES: u64 = CACHE + 0x1000_0000;
+const SIZE: usize = 0x1800_0000;
 /// Code and stub space per block.
 const BLOCK: usize = 16384;
 const MAX_BLOCKS: usize = 256;
@@ -97,7 +99,11 @@ impl World {
     pub fn new() -> World {
         let cpu = Cpu::new();
         static MAPPED: std::sync::Once = std::sync::Once::new();
-        MAPPED.call_once(|| map_all(CACHE, SIZE));
+        MAPPED.call_once(|| {
+            map_all(CACHE, SIZE);
+            // SAFETY: just mapped.
+            unsafe { *((ALIASES - 0x1000) as *mut u64) = translate::ALIAS_MASK };
+        });
         let targets = Targets {
             context: CACHE,
             user_context: USER_CONTEXT,
@@ -110,6 +116,8 @@ impl World {
             exit_emulate: EXITS + 32,
             exit_syscall: EXITS + 48,
             xsave_mask: 7,
+            aliases: ALIASES,
+            alias_mask: ALIASES - 0x1000,
         };
         let mut world = World {
             cpu,
@@ -211,6 +219,7 @@ impl World {
             stub_host: stubs,
             first_tag: (number * 64 + 1) as u64,
             user_access: &|va| all || aware.contains(&va),
+            check_aliases: true,
             limit: self.limit,
         };
         let (code, stub) = (bytes_at(host, BLOCK), bytes_at(stubs, BLOCK));
