@@ -4,6 +4,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 CARGO ?= cargo
 FUZZ_SECONDS ?= 60
+FUZZ_SMOKE ?= 30
 BOOTS ?= 100
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
@@ -12,7 +13,7 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)/release
 help:
 	@echo 'make run      build, and start a guest with its console'
 	@echo 'make check    format, lints, guest programs on the host (quick)'
-	@echo 'make test     all tests: crates, guest programs, end to end'
+	@echo 'make test     all tests: crates, guest programs, a little fuzzing, end to end'
 	@echo 'make bench    measure against native and QEMU TCG'
 	@echo 'make soak     BOOTS=$(BOOTS) boots in a row, three ways; then a mixed load'
 	@echo 'make fuzz     FUZZ_SECONDS=$(FUZZ_SECONDS) seconds for each fuzz target'
@@ -36,13 +37,14 @@ check:
 	scripts/check-tree
 	scripts/check-guest
 
-# Release binaries once, for the end-to-end tests and as the profile of the crates' own tests.
+# The crates' own tests run with the checks of a debug build, what users run end to end.
 test: setup
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	scripts/check-tree
-	XENOLITH_TEST_KERNELS=$(CURDIR)/out/boot $(CARGO) test --release --workspace
+	XENOLITH_TEST_KERNELS=$(CURDIR)/out/boot $(CARGO) test --workspace
 	scripts/check-guest
+	fuzz/run $(FUZZ_SMOKE)
 	$(CARGO) build --release --bins
 	tests/e2e --bin $(TARGET)
 

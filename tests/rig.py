@@ -164,11 +164,11 @@ class Rig:
             except (OSError, ValueError):
                 continue
         family = set(found["xendomain"])
-        found["space"] = [pid for pid in found["space"] if self._descends(pid, family)]
+        found["space"] = [pid for pid in found["space"] if self.descends(pid, family)]
         return found
 
     @staticmethod
-    def _descends(pid, ancestors):
+    def descends(pid, ancestors):
         while pid > 1:
             try:
                 stat = pathlib.Path(f"/proc/{pid}/stat").read_text()

@@ -27,6 +27,7 @@ mod client;
 mod dirs;
 mod entry;
 mod error;
+mod kill;
 mod launch;
 mod line;
 mod protocol;
@@ -38,6 +39,7 @@ pub use client::{Client, ClientError, Console};
 pub use dirs::{Dirs, RUNTIME_VARIABLE, STATE_VARIABLE};
 pub use entry::Entry;
 pub use error::{Hint, PathError};
+pub use kill::kill;
 pub use launch::{CreateSpec, LaunchError, StartReply, Started, find_program, launch};
 pub use line::{LineError, LineReader, write_line};
 pub use protocol::{

@@ -14,6 +14,7 @@
 
 pub mod builder;
 pub mod console;
+mod file;
 pub mod instance;
 pub mod life;
 pub mod log;

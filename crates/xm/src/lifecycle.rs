@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use clap::ArgMatches;
-use control::{Client, ClientError, Entry, Registry, RegistryError, ShutdownKind, StateFlags};
+use control::{
+    Client, ClientError, Entry, Registry, RegistryError, ShutdownKind, StateFlags, kill,
+};
 
 use crate::error::Error;
 use crate::output::{note, put};
@@ -15,16 +17,25 @@ const POLL: Duration = Duration::from_millis(250);
 /// How long a rebooting domain may be absent before it counts as lost.
 const ABSENT: Duration = Duration::from_secs(30);
 
-/// `destroy D`. Returns when the domain is gone.
+/// How long `destroy` lets a process that does not answer take to die.
+const DEATH: Duration = Duration::from_secs(10);
+
+/// `destroy D`. Returns when the domain is gone; a process that does not answer is killed.
 ///
 /// # Errors
 ///
-/// When there is no such domain, it is Domain-0, or it does not answer; so for all of these.
+/// When there is no such domain, it is Domain-0, or its process cannot be reached; so for all of
+/// these.
 pub fn destroy(word: &str) -> Result<(), Error> {
-    let mut client = connect(&Registry::open()?, word, "destroy")?;
-    match client.destroy() {
+    let registry = Registry::open()?;
+    let entry = Target::find(&registry, word)?.unprivileged("destroy")?;
+    match Client::open(&entry).and_then(|mut client| client.destroy()) {
         // It went away before it could say so.
         Ok(()) | Err(ClientError::Ended { .. }) => Ok(()),
+        Err(error @ ClientError::Timeout { .. }) => {
+            note(&format!("{error}; its process {} is killed.", entry.pid));
+            Ok(kill(&registry, &entry, DEATH)?)
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -1,6 +1,7 @@
 //! The initial ramdisk: a file that is streamed into guest memory.
 
 use super::error::BuildError;
+use crate::file::open_regular;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -20,15 +21,11 @@ impl Ramdisk {
     /// When it cannot be opened or is not a regular file with something in it.
     pub fn open(path: &Path) -> Result<Self, BuildError> {
         let failed = |source| BuildError::Ramdisk { path: path.to_path_buf(), source };
-        let file = File::open(path).map_err(failed)?;
-        let data = file.metadata().map_err(failed)?;
-        if !data.is_file() {
-            return Err(failed(io::Error::other("it is not a regular file")));
-        }
-        if data.len() == 0 {
+        let (file, size) = open_regular(path).map_err(failed)?;
+        if size == 0 {
             return Err(failed(io::Error::other("it is empty")));
         }
-        Ok(Self { path: path.to_path_buf(), file, size: data.len() })
+        Ok(Self { path: path.to_path_buf(), file, size })
     }
 
     /// Its size in bytes, as it was when it was opened.

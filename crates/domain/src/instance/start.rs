@@ -3,6 +3,7 @@
 use super::{Guest, Instance};
 use crate::builder::{self, ClockStart, Order, Ramdisk};
 use crate::console::Console;
+use crate::file::open_regular;
 use crate::log::Log;
 use crate::server::Server;
 use crate::space::{self, CpuTime, DomainMemory, Doorbell, StartError};
@@ -10,7 +11,7 @@ use crate::spec::Spec;
 use crate::xenstore::{GuestStore, Identity};
 use control::{ErrorCode, Failure, Hint, Registration, Registry, RegistryError, Started, Uuid};
 use kernel::{KernelImage, Limits};
-use std::fs::{DirBuilder, File};
+use std::fs::DirBuilder;
 use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -179,16 +180,19 @@ fn load_kernel(path: &Path) -> Result<KernelImage, Failure> {
         Failure::new(ErrorCode::Kernel, format!("Kernel {}: {error}", path.display()))
     };
     let read = || -> io::Result<Vec<u8>> {
-        let file = File::open(path)?;
-        let data = file.metadata()?;
-        if !data.is_file() {
-            return Err(io::Error::other("it is not a regular file"));
-        }
-        let mut bytes = Vec::with_capacity(data.len().min(limits.max_output) as usize + 1);
+        let (file, size) = open_regular(path)?;
+        let mut bytes = Vec::with_capacity(size.min(limits.max_output) as usize + 1);
         file.take(limits.max_output).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
-    let bytes = read().map_err(|error| failed(&error).with_hint("Check the path in 'kernel'."))?;
+    let bytes = read().map_err(|error| {
+        failed(&error).with_hint(match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                "Check the rights of the file and of the directories above it."
+            }
+            _ => "Check the path in 'kernel'.",
+        })
+    })?;
     KernelImage::load(bytes, &limits).map_err(|error| failed(&error))
 }
 

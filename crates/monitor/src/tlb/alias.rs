@@ -100,17 +100,22 @@ impl Monitor {
             self.load_user_half();
             return Ok(Some(ins.ip()));
         }
+        let pages = [va & !0xfff, last & !0xfff];
+        let mut ready = Ok(());
         if !is_kernel(va) {
-            for page in [va & !0xfff, last & !0xfff] {
+            for page in pages {
                 let access = UserAccess { write, fetch: false, from_user: false };
                 let at = page.max(va);
-                self.resolve_user(at, access).map_err(|code| Fault::Page { address: at, code })?;
+                ready = ready
+                    .and_then(|()| self.resolve_user(at, access).map_err(|code| Fault::Page { address: at, code }));
+            }
+            for page in pages {
                 self.open_for_kernel(page, true);
             }
         }
-        let done = self.run_alone(ins.ip());
-        for page in [va & !0xfff, last & !0xfff] {
-            if !is_kernel(va) {
+        let done = ready.and_then(|()| self.run_alone(ins.ip()));
+        if !is_kernel(va) {
+            for page in pages {
                 self.open_for_kernel(page, false);
             }
         }
@@ -129,10 +134,11 @@ impl Monitor {
     }
 }
 
-/// Bytes of the memory operand; XSAVE areas are taken for half a page.
+/// Bytes of the memory operand.
 fn operand_size(ins: &Instruction) -> u64 {
     match ins.memory_size().size() {
-        0 => 2048,
+        // XSAVE areas: as large as the guest's state is.
+        0 => crate::cpuid::guest_leaf(0xd, 0).ebx.into(),
         n => n as u64,
     }
 }
