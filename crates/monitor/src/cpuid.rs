@@ -149,14 +149,21 @@ fn regs(eax: u32, ebx: u32, ecx: u32, edx: u32) -> CpuidResult {
 /// The guest's view of a leaf.
 pub fn guest_leaf(leaf: u32, sub: u32) -> CpuidResult {
     let t = table();
-    let host = |l: u32, s: u32| t.standard[(l as usize).min(STANDARD - 1)][(s as usize).min(SUBLEAVES - 1)];
+    let host = |l: u32, s: u32| {
+        t.standard[(l as usize).min(STANDARD - 1)][(s as usize).min(SUBLEAVES - 1)]
+    };
     match leaf {
         0 => regs(host(0, 0).eax.min(0xd), host(0, 0).ebx, host(0, 0).ecx, host(0, 0).edx),
         1 => {
             let h = host(1, 0);
             let avx = if guest_xcr0() & 4 == 0 { 1 << 28 | 1 << 12 | 1 << 29 } else { 0 };
             // One logical processor, APIC id 0.
-            regs(h.eax, h.ebx & 0xff00 | 1 << 16, h.ecx & LEAF1_ECX & !avx | HYPERVISOR, h.edx & LEAF1_EDX)
+            regs(
+                h.eax,
+                h.ebx & 0xff00 | 1 << 16,
+                h.ecx & LEAF1_ECX & !avx | HYPERVISOR,
+                h.edx & LEAF1_EDX,
+            )
         }
         2 => host(2, 0),
         4 => {
@@ -166,16 +173,20 @@ pub fn guest_leaf(leaf: u32, sub: u32) -> CpuidResult {
         7 if sub == 0 => {
             let h = host(7, 0);
             let wide = guest_xcr0() & 0xe0 == 0xe0;
-            let no512 = if wide { 0 } else { 1 << 16 | 1 << 17 | 1 << 21 | 1 << 28 | 1 << 30 | 1 << 31 };
+            let no512 =
+                if wide { 0 } else { 1 << 16 | 1 << 17 | 1 << 21 | 1 << 28 | 1 << 30 | 1 << 31 };
             let no512c = if wide { 0 } else { 1 << 1 | 1 << 6 | 1 << 11 | 1 << 12 | 1 << 14 };
             regs(0, h.ebx & LEAF7_EBX & !no512, h.ecx & LEAF7_ECX & !no512c, h.edx & LEAF7_EDX)
         }
         0xd => xstate_leaf(sub),
         XEN_BASE => regs(XEN_BASE + 4, 0x566e_6558, 0x6558_4d4d, 0x4d4d_566e),
         0x4000_0001 => regs(abi::version::XEN_VERSION, 0, 0, 0),
-        0x8000_0000 => {
-            regs(t.extended[0].eax.min(0x8000_0008), t.extended[0].ebx, t.extended[0].ecx, t.extended[0].edx)
-        }
+        0x8000_0000 => regs(
+            t.extended[0].eax.min(0x8000_0008),
+            t.extended[0].ebx,
+            t.extended[0].ecx,
+            t.extended[0].edx,
+        ),
         0x8000_0001 => {
             let h = t.extended[1];
             regs(h.eax, 0, h.ecx & EXT1_ECX, h.edx & EXT1_EDX)

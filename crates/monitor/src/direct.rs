@@ -184,7 +184,9 @@ impl Monitor {
     /// A system call was made by signal at the instruction that ends at `rip`,
     /// with `rax`: patches its site if it has a known form.
     pub fn patch_site(&mut self, rip: u64, rax: u64) {
-        if self.setup.flags & boundary::setup_flag::NO_PATCH != 0 || self.sites.slots.len() >= SITE_SLOTS {
+        if self.setup.flags & boundary::setup_flag::NO_PATCH != 0
+            || self.sites.slots.len() >= SITE_SLOTS
+        {
             return;
         }
         let page = (rip - 1) & !0xfff;
@@ -196,7 +198,10 @@ impl Monitor {
         if self.sites.read.get(&frame).is_some_and(|n| *n >= READS) {
             return;
         }
-        let Some((offset, form, original)) = self.recognise(frame, (rip - page) as usize, rax) else { return };
+        let Some((offset, form, original)) = self.recognise(frame, (rip - page) as usize, rax)
+        else {
+            return;
+        };
         let slot = self.sites.slots.len();
         write_stub(slot, form, &original);
         self.sites.slots.push(Site { frame, offset, form });

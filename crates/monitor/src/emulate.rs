@@ -37,7 +37,10 @@ mod msr {
 /// Does the instruction fault with #GP(0) in user mode for what it is?
 fn privileged(ins: &Instruction) -> bool {
     use Mnemonic::*;
-    matches!(ins.mnemonic(), Ud0 | Ud1 | Ud2 | Rdpkru | Wrpkru | Xsaves | Xsaves64 | Xrstors | Xrstors64)
+    matches!(
+        ins.mnemonic(),
+        Ud0 | Ud1 | Ud2 | Rdpkru | Wrpkru | Xsaves | Xsaves64 | Xrstors | Xrstors64
+    )
 }
 
 const GP: Fault = Fault::Vector { vector: 13, code: Some(0) };
@@ -123,11 +126,16 @@ impl Monitor {
             Rdmsr => self.rdmsr(),
             Wrmsr => self.wrmsr(),
             Xgetbv => {
-                let v = if c.regs[1] as u32 <= 1 { crate::cpuid::guest_xcr0() } else { return Err(GP) };
+                let v = if c.regs[1] as u32 <= 1 {
+                    crate::cpuid::guest_xcr0()
+                } else {
+                    return Err(GP);
+                };
                 (c.regs[0], c.regs[2]) = (v & 0xffff_ffff, v >> 32);
             }
             // XCR0 is what it is; Linux writes back what CPUID offers.
-            Xsetbv | Wbinvd | Wbnoinvd | Invd | Clts | Stac | Clac | Lmsw | Lgdt | Lidt | Lldt | Ltr | Invlpg => {}
+            Xsetbv | Wbinvd | Wbnoinvd | Invd | Clts | Stac | Clac | Lmsw | Lgdt | Lidt | Lldt
+            | Ltr | Invlpg => {}
             In | Insb | Insw | Insd => self.port_read(ins),
             Out | Outsb | Outsw | Outsd => {}
             Cli => event::set_masked(true),
@@ -165,7 +173,10 @@ impl Monitor {
         let code = ins.code();
         self.complain_once(
             1 << 63 | code as u64,
-            format_args!("instruction {code:?} at {:#x} of the guest kernel is not emulated", ins.ip()),
+            format_args!(
+                "instruction {code:?} at {:#x} of the guest kernel is not emulated",
+                ins.ip()
+            ),
         );
         Err(UD)
     }
@@ -260,7 +271,9 @@ impl Monitor {
             8 => v,
             4 => v & 0xffff_ffff,
             2 => v & 0xffff,
-            _ if matches!(r, Register::AH | Register::BH | Register::CH | Register::DH) => v >> 8 & 0xff,
+            _ if matches!(r, Register::AH | Register::BH | Register::CH | Register::DH) => {
+                v >> 8 & 0xff
+            }
             _ => v & 0xff,
         }
     }
@@ -283,7 +296,8 @@ impl Monitor {
     fn system_move(&mut self, ins: &Instruction) -> Result<(), Fault> {
         let c = context();
         let to_register = ins.op0_kind() == OpKind::Register;
-        let source = if ins.op1_kind() == OpKind::Register { ins.op1_register() } else { Register::None };
+        let source =
+            if ins.op1_kind() == OpKind::Register { ins.op1_register() } else { Register::None };
         if to_register && ins.op0_register().is_segment_register() {
             // Flat segments: loading a null FS selector clears the base.
             if ins.op0_register() == Register::FS {

@@ -348,6 +348,11 @@ gates! {
     "pushfq"
     "pop qword ptr [rip + CTX + {RFLAGS}]"
     "cld"
+    // Alignment checks (AC) are the guest's.
+    "test dword ptr [rip + CTX + {RFLAGS}], 0x40000"
+    "jz exit_vector"
+    "push 2"
+    "popfq"
     "exit_vector:"
     "SAVE_VECTOR"
     "pop r15"
@@ -533,6 +538,9 @@ gates! {
     "mov edx, 0"
     "wrpkru"
     "mov rdx, r8"
+    // Alignment checks (AC) are the guest's.
+    "push 2"
+    "popfq"
     "sub rsp, 8"
     "call on_signal"
     "add rsp, 8"

@@ -131,9 +131,12 @@ impl Monitor {
             allow &= entry;
             nx |= entry & PTE_NX;
             if level == 0 {
-                return self
-                    .guest_may_map(frame_of(entry))
-                    .then_some(Leaf { table, index, entry, rights: allow | nx });
+                return self.guest_may_map(frame_of(entry)).then_some(Leaf {
+                    table,
+                    index,
+                    entry,
+                    rights: allow | nx,
+                });
             }
             table = frame_of(entry);
         }
@@ -193,7 +196,11 @@ impl Monitor {
             // SAFETY: the frame exists, the piece lies within it; the guest may
             // change it meanwhile and then gets what it deserves.
             unsafe {
-                core::ptr::copy_nonoverlapping(m.frame_ptr(frame).add(offset), to.as_mut_ptr(), to.len());
+                core::ptr::copy_nonoverlapping(
+                    m.frame_ptr(frame).add(offset),
+                    to.as_mut_ptr(),
+                    to.len(),
+                );
             }
             Ok(())
         })
@@ -209,7 +216,11 @@ impl Monitor {
             let from = &from[range];
             // SAFETY: as in `read`.
             unsafe {
-                core::ptr::copy_nonoverlapping(from.as_ptr(), m.frame_ptr(frame).add(offset), from.len());
+                core::ptr::copy_nonoverlapping(
+                    from.as_ptr(),
+                    m.frame_ptr(frame).add(offset),
+                    from.len(),
+                );
             }
             Ok(())
         })
@@ -230,8 +241,9 @@ impl Monitor {
     /// Writes a plain value.
     pub fn write_value<T: Plain>(&mut self, va: u64, value: &T) -> Result<(), Unmapped> {
         // SAFETY: `T` is plain data without uninitialised bytes (see `Plain`).
-        let bytes =
-            unsafe { core::slice::from_raw_parts(core::ptr::from_ref(value).cast::<u8>(), size_of::<T>()) };
+        let bytes = unsafe {
+            core::slice::from_raw_parts(core::ptr::from_ref(value).cast::<u8>(), size_of::<T>())
+        };
         self.write(va, bytes)
     }
 

@@ -33,7 +33,8 @@ fn is(arg: u8, value: u64) -> SeccompCondition {
     SeccompCondition::new(arg, Len::Dword, Op::Eq, value).expect("argument index below 6")
 }
 fn masked(arg: u8, mask: u64, value: u64) -> SeccompCondition {
-    SeccompCondition::new(arg, Len::Dword, Op::MaskedEq(mask), value).expect("argument index below 6")
+    SeccompCondition::new(arg, Len::Dword, Op::MaskedEq(mask), value)
+        .expect("argument index below 6")
 }
 fn rule(conditions: Vec<SeccompCondition>) -> SeccompRule {
     SeccompRule::new(conditions).expect("at least one condition")
@@ -61,7 +62,10 @@ pub fn rules() -> Vec<(i64, Vec<SeccompRule>)> {
         (CLONE, vec![rule(vec![is(0, CLONE_PARENT | SIGCHLD)])]),
         (
             PRCTL,
-            vec![rule(vec![is(0, PR_SET_PDEATHSIG)]), rule(vec![is(0, PR_SET_SYSCALL_USER_DISPATCH)])],
+            vec![
+                rule(vec![is(0, PR_SET_PDEATHSIG)]),
+                rule(vec![is(0, PR_SET_SYSCALL_USER_DISPATCH)]),
+            ],
         ),
         (ARCH_PRCTL, vec![rule(vec![is(0, ARCH_CPUID)])]),
         (FUTEX, vec![rule(vec![is(1, FUTEX_WAIT)]), rule(vec![is(1, FUTEX_WAKE)])]),

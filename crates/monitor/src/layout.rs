@@ -6,7 +6,11 @@
 
 pub use boundary::at;
 
-include!("layout_symbols.rs");
+#[expect(dead_code, reason = "the build script uses all of it")]
+mod symbols {
+    include!("layout_symbols.rs");
+}
+pub use symbols::*;
 
 /// Protection keys. Key 0 is what a plain `mmap` gives: guest user pages, which
 /// are mapped most often, bear it, and everything else asks for its key.
@@ -41,8 +45,11 @@ const fn read_only(k: u32) -> u32 {
 const UNUSED: u32 = 0x5555_5555 & !((1 << (2 * (key::COUNT + 1))) - 1);
 
 /// PKRU in guest kernel mode, user pages open.
-pub const PKRU_KERNEL: u32 =
-    UNUSED | closed(key::MONITOR) | read_only(key::TABLE) | closed(key::SHARED_ADDRESS) | closed(key::SHADOW);
+pub const PKRU_KERNEL: u32 = UNUSED
+    | closed(key::MONITOR)
+    | read_only(key::TABLE)
+    | closed(key::SHARED_ADDRESS)
+    | closed(key::SHADOW);
 /// PKRU in guest kernel mode while the space holds another address space's user half.
 pub const PKRU_KERNEL_NO_USER: u32 = PKRU_KERNEL | closed(key::USER);
 /// PKRU in guest user mode.

@@ -6,8 +6,7 @@ use boundary::{inbox, vcpu_state};
 
 use crate::{
     code::NONE,
-    direct,
-    event,
+    direct, event,
     gate::{self, context, gate, reason},
     layout::{PKRU_KERNEL, PKRU_KERNEL_NO_USER},
     space::local,

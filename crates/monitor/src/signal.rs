@@ -77,8 +77,8 @@ pub struct UContext {
 impl SigContext {
     fn regs(&self) -> [u64; 16] {
         [
-            self.rax, self.rcx, self.rdx, self.rbx, self.rsp, self.rbp, self.rsi, self.rdi, self.r8, self.r9,
-            self.r10, self.r11, self.r12, self.r13, self.r14, self.r15,
+            self.rax, self.rcx, self.rdx, self.rbx, self.rsp, self.rbp, self.rsi, self.rdi,
+            self.r8, self.r9, self.r10, self.r11, self.r12, self.r13, self.r14, self.r15,
         ]
     }
 }
@@ -134,7 +134,10 @@ extern "C" fn on_signal(signal: u32, info: *const u8, uc: *mut UContext) -> u64 
     };
     match next {
         Next::Return => {
-            if signal != SIGALRM && signal != SIGUSR1 && local().pending && gate::part(mc.rip) != Part::Outside
+            if signal != SIGALRM
+                && signal != SIGUSR1
+                && local().pending
+                && gate::part(mc.rip) != Part::Outside
                 || is_code(mc.rip) && local().pending
             {
                 // It came while this signal was handled, and nobody would look at it.
@@ -367,7 +370,8 @@ fn user_fault(m: &mut Monitor, mc: &SigContext) {
         return note(m, Fault::Vector { vector: 13, code: Some(0) });
     }
     if !crate::tlb::is_available(va) {
-        let code = 4 | if write { 2 } else { 0 } | if fetch { 16 } else { 0 } | u32::from(is_kernel(va));
+        let code =
+            4 | if write { 2 } else { 0 } | if fetch { 16 } else { 0 } | u32::from(is_kernel(va));
         return note(m, Fault::Page { address: va, code });
     }
     if !fetch && m.shadow_was_read(va) && !write {
@@ -418,7 +422,14 @@ fn leave_or_step(m: &mut Monitor, mc: &mut SigContext) -> Next {
 }
 
 /// Copies repaired registers to the context.
-fn leave_translated(m: &mut Monitor, block: u32, mc: &SigContext, rip: u64, fix: translate::Fix, why: u64) -> Next {
+fn leave_translated(
+    m: &mut Monitor,
+    block: u32,
+    mc: &SigContext,
+    rip: u64,
+    fix: translate::Fix,
+    why: u64,
+) -> Next {
     local().stepping = false;
     let c = context();
     let mut regs = mc.regs();

@@ -14,13 +14,15 @@ use crate::{
     gate::{context, gate, syscall_slow},
     heap,
     layout::{
-        ALIAS_MASK_WORD, ARENA_ALIASES, ARENA_CONTEXT, ARENA_TABLES, LOCAL, PKRU_KERNEL, PRIVATE, SCRATCH, SIGNAL_STACK, SIGNAL_STACK_SIZE,
-        STACK, STACK_SIZE, key,
+        ALIAS_MASK_WORD, ARENA_ALIASES, ARENA_CONTEXT, ARENA_TABLES, LOCAL, PKRU_KERNEL, PRIVATE,
+        SCRATCH, SIGNAL_STACK, SIGNAL_STACK_SIZE, STACK, STACK_SIZE, key,
     },
     signal,
     space::{self, Spaces, local},
     state::{Callback, Fault, Frame, Monitor, Stats, Vcpu, page},
-    sys::{self, MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, READ, WRITE_ACCESS},
+    sys::{
+        self, MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, READ, WRITE_ACCESS,
+    },
     time::Timer,
 };
 
@@ -95,7 +97,15 @@ fn map_areas() {
     }
     map(at::CONTEXT, at::CONTEXT_SIZE, rw, MAP_SHARED, fd::ARENA, ARENA_CONTEXT, key::KERNEL);
     map(at::TABLES, at::TABLES_SIZE, READ, MAP_SHARED, fd::ARENA, ARENA_TABLES, key::TABLE);
-    map(at::ALIASES, translate::ALIAS_TABLE, READ, MAP_SHARED, fd::ARENA, ARENA_ALIASES, key::TABLE);
+    map(
+        at::ALIASES,
+        translate::ALIAS_TABLE,
+        READ,
+        MAP_SHARED,
+        fd::ARENA,
+        ARENA_ALIASES,
+        key::TABLE,
+    );
     map(at::CODE, at::CODE_SIZE, READ | sys::EXEC, MAP_SHARED, fd::CODE, 0, key::TABLE);
     map(at::CODE_RW, at::CODE_SIZE, rw, MAP_SHARED, fd::CODE, 0, key::MONITOR);
     let ram = page().setup.nr_frames << 12;
@@ -169,7 +179,9 @@ extern "C" fn start() -> ! {
     guard_image();
     cpuid::read_host();
     if let Some(what) = cpuid::missing() {
-        crate::log::line(format_args!("this host's processor lacks {what}: the pv engine needs it"));
+        crate::log::line(format_args!(
+            "this host's processor lacks {what}: the pv engine needs it"
+        ));
         refuse("the processor lacks a feature the pv engine needs", 94);
     }
     // SAFETY: the arena is fresh and nothing has allocated.
@@ -235,7 +247,10 @@ fn build() -> &'static mut Monitor {
     g.pkru_kernel = PKRU_KERNEL;
     g.syscall_path = syscall_slow();
     // SAFETY: the word lies at the end of the tables, seen through the arena.
-    unsafe { *((at::ARENA + ARENA_TABLES + (ALIAS_MASK_WORD - at::TABLES)) as *mut u64) = translate::ALIAS_MASK };
+    unsafe {
+        *((at::ARENA + ARENA_TABLES + (ALIAS_MASK_WORD - at::TABLES)) as *mut u64) =
+            translate::ALIAS_MASK
+    };
     m.mark_own_places();
     m.map_vcpu_info();
     m.write_wall_clock();

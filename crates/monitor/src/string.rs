@@ -87,7 +87,11 @@ impl Monitor {
             if write && !leaf.writable() && !is_kernel(page) {
                 return Err(Fault::Page { address: page, code: code | 1 });
             }
-            self.mark_entry(leaf.table, leaf.index, PTE_ACCESSED | if write { PTE_DIRTY } else { 0 });
+            self.mark_entry(
+                leaf.table,
+                leaf.index,
+                PTE_ACCESSED | if write { PTE_DIRTY } else { 0 },
+            );
         }
         let done = if write { self.write(va, bytes) } else { self.read(va, bytes) };
         done.map_err(|_| Fault::Page { address: va, code: if write { 2 } else { 0 } })

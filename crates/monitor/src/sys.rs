@@ -160,7 +160,11 @@ pub fn fault_on_cpuid() -> i64 {
 }
 
 /// Waits while `*word == value`, at most `timeout_ns` (None = no limit).
-pub fn futex_wait(word: &core::sync::atomic::AtomicU32, value: u32, timeout_ns: Option<u64>) -> i64 {
+pub fn futex_wait(
+    word: &core::sync::atomic::AtomicU32,
+    value: u32,
+    timeout_ns: Option<u64>,
+) -> i64 {
     let time = timeout_ns.map(|ns| [ns / 1_000_000_000, ns % 1_000_000_000]);
     let time = time.as_ref().map_or(0, |t| t.as_ptr() as u64);
     // SAFETY: the kernel reads the word and the time.

@@ -62,7 +62,10 @@ impl Monitor {
         }
         let sp = (top & !15).wrapping_sub(8 * n as u64);
         if self.write_words(sp, &frame[..n]).is_err() {
-            return crate::crash::end(self, "the guest kernel's stack is not mapped: no exception can be delivered");
+            return crate::crash::end(
+                self,
+                "the guest kernel's stack is not mapped: no exception can be delivered",
+            );
         }
         if mask_events {
             event::set_masked(true);
@@ -75,7 +78,8 @@ impl Monitor {
 
     fn write_words(&mut self, va: u64, words: &[u64]) -> Result<(), crate::guest::Unmapped> {
         // SAFETY: u64s have no padding; the slice is read as bytes.
-        let bytes = unsafe { core::slice::from_raw_parts(words.as_ptr().cast::<u8>(), words.len() * 8) };
+        let bytes =
+            unsafe { core::slice::from_raw_parts(words.as_ptr().cast::<u8>(), words.len() * 8) };
         self.write(va, bytes)
     }
 
@@ -143,7 +147,9 @@ impl Monitor {
             // 32-bit programs cannot run: the process gets SIGSEGV.
             self.complain_once(
                 selector,
-                format_args!("a program wants code segment {selector:#x}: 32-bit programs are not supported"),
+                format_args!(
+                    "a program wants code segment {selector:#x}: 32-bit programs are not supported"
+                ),
             );
             self.inject(Fault::Vector { vector: 13, code: Some(selector as u32 & !3) });
         }

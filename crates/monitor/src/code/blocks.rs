@@ -5,7 +5,9 @@ use alloc::{boxed::Box, vec::Vec};
 use hashbrown::{HashMap, HashSet};
 use translate::{Error, Fix, Mode, Output, PROLOGUE, Request, Translator};
 
-use super::{Block, CODE_END, CODE_START, Code, Hash, LinkRecord, NONE, STUB_END, targets, writable};
+use super::{
+    Block, CODE_END, CODE_START, Code, Hash, LinkRecord, NONE, STUB_END, targets, writable,
+};
 use crate::{
     layout::at,
     state::{Frame, Monitor},
@@ -47,8 +49,8 @@ impl Code {
         let mut at_offset = 64usize;
         for mode in [Mode::Kernel, Mode::User] {
             let host = at::CODE + at_offset as u64;
-            let len =
-                translate::emit_lookup_miss(&t, host, writable(at_offset as u32, 1024), mode).unwrap_or(0);
+            let len = translate::emit_lookup_miss(&t, host, writable(at_offset as u32, 1024), mode)
+                .unwrap_or(0);
             match mode {
                 Mode::Kernel => t.kernel_lookup_miss = host,
                 Mode::User => t.user_lookup_miss = host,
@@ -144,7 +146,11 @@ impl Monitor {
         let mut bytes = [0u8; 4096 + 16];
         // SAFETY: the frame exists (a walk found it); `bytes` has room for it.
         unsafe {
-            core::ptr::copy_nonoverlapping(self.frame_ptr(frame).add(offset), bytes.as_mut_ptr(), 4096 - offset);
+            core::ptr::copy_nonoverlapping(
+                self.frame_ptr(frame).add(offset),
+                bytes.as_mut_ptr(),
+                4096 - offset,
+            );
         }
         let page_bytes = 4096 - offset;
         let mut len = page_bytes;
@@ -170,7 +176,13 @@ impl Monitor {
         }
     }
 
-    fn run_translator(&mut self, va: u64, kind: Kind, bytes: &[u8], page_bytes: usize) -> Result<(), Error> {
+    fn run_translator(
+        &mut self,
+        va: u64,
+        kind: Kind,
+        bytes: &[u8],
+        page_bytes: usize,
+    ) -> Result<(), Error> {
         let code = &mut self.code;
         let (c, s) = (code.next_code, code.next_stub);
         let learnt = &code.user_access;
@@ -210,8 +222,6 @@ impl Monitor {
             valid: true,
             entries: code.entries.len() as u32,
             entry_count: out.entry_count as u16,
-            link_count: out.link_count as u16,
-            first_link: code.links.len() as u32,
             incoming: NONE,
         };
         code.entries.extend_from_slice(&out.entries[..out.entry_count]);

@@ -66,10 +66,6 @@ pub struct Block {
     pub entries: u32,
     /// See `entries`.
     pub entry_count: u16,
-    /// How many links, from `first_link` on.
-    pub link_count: u16,
-    /// See `link_count`.
-    pub first_link: u32,
     /// First of the links that lead here.
     pub incoming: u32,
 }

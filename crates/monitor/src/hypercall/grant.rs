@@ -12,7 +12,11 @@ const FRAMES: u32 = 32;
 impl Monitor {
     pub(super) fn grant_table_op(&mut self, op: u64, at: u64, count: u64) -> Answer {
         if count != 1 {
-            return if count == 0 { Ok(0) } else { self.unknown(abi::hypercall::GRANT_TABLE_OP, op) };
+            return if count == 0 {
+                Ok(0)
+            } else {
+                self.unknown(abi::hypercall::GRANT_TABLE_OP, op)
+            };
         }
         match op {
             g::QUERY_SIZE => {
@@ -24,7 +28,11 @@ impl Monitor {
             }
             g::SETUP_TABLE => {
                 let mut s: g::SetupTable = fault(self.read_value(at))?;
-                s.status = if s.nr_frames > FRAMES { g::STATUS_GENERAL_ERROR } else { self.own_table(s.dom) };
+                s.status = if s.nr_frames > FRAMES {
+                    g::STATUS_GENERAL_ERROR
+                } else {
+                    self.own_table(s.dom)
+                };
                 if s.status == g::STATUS_OKAY {
                     for i in 0..u64::from(s.nr_frames) {
                         let mfn = self.setup.grant_mfn + i;
@@ -49,4 +57,3 @@ impl Monitor {
         }
     }
 }
-

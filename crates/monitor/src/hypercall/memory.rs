@@ -16,7 +16,8 @@ impl Monitor {
             }
             op::MEMORY_MAP => self.memory_map(at),
             op::MAXIMUM_RAM_PAGE => Ok(self.setup.nr_frames - 1),
-            op::CURRENT_RESERVATION => Ok(self.setup.nr_pages - page().ballooned.load(Ordering::Relaxed).min(self.setup.nr_pages)),
+            op::CURRENT_RESERVATION => Ok(self.setup.nr_pages
+                - page().ballooned.load(Ordering::Relaxed).min(self.setup.nr_pages)),
             op::MAXIMUM_RESERVATION => Ok(self.setup.max_pages),
             op::DECREASE_RESERVATION => self.decrease(at),
             op::POPULATE_PHYSMAP => self.populate(at),
@@ -49,7 +50,9 @@ impl Monitor {
         }
         let mut done = 0;
         while done < r.nr_extents {
-            let Ok(first) = self.read_value::<u64>(r.extent_start.wrapping_add(done * 8)) else { break };
+            let Ok(first) = self.read_value::<u64>(r.extent_start.wrapping_add(done * 8)) else {
+                break;
+            };
             let count = 1u64 << r.extent_order;
             if first.checked_add(count).is_none_or(|end| end > self.setup.max_pages) {
                 break;
@@ -68,7 +71,9 @@ impl Monitor {
         }
         let mut done = 0;
         while done < r.nr_extents {
-            let Ok(first) = self.read_value::<u64>(r.extent_start.wrapping_add(done * 8)) else { break };
+            let Ok(first) = self.read_value::<u64>(r.extent_start.wrapping_add(done * 8)) else {
+                break;
+            };
             let count = 1u64 << r.extent_order;
             if first.checked_add(count).is_none_or(|end| end > self.setup.max_pages) {
                 break;
@@ -86,7 +91,10 @@ impl Monitor {
         let e: op::Exchange = fault(self.read_value(at))?;
         self.complain_once(
             abi::hypercall::MEMORY_OP << 32 | op::EXCHANGE,
-            format_args!("memory exchange of {} extents refused: no contiguous frames", e.input.nr_extents),
+            format_args!(
+                "memory exchange of {} extents refused: no contiguous frames",
+                e.input.nr_extents
+            ),
         );
         Err(ENOSYS)
     }

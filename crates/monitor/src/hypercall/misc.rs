@@ -5,11 +5,9 @@ use boundary::bell;
 
 use super::{Answer, fault};
 use crate::{
-
     guest::M2P,
     log,
     state::{Callback, Monitor, page},
-
 };
 
 /// Longest text of one `console_io` write.
@@ -105,7 +103,9 @@ impl Monitor {
                 self.put_text(at.wrapping_add(112), b"", 32)?;
             }
             // Where the guest's part of the address space ends.
-            version::PLATFORM_PARAMETERS => fault(self.write_value(at, &crate::guest::KERNEL_HALF))?,
+            version::PLATFORM_PARAMETERS => {
+                fault(self.write_value(at, &crate::guest::KERNEL_HALF))?
+            }
             version::GET_FEATURES => {
                 let sub: u32 = fault(self.read_value(at))?;
                 let bits = if sub == 0 { version::FEATURES } else { 0 };
@@ -156,5 +156,4 @@ impl Monitor {
     pub(super) fn m2p_range(&self) -> [u64; 3] {
         [M2P, M2P + self.setup.m2p_frames * 4096, self.setup.nr_frames - 1]
     }
-
 }

@@ -99,7 +99,11 @@ impl Monitor {
     }
 
     fn ram_frame(&self, mfn: u64) -> Result<u32, i64> {
-        if mfn < self.setup.max_pages { u32::try_from(mfn).map_err(|_| EINVAL) } else { Err(EINVAL) }
+        if mfn < self.setup.max_pages {
+            u32::try_from(mfn).map_err(|_| EINVAL)
+        } else {
+            Err(EINVAL)
+        }
     }
 
     fn one_ext(&mut self, at: u64) -> Answer {

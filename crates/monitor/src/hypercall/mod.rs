@@ -70,7 +70,10 @@ impl Monitor {
     fn unknown(&mut self, number: u64, sub: u64) -> Answer {
         self.complain_once(
             number << 32 | sub & 0xffff_ffff,
-            format_args!("hypercall {} ({number}) operation {sub} is not provided", nr::name(number)),
+            format_args!(
+                "hypercall {} ({number}) operation {sub} is not provided",
+                nr::name(number)
+            ),
         );
         Err(errno::ENOSYS)
     }

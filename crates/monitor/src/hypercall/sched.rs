@@ -46,7 +46,13 @@ impl Monitor {
             // The deadline is the earlier of the poll's and the timer's; the
             // guest looks again itself.
             let timer = self.timer.deadline;
-            let until = if p.timeout == 0 { timer } else if timer == 0 { p.timeout } else { timer.min(p.timeout) };
+            let until = if p.timeout == 0 {
+                timer
+            } else if timer == 0 {
+                p.timeout
+            } else {
+                timer.min(p.timeout)
+            };
             self.wait_until(until);
         }
         Ok(0)

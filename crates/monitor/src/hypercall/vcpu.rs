@@ -61,7 +61,10 @@ impl Monitor {
     fn register_vcpu_info(&mut self, at: u64) -> Answer {
         let mfn: u64 = fault(self.read_value(at))?;
         let offset: u32 = fault(self.read_value(at.wrapping_add(8)))?;
-        if mfn >= self.setup.max_pages || offset % 8 != 0 || offset as usize > 4096 - size_of::<v::VcpuInfo>() {
+        if mfn >= self.setup.max_pages
+            || !offset.is_multiple_of(8)
+            || offset as usize > 4096 - size_of::<v::VcpuInfo>()
+        {
             return Err(EINVAL);
         }
         let frame = u32::try_from(mfn).map_err(|_| EINVAL)?;

@@ -106,8 +106,9 @@ impl Monitor {
             for page in pages {
                 let access = UserAccess { write, fetch: false, from_user: false };
                 let at = page.max(va);
-                ready = ready
-                    .and_then(|()| self.resolve_user(at, access).map_err(|code| Fault::Page { address: at, code }));
+                ready = ready.and_then(|()| {
+                    self.resolve_user(at, access).map_err(|code| Fault::Page { address: at, code })
+                });
             }
             for page in pages {
                 self.open_for_kernel(page, true);
@@ -129,7 +130,12 @@ impl Monitor {
             return;
         }
         let page_key = if open { key::USER } else { key::SHARED_ADDRESS };
-        let access = Access { write: installed.write(), exec: installed.exec(), key: page_key, shadow: false };
+        let access = Access {
+            write: installed.write(),
+            exec: installed.exec(),
+            key: page_key,
+            shadow: false,
+        };
         self.host_map(page, installed.frame(), 1, access);
     }
 }
@@ -152,4 +158,3 @@ fn writes_memory(ins: &Instruction) -> bool {
         )
     })
 }
-

@@ -34,7 +34,8 @@ impl Monitor {
         }
         let installed = self.space().user.get(page);
         if installed.is_some() {
-            let ok = self.walk(page).is_some_and(|l| self.still_valid(installed, l.entry, l.rights));
+            let ok =
+                self.walk(page).is_some_and(|l| self.still_valid(installed, l.entry, l.rights));
             if !ok {
                 self.host_unmap(page, 1);
                 self.space().user.set(page, Installed::default());
@@ -109,7 +110,8 @@ impl Monitor {
                 let installed = region.pages[i];
                 let valid = table.and_then(|t| self.entry(t, i)).is_some_and(|e| {
                     let frame = frame_of(e);
-                    let protected = self.frames.get(frame as usize).is_some_and(|f| f.is_protected());
+                    let protected =
+                        self.frames.get(frame as usize).is_some_and(|f| f.is_protected());
                     e & PTE_PRESENT != 0
                         && frame == installed.frame()
                         && (!installed.write() || (e & PTE_WRITE != 0 && !protected))
@@ -133,7 +135,10 @@ impl Monitor {
         let mut runs: Vec<(u64, u64)> = Vec::new();
         for (key, region) in &regions {
             let base = key << 21;
-            let (Some(first), Some(last)) = (region.indices().next(), region.indices().last()) else { continue };
+            let (Some(first), Some(last)) = (region.indices().next(), region.indices().last())
+            else {
+                continue;
+            };
             let (start, end) = (base + ((first as u64) << 12), base + ((last as u64 + 1) << 12));
             // Pages between may belong to the kernel half where both use the addresses.
             let shared = region.indices().any(|i| region.pages[i].is_at_shared_address());

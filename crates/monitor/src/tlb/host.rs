@@ -46,7 +46,10 @@ impl Monitor {
                 self.drop_user_half();
             }
         }
-        crate::crash::end(self, "the host gave no memory mapping (vm.max_map_count or memory limit?)");
+        crate::crash::end(
+            self,
+            "the host gave no memory mapping (vm.max_map_count or memory limit?)",
+        );
     }
 
     fn try_map(&mut self, host: u64, frame: u32, count: u64, access: Access) -> bool {

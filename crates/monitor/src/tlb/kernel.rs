@@ -78,10 +78,16 @@ impl Monitor {
                 && m.run_write(entry, f, linear) == write
         };
         let (mut first, mut last) = (leaf.index, leaf.index);
-        while first > 0 && super::is_available(fold(region + ((first as u64 - 1) << 12))) && fits(self, first - 1) {
+        while first > 0
+            && super::is_available(fold(region + ((first as u64 - 1) << 12)))
+            && fits(self, first - 1)
+        {
             first -= 1;
         }
-        while last < 511 && super::is_available(fold(region + ((last as u64 + 1) << 12))) && fits(self, last + 1) {
+        while last < 511
+            && super::is_available(fold(region + ((last as u64 + 1) << 12)))
+            && fits(self, last + 1)
+        {
             last += 1;
         }
         let start = region + ((first as u64) << 12);

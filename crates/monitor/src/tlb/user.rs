@@ -78,7 +78,10 @@ impl Monitor {
         }
         let Some(leaf) = self.walk(va) else { return Err(access.code()) };
         // CR0.WP is set under Xen: the kernel's writes obey the tables too.
-        if (access.from_user && !leaf.user()) || (access.write && !leaf.writable()) || (access.fetch && !leaf.executable()) {
+        if (access.from_user && !leaf.user())
+            || (access.write && !leaf.writable())
+            || (access.fetch && !leaf.executable())
+        {
             return Err(access.code() | code::PRESENT);
         }
         self.install_user(va & !0xfff, &leaf, access);
@@ -90,7 +93,11 @@ impl Monitor {
         if access.write {
             self.before_write(frame);
         }
-        self.mark_entry(leaf.table, leaf.index, PTE_ACCESSED | if access.write { PTE_DIRTY } else { 0 });
+        self.mark_entry(
+            leaf.table,
+            leaf.index,
+            PTE_ACCESSED | if access.write { PTE_DIRTY } else { 0 },
+        );
         let dirty = access.write || leaf.entry & PTE_DIRTY != 0;
         let flags = self.frames.get(frame as usize).copied().unwrap_or_default();
         let write = leaf.writable() && dirty && !flags.is_protected();
@@ -101,7 +108,11 @@ impl Monitor {
             self.stats.collisions += 1;
             self.space().kernel.set(unfold(page), Installed::default());
         }
-        if exec && !write && access.fetch && flags.0 & Frame::SHADOW != 0 && self.install_shadow(page, frame, shared)
+        if exec
+            && !write
+            && access.fetch
+            && flags.0 & Frame::SHADOW != 0
+            && self.install_shadow(page, frame, shared)
         {
             return;
         }
@@ -173,7 +184,9 @@ impl Monitor {
             && (installed.is_supervisor() || entry & upper & abi::mmu::PTE_USER != 0)
             && crate::guest::frame_of(entry) == installed.frame()
             && (!installed.write()
-                || (entry & upper & PTE_WRITE != 0 && entry & PTE_DIRTY != 0 && !flags.is_protected()))
+                || (entry & upper & PTE_WRITE != 0
+                    && entry & PTE_DIRTY != 0
+                    && !flags.is_protected()))
             && (!installed.exec() || entry & abi::mmu::PTE_NX == 0)
             && (!installed.is_shadow() || flags.0 & Frame::SHADOW != 0)
     }
