@@ -32,6 +32,7 @@ mod sys;
 mod time;
 mod tlb;
 mod trap;
+mod watch;
 
 #[global_allocator]
 static HEAP: heap::Arena = heap::Arena;

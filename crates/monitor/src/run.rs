@@ -17,6 +17,11 @@ use crate::{
 
 /// TF.
 const TRAP: u64 = 0x100;
+/// RF: no breakpoint on execution at this instruction.
+const RESUME: u64 = 0x1_0000;
+/// DR6 without events (SDM vol. 3B 17.2.3), and its single-step bit.
+const DR6: u64 = 0xffff_0ff0;
+const DR6_STEP: u64 = 1 << 14;
 
 /// Runs the vCPU in this space whenever it is its turn, for ever.
 pub fn run(m: &mut Monitor) -> ! {
@@ -119,7 +124,21 @@ fn run_user(m: &mut Monitor) -> u32 {
         return NONE;
     }
     let c = context();
-    let stepped = c.rflags & TRAP != 0;
+    let guest_steps = c.rflags & TRAP != 0;
+    let mut hits = 0;
+    if m.watches() {
+        let (execution, data) = m.hits();
+        if execution != 0 && c.rflags & RESUME == 0 {
+            m.vcpu.debug[6] = DR6 | execution;
+            m.inject(Fault::Vector { vector: 1, code: None });
+            return NONE;
+        }
+        hits = data;
+    }
+    let stepped = guest_steps || m.watches();
+    if stepped {
+        c.rflags |= TRAP;
+    }
     if stepped {
         m.replace_shadow(rip);
         gate().syscall_path = gate::syscall_slow();
@@ -140,7 +159,31 @@ fn run_user(m: &mut Monitor) -> u32 {
         }
     }
     local().user_step = false;
+    if stepped && !guest_steps {
+        end_of_step(m, hits);
+    } else if hits != 0 && is_step(m) {
+        m.vcpu.debug[6] |= hits;
+    }
     after(m)
+}
+
+/// The monitor stepped for the guest's debug registers: only hits are told.
+fn end_of_step(m: &mut Monitor, hits: u64) {
+    let c = context();
+    c.rflags &= !TRAP;
+    if is_step(m) {
+        m.vcpu.debug[6] = DR6 | hits;
+        if hits == 0 {
+            c.reason = reason::ATTENTION;
+        }
+    }
+}
+
+/// Did user code leave because a single step ended?
+fn is_step(m: &Monitor) -> bool {
+    context().reason == reason::FAULT
+        && m.vcpu.fault == Fault::Vector { vector: 1, code: None }
+        && m.vcpu.debug[6] & DR6_STEP != 0
 }
 
 /// What the gates need to know before guest code runs.

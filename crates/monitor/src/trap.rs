@@ -160,7 +160,7 @@ impl Monitor {
         /// Flags the guest may set: arithmetic, DF, ID; in user mode TF, NT and AC too.
         const FLAGS: u64 = 0x20_0cd5;
         let c = context();
-        let allowed = FLAGS | if user { 0x100 | 0x4000 | 0x4_0000 } else { 0 };
+        let allowed = FLAGS | if user { 0x100 | 0x4000 | 0x1_0000 | 0x4_0000 } else { 0 };
         c.rflags = flags & allowed | INTERRUPTS | 2;
         event::set_masked(flags & INTERRUPTS == 0);
         self.vcpu.rip = rip;
