@@ -39,6 +39,11 @@ impl Kind {
     }
 }
 
+/// Blocks that the records have room for at once: about what the code cache
+/// holds. The arena is sparse, so room costs nothing until it is used, while
+/// growing would leave the old records behind.
+const BLOCKS: usize = 1 << 20;
+
 /// Fetch bit of a page-fault error code.
 const FETCH: u32 = 16;
 
@@ -61,10 +66,10 @@ impl Code {
         let code = Code {
             translator: Translator::new(t),
             output: Box::new(Output::new()),
-            blocks: Vec::new(),
-            links: Vec::new(),
-            entries: Vec::new(),
-            index: HashMap::with_hasher(Hash::default()),
+            blocks: Vec::with_capacity(BLOCKS),
+            links: Vec::with_capacity(2 * BLOCKS),
+            entries: Vec::with_capacity(8 * BLOCKS),
+            index: HashMap::with_capacity_and_hasher(BLOCKS / 20, Hash::default()),
             by_frame: HashMap::with_hasher(Hash::default()),
             alone: HashMap::with_hasher(Hash::default()),
             user_access: HashSet::with_hasher(Hash::default()),
