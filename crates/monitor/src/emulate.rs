@@ -90,6 +90,24 @@ impl Monitor {
                 self.do_cpuid();
                 Ok(None)
             }
+            // The rest is for translated user code: run directly, these do not fault.
+            Xgetbv if self.translates_user() => {
+                self.xgetbv()?;
+                Ok(None)
+            }
+            Mov if self.translates_user() && ins.op0_kind() == OpKind::Register => {
+                let selector = match ins.op1_register() {
+                    Register::CS => t::USER_CS,
+                    Register::SS => t::USER_SS,
+                    r if r.is_segment_register() => 0,
+                    _ => return Err(GP),
+                };
+                let n = ins.op0_register().full_register().number();
+                let regs = &mut context().regs;
+                let kept = if ins.op0_register().size() == 2 { regs[n] & !0xffff } else { 0 };
+                regs[n] = kept | selector;
+                Ok(None)
+            }
             Int3 => Err(Fault::Vector { vector: 3, code: None }),
             Int => Err(self.software_interrupt(ins.immediate8(), ins.next_ip())),
             // Where it ran directly the processor told the error code.
@@ -125,14 +143,7 @@ impl Monitor {
             Ud0 | Ud1 | Ud2 => return Err(UD),
             Rdmsr => self.rdmsr(),
             Wrmsr => self.wrmsr(),
-            Xgetbv => {
-                let v = if c.regs[1] as u32 <= 1 {
-                    crate::cpuid::guest_xcr0()
-                } else {
-                    return Err(GP);
-                };
-                (c.regs[0], c.regs[2]) = (v & 0xffff_ffff, v >> 32);
-            }
+            Xgetbv => self.xgetbv()?,
             // XCR0 is what it is; Linux writes back what CPUID offers.
             Xsetbv | Wbinvd | Wbnoinvd | Invd | Clts | Stac | Clac | Lmsw | Lgdt | Lidt | Lldt
             | Ltr | Invlpg => {}
@@ -218,6 +229,17 @@ impl Monitor {
             2 => *rax |= 0xffff,
             _ => *rax = 0xffff_ffff,
         }
+    }
+
+    /// XGETBV: the guest's XCR0 whichever is asked for.
+    fn xgetbv(&mut self) -> Result<(), Fault> {
+        let c = context();
+        if c.regs[1] as u32 > 1 {
+            return Err(GP);
+        }
+        let value = crate::cpuid::guest_xcr0();
+        (c.regs[0], c.regs[2]) = (value & 0xffff_ffff, value >> 32);
+        Ok(())
     }
 
     fn rdmsr(&mut self) {

@@ -8,7 +8,7 @@ use core::arch::global_asm;
 
 use translate::Context;
 
-use crate::layout::{CTX, ENTRY, GATE, PKRU_KERNEL, PKRU_USER};
+use crate::layout::{CTX, ENTRY, GATE, PKRU_KERNEL, PKRU_USER, USER_CTX};
 
 /// Why guest code left for the monitor (`Context::reason`).
 pub mod reason {
@@ -91,6 +91,12 @@ pub fn context() -> &'static mut Context {
     unsafe { &mut *(CTX as *mut Context) }
 }
 
+/// The context of translated user code in this space.
+pub fn user_context() -> &'static mut Context {
+    // SAFETY: in the scratch page, mapped at start; see `context`.
+    unsafe { &mut *(USER_CTX as *mut Context) }
+}
+
 /// What the gates and the run loop share.
 pub fn gate() -> &'static mut GateState {
     // SAFETY: as for `context`.
@@ -128,6 +134,10 @@ unsafe extern "C" {
     fn gate_syscall_slow();
     fn gate_hypercall();
     fn exit_link();
+    fn uexit_link();
+    fn uexit_indirect();
+    fn uexit_emulate();
+    fn uexit_syscall();
     fn exit_indirect();
     fn exit_emulate();
 }
@@ -152,6 +162,14 @@ addresses! {
     indirect = exit_indirect;
     /// Instruction to emulate.
     emulate = exit_emulate;
+    /// The same exits for translated user code.
+    user_link = uexit_link;
+    /// See `user_link`.
+    user_indirect = uexit_indirect;
+    /// See `user_link`.
+    user_emulate = uexit_emulate;
+    /// See `user_link`.
+    user_syscall = uexit_syscall;
 }
 
 /// In which part of the gates a host address lies.
@@ -194,6 +212,8 @@ macro_rules! gates {
         global_asm!($(concat!($line, "\n"),)*
             RFLAGS = const core::mem::offset_of!(Context, rflags),
             RIP = const core::mem::offset_of!(Context, rip),
+            TARGET = const core::mem::offset_of!(Context, target),
+            ARGUMENT = const core::mem::offset_of!(Context, argument),
             REASON = const core::mem::offset_of!(Context, reason),
             ENTER = const core::mem::offset_of!(Context, enter),
             XMM = const core::mem::offset_of!(Context, xmm),
@@ -362,6 +382,45 @@ gates! {
     "pop rbp"
     "pop rbx"
     "ret"
+
+    // ---- Translated user code to Rust. It runs with user rights, so the
+    // registers go through the scratch page; its own context lies there too.
+    ".globl uexit_link, uexit_indirect, uexit_emulate, uexit_syscall"
+    ".macro USER_EXIT why"
+    "mov qword ptr [rip + SCRATCH + 16], \\why"
+    "jmp uexit_common"
+    ".endm"
+    "uexit_link:"
+    "USER_EXIT {R_LINK}"
+    "uexit_indirect:"
+    "USER_EXIT {R_INDIRECT}"
+    "uexit_emulate:"
+    "USER_EXIT {R_EMULATE}"
+    "uexit_syscall:"
+    "USER_EXIT {R_SYSCALL}"
+    "uexit_common:"
+    "mov [rip + SCRATCH], rax"
+    "mov [rip + SCRATCH + 8], rdx"
+    "mov [rip + SCRATCH + 24], rcx"
+    "mov eax, {PKRU_KERNEL}"
+    "mov ecx, 0"
+    "mov edx, 0"
+    "wrpkru"
+    "mov byte ptr [rip + ENTRY], 0"
+    "mov rax, [rip + SCRATCH + 16]"
+    "mov [rip + CTX + {REASON}], rax"
+    "mov rax, [rip + SCRATCH + 0x400 + {RIP}]"
+    "mov [rip + CTX + {RIP}], rax"
+    "mov rax, [rip + SCRATCH + 0x400 + {TARGET}]"
+    "mov [rip + CTX + {TARGET}], rax"
+    "mov rax, [rip + SCRATCH + 0x400 + {ARGUMENT}]"
+    "mov [rip + CTX + {ARGUMENT}], rax"
+    "mov rax, [rip + SCRATCH]"
+    "mov rdx, [rip + SCRATCH + 8]"
+    "mov rcx, [rip + SCRATCH + 24]"
+    "mov [rip + CTX + 32], rsp"
+    "lea rsp, [rip + GATE_STACK]"
+    "jmp exit_but_rsp"
 
     // ---- Rust to guest user code
     ".globl enter_user"

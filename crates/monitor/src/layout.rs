@@ -69,6 +69,9 @@ pub const SIGNAL_STACK: u64 = STACK + STACK_SIZE + 0x1000;
 /// Size of the signal stack in bytes.
 pub const SIGNAL_STACK_SIZE: u64 = 0x2_0000;
 
+/// Context of translated user code (`translate::Context`), in the scratch page.
+pub const USER_CTX: u64 = SCRATCH + 0x400;
+
 /// Offset in the arena of what is mapped at `at::CONTEXT`.
 pub const ARENA_CONTEXT: u64 = 0x2_0000;
 /// Offset in the arena of what is mapped at `at::TABLES`.

@@ -218,7 +218,10 @@ fn run_translated(m: &mut Monitor, link: u32) -> u32 {
             if link != NONE && generation == m.code.generation {
                 m.connect_link(link, block, rip, user);
             }
-            m.code.publish(block);
+            // User addresses mean something else in every address space.
+            if !user {
+                m.code.publish(block);
+            }
             m.code.enter_address(block)
         }
     };
@@ -227,6 +230,12 @@ fn run_translated(m: &mut Monitor, link: u32) -> u32 {
     c.enter = enter;
     c.argument = 0;
     c.rflags &= !TRAP;
+    if user {
+        let u = gate::user_context();
+        (u.argument, u.fold) = (0, translate::FOLD);
+        gate().user_rip = rip;
+        local().user_step = false;
+    }
     prepare(m);
     // SAFETY: the block was made by the translator; its memory accesses are
     // confined by fold and keys.

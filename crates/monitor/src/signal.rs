@@ -421,6 +421,11 @@ fn leave_or_step(m: &mut Monitor, mc: &mut SigContext) -> Next {
     }
 }
 
+/// The context that translated code of a mode spills to.
+fn context_of(user: bool) -> &'static translate::Context {
+    if user { gate::user_context() } else { context() }
+}
+
 /// Copies repaired registers to the context.
 fn leave_translated(
     m: &mut Monitor,
@@ -431,14 +436,15 @@ fn leave_translated(
     why: u64,
 ) -> Next {
     local().stepping = false;
-    let c = context();
+    let user = m.code.blocks[block as usize].user;
     let mut regs = mc.regs();
-    repair(fix, &mut regs, c);
+    repair(fix, &mut regs, context_of(user));
+    let c = context();
     c.regs = regs;
     c.rflags = mc.flags & !TRAP;
     c.rip = rip;
     c.reason = why;
-    gate().user_mode = u64::from(m.code.blocks[block as usize].user);
+    gate().user_mode = u64::from(user);
     Next::Leave
 }
 
@@ -462,7 +468,7 @@ fn translated_fault(m: &mut Monitor, signal: u32, closed: bool, mc: &mut SigCont
         let mode = if user { Mode::User } else { Mode::Kernel };
         let is_pf = mc.trapno == 14;
         let write = mc.error & 2 != 0;
-        match guest_fault(fix, &mc.regs(), context(), mc.cr2, is_pf, write, mode) {
+        match guest_fault(fix, &mc.regs(), context_of(user), mc.cr2, is_pf, write, mode) {
             FaultKind::UserThroughGs => {
                 m.code.user_access.insert(rip);
                 m.invalidate_block(block);

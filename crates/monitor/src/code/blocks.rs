@@ -6,7 +6,8 @@ use hashbrown::{HashMap, HashSet};
 use translate::{Error, Fix, Mode, Output, PROLOGUE, Request, Translator};
 
 use super::{
-    Block, CODE_END, CODE_START, Code, Hash, LinkRecord, NONE, STUB_END, targets, writable,
+    Block, CODE_END, CODE_START, Code, Hash, LinkRecord, NONE, STUB_END, targets, user_targets,
+    writable,
 };
 use crate::{
     layout::at,
@@ -54,8 +55,10 @@ impl Code {
         let mut at_offset = 64usize;
         for mode in [Mode::Kernel, Mode::User] {
             let host = at::CODE + at_offset as u64;
-            let len = translate::emit_lookup_miss(&t, host, writable(at_offset as u32, 1024), mode)
-                .unwrap_or(0);
+            let with = if mode == Mode::User { user_targets(t) } else { t };
+            let len =
+                translate::emit_lookup_miss(&with, host, writable(at_offset as u32, 1024), mode)
+                    .unwrap_or(0);
             match mode {
                 Mode::Kernel => t.kernel_lookup_miss = host,
                 Mode::User => t.user_lookup_miss = host,
@@ -65,6 +68,7 @@ impl Code {
         assert!(at_offset <= CODE_START as usize);
         let code = Code {
             translator: Translator::new(t),
+            user_translator: Translator::new(user_targets(t)),
             output: Box::new(Output::new()),
             blocks: Vec::with_capacity(BLOCKS),
             links: Vec::with_capacity(2 * BLOCKS),
@@ -204,7 +208,9 @@ impl Monitor {
             limit: if kind == Kind::Alone { 1 } else { translate::output::MAX_INSTRUCTIONS },
         };
         let room = |from: u32, end: u32| (end - from).min(16384) as usize;
-        code.translator.translate(
+        let translator =
+            if kind == Kind::User { &mut code.user_translator } else { &mut code.translator };
+        translator.translate(
             &request,
             writable(c, room(c, CODE_END)),
             writable(s, room(s, STUB_END)),

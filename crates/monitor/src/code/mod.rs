@@ -12,7 +12,7 @@ use translate::{Entry, Output, Targets, Translator};
 
 use crate::{
     gate,
-    layout::{ALIAS_MASK_WORD, CTX, SCRATCH, SITE_STUBS, at},
+    layout::{ALIAS_MASK_WORD, CTX, SITE_STUBS, USER_CTX, at},
 };
 
 /// A multiplicative hash for integers (the keys are addresses and frame
@@ -90,6 +90,7 @@ pub struct LinkRecord {
 /// All translations of a domain.
 pub struct Code {
     pub(crate) translator: Translator,
+    pub(crate) user_translator: Translator,
     pub(crate) output: alloc::boxed::Box<Output>,
     pub(crate) blocks: Vec<Block>,
     pub(crate) links: Vec<LinkRecord>,
@@ -121,7 +122,7 @@ const CODE_START: u32 = 4096;
 fn targets() -> Targets {
     Targets {
         context: CTX,
-        user_context: SCRATCH + 0x400,
+        user_context: USER_CTX,
         kernel_lookup: at::TABLES,
         user_lookup: at::TABLES + 0x10_0000,
         kernel_lookup_miss: 0,
@@ -133,6 +134,17 @@ fn targets() -> Targets {
         exit_indirect: gate::indirect(),
         exit_emulate: gate::emulate(),
         exit_syscall: gate::hypercall(),
+    }
+}
+
+/// The same for user code, which leaves with its own rights.
+fn user_targets(t: Targets) -> Targets {
+    Targets {
+        exit_link: gate::user_link(),
+        exit_indirect: gate::user_indirect(),
+        exit_emulate: gate::user_emulate(),
+        exit_syscall: gate::user_syscall(),
+        ..t
     }
 }
 
