@@ -36,6 +36,10 @@ pub fn monitor() -> *mut Monitor {
     unsafe { *(MONITOR as *const *mut Monitor) }
 }
 
+/// Since 6.12 Linux writes signal frames whatever PKRU says; before, a fault of
+/// guest code would kill its space.
+const OLDEST_KERNEL: (u32, u32) = (6, 12);
+
 /// The jail's filter, compiled by the build script.
 static JAIL: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/jail.bpf"));
 
@@ -177,6 +181,13 @@ extern "C" fn start() -> ! {
     }
     map_areas();
     guard_image();
+    if sys::kernel_version() < OLDEST_KERNEL {
+        crate::log::line(format_args!(
+            "this host's kernel is older than 6.12: it cannot deliver signals to code that has closed \
+             the signal stack's protection key, which the pv engine needs"
+        ));
+        refuse("the host's kernel is older than 6.12", 96);
+    }
     cpuid::read_host();
     if let Some(what) = cpuid::missing() {
         crate::log::line(format_args!(

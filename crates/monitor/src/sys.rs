@@ -13,6 +13,7 @@ const CLONE: u64 = 56;
 const SIGALTSTACK: u64 = 131;
 const PRCTL: u64 = 157;
 const ARCH_PRCTL: u64 = 158;
+const UNAME: u64 = 63;
 const FUTEX: u64 = 202;
 const EXIT_GROUP: u64 = 231;
 const SECCOMP: u64 = 317;
@@ -196,6 +197,19 @@ pub unsafe fn seccomp(program: &[u8]) -> i64 {
 pub fn close_from(first: i32) {
     // SAFETY: touches no memory.
     unsafe { call6(CLOSE_RANGE, [first as u64, u32::MAX.into(), 0, 0, 0, 0]) };
+}
+
+/// Major and minor number of the host's kernel; (0, 0) if it does not say.
+pub fn kernel_version() -> (u32, u32) {
+    /// `struct new_utsname` (linux/utsname.h): six fields of 65 bytes, `release` the third.
+    const FIELD: usize = 65;
+    let mut names = [0u8; 6 * FIELD];
+    // SAFETY: the kernel fills the structure, which has this size.
+    unsafe { call6(UNAME, [names.as_mut_ptr() as u64, 0, 0, 0, 0, 0]) };
+    let mut numbers = names[2 * FIELD..3 * FIELD].split(|b| !b.is_ascii_digit()).map(|digits| {
+        digits.iter().take(6).fold(0u32, |n, d| n * 10 + u32::from(d - b'0'))
+    });
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// Writes to standard error; of use before the jail closes and in debugging only.
