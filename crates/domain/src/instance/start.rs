@@ -102,6 +102,7 @@ impl Instance {
             paused: spec.create.paused,
         };
         let (group, walls) = space::start(&start).map_err(|error| start_failure(&error))?;
+        space::keep_placed(entry.domid);
         let doorbell = Doorbell::new(&memory)
             .map_err(|error| host("listen for the domain's events", &error))?;
         Ok((Guest::new(group, doorbell, memory, store, time), walls.names(), server))

@@ -59,7 +59,7 @@ fn ticks(pid: &str, one: usize, other: usize) -> u64 {
 }
 
 /// Children of the main thread, as the kernel lists them, else by a look at all processes.
-fn children() -> Vec<String> {
+pub(super) fn children() -> Vec<String> {
     let own = std::process::id();
     match fs::read_to_string(format!("/proc/self/task/{own}/children")) {
         Ok(list) => list.split_ascii_whitespace().map(str::to_owned).collect(),

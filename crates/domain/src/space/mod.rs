@@ -9,12 +9,14 @@ mod doorbell;
 mod group;
 mod memory;
 mod page;
+mod placement;
 
 pub use cpu_time::CpuTime;
 pub use doorbell::Doorbell;
 pub use group::{Death, Group};
 pub use memory::DomainMemory;
 pub use page::{DomainPageView, Ring, RingReader};
+pub use placement::keep_placed;
 
 use crate::sys::{JailedProgram, SpawnError, Walls, spawn};
 use std::ffi::CString;
