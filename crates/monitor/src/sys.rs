@@ -206,9 +206,9 @@ pub fn kernel_version() -> (u32, u32) {
     let mut names = [0u8; 6 * FIELD];
     // SAFETY: the kernel fills the structure, which has this size.
     unsafe { call6(UNAME, [names.as_mut_ptr() as u64, 0, 0, 0, 0, 0]) };
-    let mut numbers = names[2 * FIELD..3 * FIELD].split(|b| !b.is_ascii_digit()).map(|digits| {
-        digits.iter().take(6).fold(0u32, |n, d| n * 10 + u32::from(d - b'0'))
-    });
+    let mut numbers = names[2 * FIELD..3 * FIELD]
+        .split(|b| !b.is_ascii_digit())
+        .map(|digits| digits.iter().take(6).fold(0u32, |n, d| n * 10 + u32::from(d - b'0')));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
