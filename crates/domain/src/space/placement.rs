@@ -75,7 +75,9 @@ fn busy_seconds() -> BTreeMap<usize, f64> {
 /// CPU number and busy seconds of a `cpuN` line: user, nice, system, (idle,
 /// iowait,) irq, softirq.
 fn busy_of(line: &str, ticks: f64) -> Option<(usize, f64)> {
-    let mut fields = line.strip_prefix("cpu")?.split_ascii_whitespace();
+    // The first line, without a number, sums all CPUs.
+    let rest = line.strip_prefix("cpu").filter(|rest| !rest.starts_with(' '))?;
+    let mut fields = rest.split_ascii_whitespace();
     let cpu = fields.next()?.parse().ok()?;
     let numbers: Vec<f64> = fields.filter_map(|field| field.parse().ok()).collect();
     let busy = [0, 1, 2, 5, 6].iter().filter_map(|at| numbers.get(*at)).sum::<f64>();
