@@ -61,8 +61,6 @@ pub struct GateState {
     pub user_rip: u64,
     /// System calls that took the fast gate.
     pub fast_syscalls: u64,
-    /// PKRU for user mode.
-    pub pkru_user: u64,
     /// 1: the event mask is set when a system call enters the kernel.
     pub syscall_masks: u64,
 }

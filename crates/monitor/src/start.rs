@@ -99,6 +99,9 @@ fn map_areas() {
     if page().magic != MAGIC {
         refuse("the arena is not one of this version", 92);
     }
+    if page().setup.nr_frames >= crate::tlb::Installed::FRAMES {
+        refuse("the domain's memory is larger than 512 GiB: give it less", 97);
+    }
     map(at::CONTEXT, at::CONTEXT_SIZE, rw, MAP_SHARED, fd::ARENA, ARENA_CONTEXT, key::KERNEL);
     map(at::TABLES, at::TABLES_SIZE, READ, MAP_SHARED, fd::ARENA, ARENA_TABLES, key::TABLE);
     map(

@@ -69,7 +69,7 @@ impl Monitor {
                 return false;
             }
             let (start, size) = (self.address_of(m), size_of_access(m.memory_size()));
-            start < at + len && at < start.saturating_add(size)
+            start < at.saturating_add(len) && at < start.saturating_add(size)
         })
     }
 

@@ -35,12 +35,6 @@ impl Fix {
         self.0 & other.0 == other.0
     }
 
-    /// Whether it belongs to a string instruction.
-    #[must_use]
-    pub const fn is_string(self) -> bool {
-        self.has(Fix::RDI) || self.has(Fix::RSI)
-    }
-
     /// "Register `register` is in spill slot `slot`."
     pub(crate) const fn spilled(slot: usize, register: u8) -> Fix {
         Fix((register as u32 + 1) << (5 * slot))

@@ -14,6 +14,9 @@ impl Installed {
     const SUPERVISOR: u32 = 1 << 27;
     const FRAME: u32 = (1 << 27) - 1;
 
+    /// Frames that can be told apart: 512 GiB of RAM.
+    pub const FRAMES: u64 = Self::FRAME as u64;
+
     /// A page of `frame`.
     pub fn new(frame: u32, write: bool, exec: bool) -> Installed {
         // Frame numbers are stored plus one, so that frame 0 is something.

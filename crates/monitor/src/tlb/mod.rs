@@ -18,5 +18,5 @@ mod mapped;
 mod user;
 
 pub use kernel::Outcome;
-pub use mapped::Half;
+pub use mapped::{Half, Installed};
 pub use user::{UserAccess, is_available, is_reserved, reserved};
