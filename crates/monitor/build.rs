@@ -28,6 +28,7 @@ fn main() {
         ("RETURNS", symbols::RETURNS),
         ("CONTINUE", symbols::CONTINUE),
         ("LOCAL", symbols::LOCAL),
+        ("MAILBOX", symbols::MAILBOX),
     ] {
         println!("cargo:rustc-link-arg-bins=-Wl,--defsym={name}={value:#x}");
     }

@@ -179,6 +179,9 @@ pub mod setup_flag {
     pub const STATISTICS: u32 = 1 << 3;
     /// Run without the seccomp filter (debugging the monitor only).
     pub const NO_SECCOMP: u32 = 1 << 4;
+    /// Guest programs run in processes of their own (runners), not beside their
+    /// kernel behind protection keys. Set where the host has no keys.
+    pub const SEPARATE: u32 = 1 << 5;
 }
 
 /// Size of the rings below in bytes.

@@ -16,6 +16,7 @@ pub mod builder;
 pub mod console;
 mod file;
 pub mod instance;
+pub mod isolation;
 pub mod life;
 pub mod log;
 pub mod server;

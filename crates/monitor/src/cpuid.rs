@@ -63,14 +63,14 @@ pub fn pkru_offset() -> u32 {
 }
 
 /// Features the engine needs of the host.
-pub fn missing() -> Option<&'static str> {
+pub fn missing(with_keys: bool) -> Option<&'static str> {
     let t = table();
     let seven = t.standard[7][0];
     let needs = [
         (t.standard[1][0].ecx & 1 << 26 != 0 && t.xcr0 & 7 == 7, "XSAVE with AVX"),
         (seven.ebx & 1 != 0, "FSGSBASE"),
         (seven.ebx & 1 << 8 != 0, "BMI2"),
-        (seven.ecx & 1 << 4 != 0, "protection keys (PKU)"),
+        (!with_keys || seven.ecx & 1 << 4 != 0, "protection keys (PKU)"),
     ];
     needs.into_iter().find(|(has, _)| !has).map(|(_, what)| what)
 }

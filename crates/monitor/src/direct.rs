@@ -14,7 +14,11 @@ use hashbrown::HashMap;
 use crate::{
     code::{Hash, writable},
     gate,
-    layout::{CONTINUE, CONTINUE_ENTRIES, RETURNS, SITE_SLOTS, SITE_STUB, SITE_STUBS, at},
+    layout::{
+        ARENA_RUNNERS, CONTINUE, CONTINUE_ENTRIES, RETURNS, RUNNER_CONTINUE, RUNNER_RETURNS,
+        RUNNER_SIZE, RUNNER_TARGETS, SITE_SLOTS, SITE_STUB, SITE_STUBS, at,
+    },
+    runner,
     state::{Frame, Monitor},
 };
 
@@ -70,41 +74,65 @@ impl Sites {
     }
 }
 
-/// This space's table of jump targets.
-fn targets() -> &'static mut [u64; SITE_SLOTS] {
-    // SAFETY: mapped at start, private to the space.
-    unsafe { &mut *(at::SITES as *mut [u64; SITE_SLOTS]) }
+/// What user code in one process needs of the patched sites, by slot.
+#[derive(Clone, Copy)]
+pub struct Tables {
+    targets: u64,
+    returns: u64,
+    continuations: u64,
 }
 
-/// This space's return addresses: where the call returns to, and where the
-/// code after the site goes on.
-fn returns() -> &'static mut [[u64; 2]; SITE_SLOTS] {
-    // SAFETY: mapped at start, private to the space.
-    unsafe { &mut *(RETURNS as *mut [[u64; 2]; SITE_SLOTS]) }
-}
+impl Tables {
+    /// Those of this space.
+    fn own() -> Tables {
+        Tables { targets: at::SITES, returns: RETURNS, continuations: CONTINUE }
+    }
 
-/// This space's continuations: address, where to go instead.
-fn continuations() -> &'static mut [[u64; 2]; CONTINUE_ENTRIES] {
-    // SAFETY: mapped at start, private to the space.
-    unsafe { &mut *(CONTINUE as *mut [[u64; 2]; CONTINUE_ENTRIES]) }
+    /// Those of a runner, seen through the arena.
+    pub fn of_runner(runner: usize) -> Tables {
+        let part = at::ARENA + ARENA_RUNNERS + runner as u64 * RUNNER_SIZE;
+        Tables {
+            targets: part + RUNNER_TARGETS,
+            returns: part + RUNNER_RETURNS,
+            continuations: part + RUNNER_CONTINUE,
+        }
+    }
+
+    /// Jump targets.
+    fn targets(&self) -> &'static mut [u64; SITE_SLOTS] {
+        // SAFETY: mapped at start; one process at a time uses them.
+        unsafe { &mut *(self.targets as *mut [u64; SITE_SLOTS]) }
+    }
+
+    /// Return addresses: where the call returns to, and where the code after
+    /// the site goes on.
+    fn returns(&self) -> &'static mut [[u64; 2]; SITE_SLOTS] {
+        // SAFETY: as above.
+        unsafe { &mut *(self.returns as *mut [[u64; 2]; SITE_SLOTS]) }
+    }
+
+    /// Continuations: address, where to go instead.
+    fn continuations(&self) -> &'static mut [[u64; 2]; CONTINUE_ENTRIES] {
+        // SAFETY: as above.
+        unsafe { &mut *(self.continuations as *mut [[u64; 2]; CONTINUE_ENTRIES]) }
+    }
+
+    /// Empties them.
+    pub fn init(&self) {
+        for (slot, target) in self.targets().iter_mut().enumerate() {
+            *target = unfilled(slot);
+        }
+        self.continuations().fill([u64::MAX, 0]);
+    }
 }
 
 /// Prepares this space's tables.
 pub fn init_tables() {
-    for (slot, target) in targets().iter_mut().enumerate() {
-        *target = unfilled(slot);
-    }
-    continuations().fill([u64::MAX, 0]);
+    Tables::own().init();
 }
 
 fn continue_slot(rip: u64) -> usize {
     ((rip >> 12) ^ rip) as usize & (CONTINUE_ENTRIES - 1)
-}
-
-/// Where user code at `rip` really goes on.
-pub fn continuation(rip: u64) -> u64 {
-    let e = continuations()[continue_slot(rip)];
-    if e[0] == rip { e[1] } else { rip }
 }
 
 /// The invalid instruction at the end of a slot's stub, where the slot leads in
@@ -128,7 +156,8 @@ fn relative(from_end: u64, to: u64) -> [u8; 4] {
 /// stub stands for: there user code has left the gate and runs on.
 pub fn behind_site(rip: u64) -> Option<u64> {
     let slot = usize::try_from(rip.checked_sub(SITE_STUBS)? / SITE_STUB).ok()?;
-    let [ret, next] = *returns().get(slot)?;
+    // At the same address in a space and in a runner.
+    let [ret, next] = *Tables::own().returns().get(slot)?;
     match rip - stub(slot) {
         AFTER => Some(ret),
         n if n == AFTER + 6 => Some(next),
@@ -137,7 +166,7 @@ pub fn behind_site(rip: u64) -> Option<u64> {
 }
 
 /// Writes a slot's stub.
-fn write_stub(slot: usize, form: Form, original: &[u8; 9]) {
+fn write_stub(slot: usize, form: Form, original: &[u8; 9], gate: u64) {
     let base = stub(slot);
     let out = writable((base - at::CODE) as u32, SITE_STUB as usize);
     let ret = RETURNS + slot as u64 * 16;
@@ -168,7 +197,7 @@ fn write_stub(slot: usize, form: Form, original: &[u8; 9]) {
         put(&imm);
     }
     let end = put(&[0xe9]) + 4;
-    put(&relative(base + end, gate::syscall()));
+    put(&relative(base + end, gate));
     if form == Form::Compare {
         let mut n = AFTER as usize;
         bytes[n..n + 6].copy_from_slice(&original[2..8]); // cmp rax, simm32
@@ -180,7 +209,27 @@ fn write_stub(slot: usize, form: Form, original: &[u8; 9]) {
     out.copy_from_slice(&bytes);
 }
 
+/// What became of a slot that the process had not filled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Late {
+    /// The stub to go on in; `None` = the true page was mapped instead.
+    pub stub: Option<u64>,
+    /// Address of the site.
+    pub site: u64,
+}
+
 impl Monitor {
+    /// Tables of the process that runs user code now.
+    fn tables(&self) -> Tables {
+        if self.is_separate() { Tables::of_runner(self.runners.loaded) } else { Tables::own() }
+    }
+
+    /// Where user code at `rip` really goes on.
+    pub fn continuation(&self, rip: u64) -> u64 {
+        let e = self.tables().continuations()[continue_slot(rip)];
+        if e[0] == rip { e[1] } else { rip }
+    }
+
     /// A system call was made by signal at the instruction that ends at `rip`,
     /// with `rax`: patches its site if it has a known form.
     pub fn patch_site(&mut self, rip: u64, rax: u64) {
@@ -190,7 +239,7 @@ impl Monitor {
             return;
         }
         let page = (rip - 1) & !0xfff;
-        let installed = self.space().user.get(page);
+        let installed = self.user_space().user.get(page);
         if !installed.exec() || installed.write() || installed.is_at_shared_address() {
             return;
         }
@@ -203,7 +252,8 @@ impl Monitor {
             return;
         };
         let slot = self.sites.slots.len();
-        write_stub(slot, form, &original);
+        let gate = if self.is_separate() { runner::syscall_gate() } else { gate::syscall() };
+        write_stub(slot, form, &original, gate);
         self.sites.slots.push(Site { frame, offset, form });
         self.sites.by_frame.entry(frame).or_default().push(slot as u16);
         self.make_shadow(frame);
@@ -269,20 +319,24 @@ impl Monitor {
             return false;
         }
         let Some(slots) = self.sites.by_frame.get(&frame) else { return false };
+        let tables = self.tables();
+        let (targets, returns, continuations) =
+            (tables.targets(), tables.returns(), tables.continuations());
+        let mapped = &self.spaces.all[self.user_index()].user;
         for &slot in slots {
             let s = self.sites.slots[usize::from(slot)];
             let site = page + u64::from(s.offset);
             let ret = site + s.form.to_return();
-            let filled = targets()[usize::from(slot)] != unfilled(usize::from(slot));
-            if filled && returns()[usize::from(slot)][0] != ret {
-                let old = (returns()[usize::from(slot)][0] - 1) & !0xfff;
-                let installed = self.spaces.all[self.spaces.current].user.get(old);
+            let filled = targets[usize::from(slot)] != unfilled(usize::from(slot));
+            if filled && returns[usize::from(slot)][0] != ret {
+                let old = (returns[usize::from(slot)][0] - 1) & !0xfff;
+                let installed = mapped.get(old);
                 if installed.is_shadow() && installed.frame() == frame {
                     return false;
                 }
             }
             if s.form == Form::Compare {
-                let e = &mut continuations()[continue_slot(ret)];
+                let e = &mut continuations[continue_slot(ret)];
                 if e[0] != u64::MAX && e[0] != ret {
                     return false;
                 }
@@ -292,8 +346,8 @@ impl Monitor {
         for &slot in slots {
             let s = self.sites.slots[usize::from(slot)];
             let site = page + u64::from(s.offset);
-            returns()[usize::from(slot)] = [site + s.form.to_return(), site + 8];
-            targets()[usize::from(slot)] = stub(usize::from(slot));
+            returns[usize::from(slot)] = [site + s.form.to_return(), site + 8];
+            targets[usize::from(slot)] = stub(usize::from(slot));
         }
         true
     }
@@ -301,12 +355,12 @@ impl Monitor {
     /// Code of this space's user half was unmapped or replaced: continuations
     /// are built anew when its pages are mapped again.
     pub fn forget_continuations(&mut self) {
-        let table = continuations();
-        for e in table.iter_mut() {
+        let mapped = &self.spaces.all[self.user_index()].user;
+        for e in self.tables().continuations() {
             if e[0] == u64::MAX {
                 continue;
             }
-            let installed = self.spaces.all[self.spaces.current].user.get(e[0] & !0xfff);
+            let installed = mapped.get(e[0] & !0xfff);
             if !installed.is_shadow() {
                 *e = [u64::MAX, 0];
             }
@@ -317,7 +371,7 @@ impl Monitor {
     pub fn drop_shadow(&mut self, frame: u32) {
         self.sites.by_frame.remove(&frame);
         let mut found = Vec::new();
-        for (key, region) in &self.space().user.regions {
+        for (key, region) in &self.user_space().user.regions {
             for i in region.indices() {
                 let p = region.pages[i];
                 if p.is_shadow() && p.frame() == frame {
@@ -332,7 +386,7 @@ impl Monitor {
 
     /// User code read a shadow copy: from now on it sees the true page.
     pub fn shadow_was_read(&mut self, va: u64) -> bool {
-        let frame = self.space().user.get(va).frame();
+        let frame = self.user_space().user.get(va).frame();
         if !self.replace_shadow(va) {
             return false;
         }
@@ -342,17 +396,15 @@ impl Monitor {
     }
 
     /// User code came to a slot that this space has not filled: its page was
-    /// mapped before the site was patched. `Ok` = the stub to go on in, `Err` =
-    /// the address to go on at, with the true page mapped there; `None` = not a
-    /// patched site of this space.
-    pub fn fill_late(&mut self, rip: u64) -> Option<Result<u64, u64>> {
+    /// mapped before the site was patched. `None` = not a patched site there.
+    pub fn fill_late(&mut self, rip: u64) -> Option<Late> {
         let slot = usize::try_from(rip.checked_sub(SITE_STUBS)? / SITE_STUB).ok()?;
         if rip != unfilled(slot) {
             return None;
         }
         let site = *self.sites.slots.get(slot)?;
         let mut found = None;
-        for (key, region) in &self.space().user.regions {
+        for (key, region) in &self.user_space().user.regions {
             for i in region.indices() {
                 let p = region.pages[i];
                 if p.is_shadow() && p.frame() == site.frame {
@@ -361,18 +413,18 @@ impl Monitor {
             }
         }
         let page = found?;
-        if self.fill_sites(page, site.frame) {
-            return Some(Ok(stub(slot)));
+        let filled = self.fill_sites(page, site.frame);
+        if !filled {
+            self.replace_shadow(page);
         }
-        self.replace_shadow(page);
-        Some(Err(page + u64::from(site.offset)))
+        Some(Late { stub: filled.then(|| stub(slot)), site: page + u64::from(site.offset) })
     }
 
     /// An invalid instruction at `rip` of user code: is it the rest of a patched
     /// site, entered in its middle? Then it stands for `syscall`.
     pub fn is_site_rest(&mut self, rip: u64) -> bool {
         let page = rip & !0xfff;
-        let installed = self.space().user.get(page);
+        let installed = self.user_space().user.get(page);
         if !installed.is_shadow() {
             return false;
         }

@@ -50,13 +50,7 @@ impl Monitor {
     /// Emulates the instruction at `vcpu.rip`.
     pub fn emulate(&mut self) {
         let rip = self.vcpu.rip;
-        let mut bytes = [0u8; 15];
-        let mut n = 0;
-        for (i, b) in bytes.iter_mut().enumerate() {
-            let Ok(v) = self.read_value::<u8>(rip.wrapping_add(i as u64)) else { break };
-            *b = v;
-            n = i + 1;
-        }
+        let (bytes, n) = self.fetch(rip);
         if bytes[..5] == XEN_PREFIX && bytes[5..7] == [0x0f, 0xa2] {
             self.do_cpuid();
             self.vcpu.rip = rip.wrapping_add(7);
@@ -80,6 +74,19 @@ impl Monitor {
             }
             Err(f) => self.inject(f),
         }
+    }
+
+    /// The bytes of an instruction, as many as are mapped.
+    pub(crate) fn fetch(&mut self, rip: u64) -> ([u8; 15], usize) {
+        let mut bytes = [0u8; 15];
+        let here = (0x1000 - (rip & 0xfff) as usize).min(bytes.len());
+        let (first, second) = bytes.split_at_mut(here);
+        if self.read(rip, first).is_err() {
+            return (bytes, 0);
+        }
+        let next = rip.wrapping_add(here as u64);
+        let n = if second.is_empty() || self.read(next, second).is_err() { here } else { 15 };
+        (bytes, n)
     }
 
     /// `Ok(None)`: go on after it; `Ok(Some(rip))`: there.

@@ -126,6 +126,8 @@ unsafe extern "C" {
     static syscall_fast_end: u8;
     static iret_fast_start: u8;
     static iret_fast_end: u8;
+    static key_sites_start: u64;
+    static key_sites_end: u64;
     fn gate_iret_slow();
     fn gate_syscall();
     fn gate_syscall_fast();
@@ -138,6 +140,16 @@ unsafe extern "C" {
     fn uexit_syscall();
     fn exit_indirect();
     fn exit_emulate();
+}
+
+/// Addresses of the gates' WRPKRU instructions, three bytes each. On a host
+/// without protection keys they are invalid, and are overwritten at start.
+pub fn key_loads() -> &'static [u64] {
+    // SAFETY: the gates below put one address there for each.
+    unsafe {
+        let (start, end) = (&raw const key_sites_start, &raw const key_sites_end);
+        core::slice::from_raw_parts(start, end.offset_from_unsigned(start))
+    }
 }
 
 macro_rules! addresses {
@@ -242,11 +254,22 @@ macro_rules! gates {
 }
 
 gates! {
+    ".section .rodata.key_sites,\"a\",@progbits"
+    ".balign 8"
+    ".globl key_sites_start"
+    "key_sites_start:"
     ".section .text.gates,\"ax\",@progbits"
     ".globl gates_start, gates_end, user_entry_start, user_entry_end"
     ".globl syscall_fast_start, syscall_fast_end, iret_fast_start, iret_fast_end"
     "gates_start:"
 
+    // WRPKRU, and a note of where it is: see `leave_out_keys`.
+    ".macro LOAD_KEYS"
+    "7770: wrpkru"
+    ".pushsection .rodata.key_sites,\"a\",@progbits"
+    ".quad 7770b"
+    ".popsection"
+    ".endm"
     ".macro LOAD_VECTOR"
     ".irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15"
     "movaps xmm\\n, xmmword ptr [rip + CTX + {XMM} + 16*\\n]"
@@ -311,7 +334,7 @@ gates! {
     "mov eax, [rip + GATE + {PKRU_K}]"
     "mov ecx, 0"
     "mov edx, 0"
-    "wrpkru"
+    "LOAD_KEYS"
     "mov rax, [rip + CTX + 0]"
     "mov rcx, [rip + CTX + 8]"
     "mov rdx, [rip + CTX + 16]"
@@ -361,7 +384,7 @@ gates! {
     "mov eax, 0"
     "mov ecx, 0"
     "mov edx, 0"
-    "wrpkru"
+    "LOAD_KEYS"
     "mov rsp, [rip + LOCAL]"
     "pushfq"
     "pop qword ptr [rip + CTX + {RFLAGS}]"
@@ -403,7 +426,7 @@ gates! {
     "mov eax, {PKRU_KERNEL}"
     "mov ecx, 0"
     "mov edx, 0"
-    "wrpkru"
+    "LOAD_KEYS"
     "mov byte ptr [rip + ENTRY], 0"
     "mov rax, [rip + SCRATCH + 16]"
     "mov [rip + CTX + {REASON}], rax"
@@ -431,7 +454,7 @@ gates! {
     "mov eax, {PKRU_USER}"
     "mov ecx, 0"
     "mov edx, 0"
-    "wrpkru"
+    "LOAD_KEYS"
     "mov rax, [rip + ENTRY + 8]"
     "mov rcx, [rip + ENTRY + 16]"
     "mov rdx, [rip + ENTRY + 24]"
@@ -443,7 +466,7 @@ gates! {
     "mov eax, {PKRU_USER}"
     "mov ecx, 0"
     "mov edx, 0"
-    "wrpkru"
+    "LOAD_KEYS"
     "mov rax, [rip + ENTRY + 8]"
     "mov rcx, [rip + ENTRY + 16]"
     "mov rdx, [rip + ENTRY + 24]"
@@ -472,7 +495,7 @@ gates! {
     "mov eax, {PKRU_KERNEL}"
     "mov ecx, 0"
     "mov edx, 0"
-    "wrpkru"
+    "LOAD_KEYS"
     "mov byte ptr [rip + ENTRY], 0"
     "mov rax, [rip + SCRATCH]"
     "mov rdx, [rip + SCRATCH + 8]"
@@ -593,7 +616,7 @@ gates! {
     "mov eax, 0"
     "mov ecx, 0"
     "mov edx, 0"
-    "wrpkru"
+    "LOAD_KEYS"
     "mov rdx, r8"
     // Alignment checks (AC) are the guest's.
     "push 2"
@@ -604,8 +627,13 @@ gates! {
     "test rax, rax"
     "jnz 3f"
     "ret"
+    // A runner leaves its program: everything is in the mailbox.
+    "4:"
+    "jmp runner_leave"
     // Leave without returning from the signal: take the vector state from the frame.
     "3:"
+    "cmp rax, 1"
+    "je 4b"
     "mov rdi, rax"
     "mov eax, 0xfffffdff"
     "mov edx, 0xffffffff"
@@ -617,5 +645,8 @@ gates! {
     "syscall"
 
     "gates_end:"
+    ".section .rodata.key_sites,\"a\",@progbits"
+    ".globl key_sites_end"
+    "key_sites_end:"
     ".text"
 }

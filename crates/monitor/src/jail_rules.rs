@@ -17,9 +17,12 @@ const EXIT_GROUP: i64 = 231;
 const PKEY_MPROTECT: i64 = 329;
 const SIGALTSTACK: i64 = 131;
 
+/// `boundary::at::SITES`.
+const SITES: u64 = 0x6_0000;
 const MAP_SHARED_FIXED: u64 = 0x11;
 const MAP_POPULATE: u64 = 0x8000;
 const FD_RAM: u64 = 3;
+const FD_ARENA: u64 = 4;
 const FD_SHADOW: u64 = 6;
 const CLONE_PARENT: u64 = 0x8000;
 const SIGCHLD: u64 = 17;
@@ -31,6 +34,9 @@ const FUTEX_WAKE: u64 = 1;
 
 fn is(arg: u8, value: u64) -> SeccompCondition {
     SeccompCondition::new(arg, Len::Dword, Op::Eq, value).expect("argument index below 6")
+}
+fn is_long(arg: u8, value: u64) -> SeccompCondition {
+    SeccompCondition::new(arg, Len::Qword, Op::Eq, value).expect("argument index below 6")
 }
 fn masked(arg: u8, mask: u64, value: u64) -> SeccompCondition {
     SeccompCondition::new(arg, Len::Dword, Op::MaskedEq(mask), value)
@@ -46,12 +52,17 @@ pub fn rules() -> Vec<(i64, Vec<SeccompRule>)> {
     // nothing anonymous. Pages of RAM and shadow may be executable: guest user
     // code runs directly.
     let flags = !MAP_POPULATE & 0xffff_ffff;
+    // A new runner maps its part of the arena, at three places and nowhere else.
+    let of_runner = |at: u64| rule(vec![is(3, MAP_SHARED_FIXED), is(4, FD_ARENA), is_long(0, at)]);
     vec![
         (
             MMAP,
             vec![
                 rule(vec![masked(3, flags, MAP_SHARED_FIXED), is(4, FD_RAM)]),
                 rule(vec![masked(3, flags, MAP_SHARED_FIXED), is(4, FD_SHADOW)]),
+                of_runner(crate::symbols::MAILBOX),
+                of_runner(crate::symbols::RETURNS),
+                of_runner(SITES),
             ],
         ),
         (MPROTECT, vec![]),

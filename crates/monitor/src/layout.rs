@@ -81,6 +81,20 @@ pub const ARENA_HEAP: u64 = 0x80_0000;
 
 /// Offset in the arena of what is mapped at `at::ALIASES`.
 pub const ARENA_ALIASES: u64 = 0x1_0000_0000;
+/// Offset in the arena of what runners share with the monitor, [`RUNNER_SIZE`] each.
+pub const ARENA_RUNNERS: u64 = 0x1_1000_0000;
+/// Bytes of the arena for a runner: mailbox, site targets, return addresses, continuations.
+pub const RUNNER_SIZE: u64 = 0x10_0000;
+/// Offset of a runner's table of jump targets in its part.
+pub const RUNNER_TARGETS: u64 = 0x2_0000;
+/// Offset of its return addresses.
+pub const RUNNER_RETURNS: u64 = 0x4_0000;
+/// Offset of its continuations; the monitor alone uses them.
+pub const RUNNER_CONTINUE: u64 = 0x8_0000;
+/// Bytes of the table of return addresses.
+pub const RETURNS_SIZE: u64 = SITE_SLOTS as u64 * 16;
+/// Two pages that the monitor maps side by side for an access that crosses a page's end.
+pub const WINDOW: u64 = PRIVATE + 0x8_0000;
 /// The alias table as the monitor writes it.
 pub const ALIASES: u64 = at::ARENA + ARENA_ALIASES;
 /// A word with `translate::ALIAS_MASK`, at the end of the lookup tables.

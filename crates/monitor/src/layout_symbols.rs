@@ -18,3 +18,5 @@ pub const RETURNS: u64 = PRIVATE + 0x2000;
 pub const CONTINUE: u64 = PRIVATE + 0x4_2000;
 /// Data of the space that only the monitor uses (`space::Local`).
 pub const LOCAL: u64 = PRIVATE + 0x6_0000;
+/// A runner's mailbox, in the runner itself (`runner::Mailbox`).
+pub const MAILBOX: u64 = PRIVATE + 0x10_0000;

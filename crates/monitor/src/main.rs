@@ -23,6 +23,7 @@ mod layout;
 mod log;
 mod mem;
 mod run;
+mod runner;
 mod signal;
 mod space;
 mod start;

@@ -6,7 +6,7 @@ use boundary::{inbox, vcpu_state};
 
 use crate::{
     code::NONE,
-    direct, event,
+    event,
     gate::{self, context, gate, reason},
     layout::{PKRU_KERNEL, PKRU_KERNEL_NO_USER},
     space::local,
@@ -66,6 +66,7 @@ impl Monitor {
         self.vcpu.expected.is_some()
             || !self.user_half_is_loaded()
             || local().pending
+            || self.is_separate()
             || self.translates_user()
     }
 
@@ -141,12 +142,31 @@ fn run_user(m: &mut Monitor) -> u32 {
     }
     if stepped {
         m.replace_shadow(rip);
+    }
+    if m.is_separate() {
+        m.update_bases();
+        let start = m.continuation(rip);
+        m.run_program(start);
+    } else {
+        run_beside_kernel(m, rip, stepped);
+    }
+    if stepped && !guest_steps {
+        end_of_step(m, hits);
+    } else if hits != 0 && is_step(m) {
+        m.vcpu.debug[6] |= hits;
+    }
+    after(m)
+}
+
+/// Runs user code in this space, behind its keys.
+fn run_beside_kernel(m: &mut Monitor, rip: u64, stepped: bool) {
+    if stepped {
         gate().syscall_path = gate::syscall_slow();
     } else {
         m.reopen_syscall_gate();
     }
     prepare(m);
-    c.enter = direct::continuation(rip);
+    context().enter = m.continuation(rip);
     gate().user_rip = rip;
     local().user_step = stepped;
     // SAFETY: the gates keep the monitor's state; guest user code runs with
@@ -159,12 +179,6 @@ fn run_user(m: &mut Monitor) -> u32 {
         }
     }
     local().user_step = false;
-    if stepped && !guest_steps {
-        end_of_step(m, hits);
-    } else if hits != 0 && is_step(m) {
-        m.vcpu.debug[6] |= hits;
-    }
-    after(m)
 }
 
 /// The monitor stepped for the guest's debug registers: only hits are told.

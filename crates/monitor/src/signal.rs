@@ -8,61 +8,65 @@
 use translate::{FaultKind, Mode, guest_fault, repair};
 
 use crate::{
-    cpuid, direct,
+    cpuid,
+    direct::{self, Late},
     gate::{self, Part, context, entry_page, gate, reason},
     guest::is_kernel,
     layout::{PKRU_USER, at},
+    runner,
     space::local,
-    state::{Fault, Monitor},
+    state::{Fault, Monitor, is_separate},
     sys,
     tlb::{Outcome, UserAccess},
 };
 
 const SIGILL: u32 = 4;
-const SIGTRAP: u32 = 5;
+pub const SIGTRAP: u32 = 5;
 const SIGBUS: u32 = 7;
 const SIGFPE: u32 = 8;
-const SIGUSR1: u32 = 10;
+pub const SIGUSR1: u32 = 10;
 const SIGSEGV: u32 = 11;
-const SIGALRM: u32 = 14;
+pub const SIGALRM: u32 = 14;
 const SIGSYS: u32 = 31;
 
 /// TF.
-const TRAP: u64 = 0x100;
+pub const TRAP: u64 = 0x100;
 /// `si_code` of a system call that the jail's filter refused.
 const SYS_SECCOMP: u32 = 1;
 /// The vsyscall page (uapi/asm/vsyscall.h).
 const VSYSCALL: u64 = 0xffff_ffff_ff60_0000;
+/// `si_arch` of a 64-bit system call (linux/audit.h).
+const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 /// `si_code` of a single step (asm-generic/siginfo.h).
 const TRAP_TRACE: u32 = 2;
 
 /// `struct sigcontext` (asm/sigcontext.h), x86-64.
 #[repr(C)]
-struct SigContext {
-    r8: u64,
-    r9: u64,
-    r10: u64,
-    r11: u64,
-    r12: u64,
-    r13: u64,
-    r14: u64,
-    r15: u64,
-    rdi: u64,
-    rsi: u64,
-    rbp: u64,
-    rbx: u64,
-    rdx: u64,
-    rax: u64,
-    rcx: u64,
-    rsp: u64,
-    rip: u64,
-    flags: u64,
+pub struct SigContext {
+    pub r8: u64,
+    pub r9: u64,
+    pub r10: u64,
+    pub r11: u64,
+    pub r12: u64,
+    pub r13: u64,
+    pub r14: u64,
+    pub r15: u64,
+    pub rdi: u64,
+    pub rsi: u64,
+    pub rbp: u64,
+    pub rbx: u64,
+    pub rdx: u64,
+    pub rax: u64,
+    pub rcx: u64,
+    pub rsp: u64,
+    pub rip: u64,
+    pub flags: u64,
     segments: u64,
-    error: u64,
-    trapno: u64,
+    pub error: u64,
+    pub trapno: u64,
     oldmask: u64,
-    cr2: u64,
-    fpstate: u64,
+    pub cr2: u64,
+    pub fpstate: u64,
 }
 
 /// `struct ucontext` (asm-generic/ucontext.h) up to the registers.
@@ -71,11 +75,13 @@ pub struct UContext {
     flags: u64,
     link: u64,
     stack: [u64; 3],
-    mc: SigContext,
+    /// The registers.
+    pub mc: SigContext,
 }
 
 impl SigContext {
-    fn regs(&self) -> [u64; 16] {
+    /// In the context's order.
+    pub fn regs(&self) -> [u64; 16] {
         [
             self.rax, self.rcx, self.rdx, self.rbx, self.rsp, self.rbp, self.rsi, self.rdi,
             self.r8, self.r9, self.r10, self.r11, self.r12, self.r13, self.r14, self.r15,
@@ -108,13 +114,18 @@ enum Next {
     Leave,
 }
 
-/// Called by the signal gate. 0 = return from the signal, else the address of
-/// the vector state to load before leaving for the run loop.
+/// Called by the signal gate. 0 = return from the signal; in a runner 1 = leave
+/// the program; else the address of the vector state to load before leaving for
+/// the run loop.
 #[unsafe(no_mangle)]
 extern "C" fn on_signal(signal: u32, info: *const u8, uc: *mut UContext) -> u64 {
-    entry_page().selector = 0;
     // SAFETY: the kernel gave a valid frame; the gate passes it on.
-    let mc = unsafe { &mut (*uc).mc };
+    let uc = unsafe { &mut *uc };
+    if local().runner {
+        return runner::on_signal(signal, info, uc);
+    }
+    entry_page().selector = 0;
+    let mc = &mut uc.mc;
     let next = match gate::part(mc.rip) {
         Part::Recover(to) if signal == SIGSEGV || signal == SIGBUS => {
             mc.rip = to;
@@ -123,6 +134,13 @@ extern "C" fn on_signal(signal: u32, info: *const u8, uc: *mut UContext) -> u64 
         Part::UserEntry => {
             finish_user_entry(mc);
             on_user_signal(signal, info, mc)
+        }
+        Part::Outside if is_separate() => {
+            if is_code(mc.rip) {
+                on_translated_signal(signal, info, mc)
+            } else {
+                on_monitor_signal(signal, mc)
+            }
         }
         // The keys tell who ran: guest code cannot open the monitor's.
         Part::Outside => match saved_pkru(mc) {
@@ -240,7 +258,53 @@ fn take_user_registers(mc: &SigContext, why: u64) {
     gate().user_mode = 1;
 }
 
-/// A signal while guest user code ran directly.
+/// A signal that guest user code met.
+pub struct UserSignal {
+    number: u32,
+    /// `si_code`.
+    code: u32,
+    /// SIGSYS: `si_call_addr` and `si_arch`.
+    call: u64,
+    arch: u32,
+    /// Exception vector, error code, CR2.
+    trap: u64,
+    error: u64,
+    address: u64,
+}
+
+impl UserSignal {
+    fn new(number: u32, info: *const u8, mc: &SigContext) -> UserSignal {
+        // SAFETY: fields of `siginfo` (asm-generic/siginfo.h): `si_code` at offset
+        // 8; of SIGSYS `si_call_addr` at 16 and `si_arch` at 28.
+        unsafe {
+            UserSignal {
+                number,
+                code: info.add(8).cast::<u32>().read_unaligned(),
+                call: info.add(16).cast::<u64>().read_unaligned(),
+                arch: info.add(28).cast::<u32>().read_unaligned(),
+                trap: mc.trapno,
+                error: mc.error,
+                address: mc.cr2,
+            }
+        }
+    }
+}
+
+impl From<&runner::Signal> for UserSignal {
+    fn from(s: &runner::Signal) -> UserSignal {
+        UserSignal {
+            number: s.number,
+            code: s.code,
+            call: s.call,
+            arch: s.arch,
+            trap: s.trap.into(),
+            error: s.error,
+            address: s.address,
+        }
+    }
+}
+
+/// A signal while guest user code ran directly in this space.
 fn on_user_signal(signal: u32, info: *const u8, mc: &mut SigContext) -> Next {
     let m = monitor();
     if is_stub(mc.rip) {
@@ -250,62 +314,80 @@ fn on_user_signal(signal: u32, info: *const u8, mc: &mut SigContext) -> Next {
         }
     }
     take_user_registers(mc, reason::ATTENTION);
-    let c = context();
-    match signal {
-        SIGALRM | SIGUSR1 => {
-            local().pending = true;
-            m.timer.armed = 0;
-        }
-        SIGSYS => {
-            // SAFETY: fields of SIGSYS (asm-generic/siginfo.h): `si_code` at
-            // offset 8, `si_call_addr` at 16, `si_arch` at 28.
-            let (code, call, arch) = unsafe {
-                (
-                    info.add(8).cast::<u32>().read_unaligned(),
-                    info.add(16).cast::<u64>().read_unaligned(),
-                    info.add(28).cast::<u32>().read_unaligned(),
-                )
-            };
-            if code == SYS_SECCOMP && call >= VSYSCALL {
-                // The host emulates calls into its vsyscall page; the guest
-                // kernel does so for its own, at the fetch fault.
-                c.rip = call;
-                c.regs[4] = mc.rsp.wrapping_sub(8);
-                note(m, Fault::Page { address: call, code: 0x15 });
-            } else if code == SYS_SECCOMP {
-                fatal(signal, mc);
-            } else if arch == 0xc000_003e {
-                m.stats.trapped_syscalls += 1;
-                c.reason = reason::SYSCALL;
-                m.patch_site(mc.rip, mc.rax);
-            } else {
-                // INT 80h, if the guest kernel lets user code have it.
-                let trap = m.vcpu.traps[0x80];
-                let fault = if trap.flags & 3 == 3 && trap.address != 0 {
-                    Fault::Vector { vector: 0x80, code: None }
-                } else {
-                    c.rip = mc.rip - 2;
-                    Fault::Vector { vector: 13, code: Some(0x80 << 3 | 2) }
-                };
-                note(m, fault);
-            }
-        }
-        SIGTRAP if mc.trapno == 3 => note(m, Fault::Vector { vector: 3, code: None }),
-        SIGTRAP => {
-            // SAFETY: `si_code` lies at offset 8 (asm-generic/siginfo.h).
-            let code = unsafe { info.add(8).cast::<u32>().read_unaligned() };
-            m.vcpu.debug[6] = 0xffff_0ff0 | if code == TRAP_TRACE { 1 << 14 } else { 0 };
-            note(m, Fault::Vector { vector: 1, code: None });
-        }
-        SIGILL if m.is_site_rest(mc.rip) => {
-            c.rip = mc.rip + 2;
-            c.reason = reason::SYSCALL;
-        }
-        SIGILL => note(m, Fault::Vector { vector: 6, code: None }),
-        SIGFPE => note(m, Fault::Vector { vector: mc.trapno as u8, code: None }),
-        _ => user_fault(m, mc),
-    }
+    m.user_signal(&UserSignal::new(signal, info, mc));
     Next::Leave
+}
+
+impl Monitor {
+    /// A signal in a runner; the context holds the program's registers.
+    pub fn program_signal(&mut self, s: &UserSignal) {
+        context().reason = reason::ATTENTION;
+        let rip = context().rip;
+        let asks = matches!(s.number, SIGALRM | SIGUSR1);
+        if is_stub(rip) && !asks {
+            match self.fill_late(rip).filter(|_| s.number == SIGILL) {
+                // From the site's start again.
+                Some(late) => context().rip = late.site,
+                None => note(self, Fault::Vector { vector: 6, code: None }),
+            }
+            return;
+        }
+        self.user_signal(s);
+    }
+
+    fn user_signal(&mut self, s: &UserSignal) {
+        let c = context();
+        match s.number {
+            SIGALRM | SIGUSR1 => {
+                local().pending = true;
+                if !self.is_separate() {
+                    self.timer.armed = 0;
+                }
+            }
+            SIGSYS => self.trapped_call(s),
+            SIGTRAP if s.trap == 3 => note(self, Fault::Vector { vector: 3, code: None }),
+            SIGTRAP => {
+                let step = if s.code == TRAP_TRACE { 1 << 14 } else { 0 };
+                self.vcpu.debug[6] = 0xffff_0ff0 | step;
+                note(self, Fault::Vector { vector: 1, code: None });
+            }
+            SIGILL if self.is_site_rest(c.rip) => {
+                c.rip += 2;
+                c.reason = reason::SYSCALL;
+            }
+            SIGILL => note(self, Fault::Vector { vector: 6, code: None }),
+            SIGFPE => note(self, Fault::Vector { vector: s.trap as u8, code: None }),
+            _ => user_fault(self, s),
+        }
+    }
+
+    /// SIGSYS: a system call of user code, or one that the jail's filter stopped.
+    fn trapped_call(&mut self, s: &UserSignal) {
+        let c = context();
+        if s.code == SYS_SECCOMP && s.call >= VSYSCALL {
+            // The host emulates calls into its vsyscall page; the guest
+            // kernel does so for its own, at the fetch fault.
+            c.rip = s.call;
+            c.regs[4] = c.regs[4].wrapping_sub(8);
+            note(self, Fault::Page { address: s.call, code: 0x15 });
+        } else if s.code == SYS_SECCOMP {
+            crate::crash::end(self, "the jail's filter refused a system call of the host");
+        } else if s.arch == AUDIT_ARCH_X86_64 {
+            self.stats.trapped_syscalls += 1;
+            c.reason = reason::SYSCALL;
+            self.patch_site(c.rip, c.regs[0]);
+        } else {
+            // INT 80h, if the guest kernel lets user code have it.
+            let trap = self.vcpu.traps[0x80];
+            let fault = if trap.flags & 3 == 3 && trap.address != 0 {
+                Fault::Vector { vector: 0x80, code: None }
+            } else {
+                c.rip = c.rip.wrapping_sub(2);
+                Fault::Vector { vector: 13, code: Some(0x80 << 3 | 2) }
+            };
+            note(self, fault);
+        }
+    }
 }
 
 fn note(m: &mut Monitor, fault: Fault) {
@@ -326,10 +408,10 @@ fn on_stub_signal(m: &mut Monitor, signal: u32, mc: &mut SigContext) -> Next {
             m.retry_soon();
         }
         SIGILL => match m.fill_late(mc.rip) {
-            Some(Ok(stub)) => mc.rip = stub,
-            Some(Err(rip)) => {
+            Some(Late { stub: Some(stub), .. }) => mc.rip = stub,
+            Some(late) => {
                 take_user_registers(mc, reason::ATTENTION);
-                context().rip = rip;
+                context().rip = late.site;
                 return Next::Leave;
             }
             None => {
@@ -351,20 +433,20 @@ fn on_stub_signal(m: &mut Monitor, signal: u32, mc: &mut SigContext) -> Next {
 }
 
 /// SIGSEGV or SIGBUS of user code.
-fn user_fault(m: &mut Monitor, mc: &SigContext) {
+fn user_fault(m: &mut Monitor, s: &UserSignal) {
     m.stats.faults += 1;
-    if mc.trapno != 14 {
+    if s.trap != 14 {
         // #GP of CPUID where CPUID faults; else the guest's.
         context().reason = reason::EMULATE;
-        context().argument = mc.error;
-        if !matches!(mc.trapno, 13) {
-            let vector = mc.trapno as u8;
-            let code = matches!(vector, 10..=13 | 17).then_some(mc.error as u32);
+        context().argument = s.error;
+        if s.trap != 13 {
+            let vector = s.trap as u8;
+            let code = matches!(vector, 10..=13 | 17).then_some(s.error as u32);
             note(m, Fault::Vector { vector, code });
         }
         return;
     }
-    let (va, write, fetch) = (mc.cr2, mc.error & 2 != 0, mc.error & 16 != 0);
+    let (va, write, fetch) = (s.address, s.error & 2 != 0, s.error & 16 != 0);
     if crate::tlb::is_reserved(va) {
         // The monitor's own place: such an address cannot exist for the guest.
         return note(m, Fault::Vector { vector: 13, code: Some(0) });
@@ -522,6 +604,10 @@ fn translated_access(m: &mut Monitor, va: u64, write: bool, user: bool, closed: 
             Outcome::Fault(code) => Access::Fault(code),
         };
     }
+    if m.is_separate() {
+        // User memory is reached by frame; no page of it is mapped here.
+        return Access::Fault(if write { 2 } else { 0 });
+    }
     if !m.user_half_is_loaded() {
         return Access::Switch;
     }
@@ -533,7 +619,7 @@ fn translated_access(m: &mut Monitor, va: u64, write: bool, user: bool, closed: 
             return Access::Retry;
         }
         // Aliased since the instruction looked: at the next try it sees.
-        if m.space().user.get(va & !0xfff).is_at_shared_address() {
+        if m.user_space().user.get(va & !0xfff).is_at_shared_address() {
             return Access::Again;
         }
     }

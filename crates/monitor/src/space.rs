@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Most spaces of a domain: least recently used ones are recycled beyond.
-const MOST: usize = 128;
+pub const MOST: usize = 128;
 /// No address space: the user half is empty.
 pub const FREE: u32 = u32::MAX;
 
@@ -43,7 +43,7 @@ pub struct Space {
     /// The user half belongs to an address space that is gone.
     pub stale: bool,
     /// Switch count when it last ran.
-    used: u64,
+    pub used: u64,
     /// Frame that it has mapped as the vcpu_info page.
     info_frame: u32,
     /// Futex: 1 = run.
@@ -70,7 +70,7 @@ pub struct Spaces {
 
 /// An XSAVE area.
 #[repr(C, align(64))]
-struct Vector([u8; 8192]);
+pub struct Vector(pub [u8; 8192]);
 
 /// Data of this space only (key MONITOR).
 #[repr(C)]
@@ -85,6 +85,10 @@ pub struct Local {
     pub stepping: bool,
     /// The guest single-steps its user code.
     pub user_step: bool,
+    /// This process is a runner (or the nursery).
+    pub runner: bool,
+    /// The runner's program runs, or a gate to or from it.
+    pub in_program: bool,
 }
 
 /// This space's own data.
@@ -132,7 +136,8 @@ impl Spaces {
 }
 
 impl Space {
-    fn new(root: u32) -> Space {
+    /// Nothing mapped yet.
+    pub fn new(root: u32) -> Space {
         Space {
             root,
             user: Half::default(),
@@ -152,7 +157,18 @@ impl Space {
 impl Monitor {
     /// Does the running space hold the user half of the guest's current base pointer?
     pub fn user_half_is_loaded(&self) -> bool {
-        self.spaces.all[self.spaces.current].root == self.vcpu.kernel_root
+        self.spaces.all[self.user_index()].root == self.vcpu.kernel_root
+    }
+
+    /// Index of the space, or the runner, that holds the user half used now.
+    pub fn user_index(&self) -> usize {
+        if self.is_separate() { self.runners.loaded } else { self.spaces.current }
+    }
+
+    /// What it has mapped.
+    pub fn user_space(&mut self) -> &mut Space {
+        let i = self.user_index();
+        &mut self.spaces.all[i]
     }
 
     /// The guest loaded a base pointer.
@@ -170,6 +186,9 @@ impl Monitor {
     pub fn load_user_half(&mut self) {
         if self.user_half_is_loaded() {
             return;
+        }
+        if self.is_separate() {
+            return self.load_runner();
         }
         let wanted = self.vcpu.kernel_root;
         let here = self.spaces.current;
@@ -310,7 +329,9 @@ impl Monitor {
         unsafe {
             let offset = u64::from(frame) << 12;
             sys::mmap(crate::layout::VCPU_PAGE, 4096, prot, flags, boundary::fd::RAM, offset);
-            sys::pkey_mprotect(crate::layout::VCPU_PAGE, 4096, prot, key::KERNEL);
+            if !self.is_separate() {
+                sys::pkey_mprotect(crate::layout::VCPU_PAGE, 4096, prot, key::KERNEL);
+            }
         }
     }
 }
@@ -324,22 +345,24 @@ pub fn arm_dispatch() {
 }
 
 /// All state components but PKRU.
-const COMPONENTS: u32 = !(1 << 9);
+pub const COMPONENTS: u32 = 0xffff & !(1 << 9);
 
-fn save_vector(to: &mut Vector) {
+/// Saves the vector state.
+pub fn save_vector(to: &mut Vector) {
     // SAFETY: the area is aligned and large enough for every component but AMX
     // tiles, which XCR0 lacks unless a process asks for them.
     unsafe {
-        asm!("xsave64 [{}]", in(reg) to.0.as_mut_ptr(), in("eax") COMPONENTS & 0xffff, in("edx") 0,
+        asm!("xsave64 [{}]", in(reg) to.0.as_mut_ptr(), in("eax") COMPONENTS, in("edx") 0,
              options(nostack));
     }
 }
 
-fn restore_vector(from: &Vector) {
+/// Loads what [`save_vector`] saved.
+pub fn restore_vector(from: &Vector) {
     // SAFETY: what `save_vector` wrote. XMM0..15 are the compiler's to use, and
     // it is told that they change.
     unsafe {
-        asm!("xrstor64 [{}]", in(reg) from.0.as_ptr(), in("eax") COMPONENTS & 0xffff, in("edx") 0,
+        asm!("xrstor64 [{}]", in(reg) from.0.as_ptr(), in("eax") COMPONENTS, in("edx") 0,
              out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _,
              out("xmm5") _, out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _,
              out("xmm10") _, out("xmm11") _, out("xmm12") _, out("xmm13") _, out("xmm14") _,

@@ -17,9 +17,10 @@ use crate::{
         ALIAS_MASK_WORD, ARENA_ALIASES, ARENA_CONTEXT, ARENA_TABLES, LOCAL, PKRU_KERNEL, PRIVATE,
         SCRATCH, SIGNAL_STACK, SIGNAL_STACK_SIZE, STACK, STACK_SIZE, key,
     },
+    runner::{self, Pool},
     signal,
     space::{self, Spaces, local},
-    state::{Callback, Fault, Frame, Monitor, Stats, Vcpu, page},
+    state::{Callback, Fault, Frame, Monitor, Stats, Vcpu, is_separate, page},
     sys::{
         self, MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, READ, WRITE_ACCESS,
     },
@@ -76,9 +77,57 @@ fn map(to: u64, len: u64, prot: u32, flags: u32, file: i32, offset: u64, protect
     // SAFETY: reserved places in the monitor's range (and the table of sites),
     // mapped once at start.
     let r = unsafe { sys::mmap(to, len, prot, flags | MAP_FIXED, file, offset) };
-    // SAFETY: as above.
-    if r as u64 != to || unsafe { sys::pkey_mprotect(to, len, prot, protection_key) } != 0 {
+    if r as u64 != to || !give_key(to, len, prot, protection_key) {
         refuse("a memory mapping failed at start", 91);
+    }
+}
+
+/// Puts a key on pages, where keys are used.
+fn give_key(at: u64, len: u64, prot: u32, protection_key: u32) -> bool {
+    // SAFETY: places of the monitor's; it can use all keys.
+    is_separate() || unsafe { sys::pkey_mprotect(at, len, prot, protection_key) } == 0
+}
+
+/// Maps the arena, which says how this domain is to run, and gets the keys ready.
+fn map_arena() {
+    let rw = READ | WRITE_ACCESS;
+    let flags = MAP_SHARED | MAP_NORESERVE | MAP_FIXED;
+    // SAFETY: a reserved place, mapped once.
+    let r = unsafe { sys::mmap(at::ARENA, at::ARENA_SIZE, rw, flags, fd::ARENA, 0) };
+    if r as u64 != at::ARENA {
+        refuse("the arena could not be mapped", 91);
+    }
+    if page().magic != MAGIC {
+        refuse("the arena is not one of this version", 92);
+    }
+    if is_separate() {
+        return leave_out_keys();
+    }
+    for wanted in 1..=key::COUNT {
+        if sys::pkey_alloc() != i64::from(wanted) {
+            refuse("this host has no protection keys (PKU)", 93);
+        }
+    }
+    give_key(at::ARENA, at::ARENA_SIZE, rw, key::MONITOR);
+}
+
+/// Makes the gates do without WRPKRU.
+fn leave_out_keys() {
+    /// `nop dword ptr [rax]`.
+    const NOTHING: [u8; 3] = [0x0f, 0x1f, 0x00];
+    for &at in crate::gate::key_loads() {
+        let (first, last) = (at & !0xfff, (at + 2) & !0xfff);
+        let len = last - first + 0x1000;
+        // SAFETY: a private mapping of the image, in which an instruction that
+        // cannot run is replaced by one as long that does nothing.
+        unsafe {
+            let open = READ | WRITE_ACCESS | sys::EXEC;
+            if sys::mprotect(first, len, open) != 0 {
+                refuse("the host does not let the monitor adapt its own code", 91);
+            }
+            core::ptr::copy_nonoverlapping(NOTHING.as_ptr(), at as *mut u8, 3);
+            sys::mprotect(first, len, READ | sys::EXEC);
+        }
     }
 }
 
@@ -95,10 +144,6 @@ fn unmap_the_rest() {
 fn map_areas() {
     let rw = READ | WRITE_ACCESS;
     let anonymous = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-    map(at::ARENA, at::ARENA_SIZE, rw, MAP_SHARED | MAP_NORESERVE, fd::ARENA, 0, key::MONITOR);
-    if page().magic != MAGIC {
-        refuse("the arena is not one of this version", 92);
-    }
     if page().setup.nr_frames >= crate::tlb::Installed::FRAMES {
         refuse("the domain's memory is larger than 512 GiB: give it less", 97);
     }
@@ -143,9 +188,9 @@ fn guard_image() {
         let first = address(&__executable_start) & !4095;
         let last = page_up(address(&end));
         image_segments(first, last, |from, to, prot| {
-            sys::pkey_mprotect(from, to - from, prot, key::MONITOR);
+            give_key(from, to - from, prot, key::MONITOR);
         });
-        sys::pkey_mprotect(STACK, STACK_SIZE, READ | WRITE_ACCESS, key::MONITOR);
+        give_key(STACK, STACK_SIZE, READ | WRITE_ACCESS, key::MONITOR);
     }
 }
 
@@ -177,14 +222,10 @@ fn image_segments(first: u64, last: u64, f: impl Fn(u64, u64, u32)) {
 extern "C" fn start() -> ! {
     sys::close_from(fd::SHADOW + 1);
     unmap_the_rest();
-    for wanted in 1..=key::COUNT {
-        if sys::pkey_alloc() != i64::from(wanted) {
-            refuse("this host has no protection keys (PKU): the pv engine needs them", 93);
-        }
-    }
+    map_arena();
     map_areas();
     guard_image();
-    if sys::kernel_version() < OLDEST_KERNEL {
+    if !is_separate() && sys::kernel_version() < OLDEST_KERNEL {
         crate::log::line(format_args!(
             "this host's kernel is older than 6.12: it cannot deliver signals to code that has closed \
              the signal stack's protection key, which the pv engine needs"
@@ -192,7 +233,7 @@ extern "C" fn start() -> ! {
         refuse("the host's kernel is older than 6.12", 96);
     }
     cpuid::read_host();
-    if let Some(what) = cpuid::missing() {
+    if let Some(what) = cpuid::missing(!is_separate()) {
         crate::log::line(format_args!(
             "this host's processor lacks {what}: the pv engine needs it"
         ));
@@ -205,14 +246,19 @@ extern "C" fn start() -> ! {
     signal::install();
     direct::init_tables();
     let m = build();
-    space::arm_dispatch();
+    if !is_separate() {
+        space::arm_dispatch();
+    }
     if m.setup.flags & boundary::setup_flag::NO_SECCOMP == 0 {
         // SAFETY: the build script wrote an array of `struct sock_filter`.
         if unsafe { sys::seccomp(JAIL) } != 0 {
             refuse("the seccomp filter was refused", 95);
         }
     }
-    page().active_pid.store(sys::getpid(), core::sync::atomic::Ordering::Release);
+    if is_separate() {
+        runner::become_nursery();
+    }
+    page().active_pid.store(m.pid, core::sync::atomic::Ordering::Release);
     page().spaces.store(1, core::sync::atomic::Ordering::Relaxed);
     crate::run::run(m)
 }
@@ -244,10 +290,13 @@ fn build() -> &'static mut Monitor {
         timer: Timer::default(),
         code: Code::new(),
         sites: direct::Sites::new(),
-        spaces: Spaces::new(root),
+        spaces: Spaces::new(if is_separate() { space::FREE } else { root }),
         frames: vec![Frame::default(); setup.nr_frames as usize].into_boxed_slice(),
         complaints: hashbrown::HashSet::with_hasher(crate::code::Hash::default()),
         stats: Stats::default(),
+        runners: Pool::new(),
+        cpus: sys::cpus(),
+        pid: sys::getpid(),
         ended: false,
     }));
     // SAFETY: the word is reserved for this.

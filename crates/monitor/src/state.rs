@@ -13,6 +13,7 @@ use crate::{
     direct::Sites,
     event::Events,
     layout::at,
+    runner::Pool,
     space::{Space, Spaces},
     time::Timer,
 };
@@ -104,6 +105,12 @@ pub struct Monitor {
     pub complaints: hashbrown::HashSet<u64, crate::code::Hash>,
     /// Counters.
     pub stats: Stats,
+    /// Processes for guest programs, where they run apart from their kernel.
+    pub runners: Pool,
+    /// CPUs this process may use.
+    pub cpus: u32,
+    /// Id of the first space.
+    pub pid: i32,
     /// The guest ended.
     pub ended: bool,
 }
@@ -155,7 +162,17 @@ pub fn page() -> &'static DomainPage {
     unsafe { &*(at::ARENA as *const DomainPage) }
 }
 
+/// Do guest programs run in processes of their own?
+pub fn is_separate() -> bool {
+    page().setup.flags & boundary::setup_flag::SEPARATE != 0
+}
+
 impl Monitor {
+    /// Do guest programs run in processes of their own?
+    pub fn is_separate(&self) -> bool {
+        self.setup.flags & boundary::setup_flag::SEPARATE != 0
+    }
+
     /// The space that runs the vCPU now (this process).
     pub fn space(&mut self) -> &mut Space {
         let i = self.spaces.current;

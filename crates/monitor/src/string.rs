@@ -1,15 +1,16 @@
 //! String instructions of the guest kernel in software.
 //!
-//! Needed where they meet a user page whose host address the kernel half uses
-//! too: there the two pages cannot be mapped at once, and stepping through a
-//! long `rep movs` would take a signal an element.
+//! Needed where they meet a user page that is not mapped beside the kernel half:
+//! one at a host address that the kernel half uses too, or any where guest
+//! programs run in processes of their own.
 
-use abi::mmu::{PTE_ACCESSED, PTE_DIRTY};
+use core::arch::asm;
+
 use iced_x86::{Instruction, Mnemonic};
+use translate::Context;
 
 use crate::{
     gate::context,
-    guest::is_kernel,
     state::{Fault, Monitor},
 };
 
@@ -50,50 +51,96 @@ impl Monitor {
     pub(crate) fn run_string(&mut self, ins: &Instruction) -> Result<Option<u64>, Fault> {
         let Some((size, copies)) = element(ins.mnemonic()) else { return Ok(None) };
         let repeated = ins.has_rep_prefix() || ins.has_repne_prefix();
+        let mut left = if repeated { context().regs[RCX].min(MOST) } else { 1 };
+        while left > 0 {
+            let c = context();
+            let run = if c.rflags & DOWN != 0 { 0 } else { run_length(c, size, copies, left) };
+            let done = if run > 0 {
+                self.move_run(size, copies, run)?;
+                run
+            } else {
+                self.move_element(size, copies)?;
+                1
+            };
+            if repeated {
+                let c = context();
+                c.regs[RCX] = c.regs[RCX].wrapping_sub(done);
+            }
+            left -= done;
+        }
+        let c = context();
+        Ok(Some(if repeated && c.regs[RCX] != 0 { ins.ip() } else { ins.next_ip() }))
+    }
+
+    /// `run` whole elements upwards, within one page on either side.
+    fn move_run(&mut self, size: usize, copies: bool, run: u64) -> Result<(), Fault> {
+        let c = context();
+        let bytes = run * size as u64;
+        let from = if copies { self.seen_at(c.regs[RSI], false)? } else { 0 };
+        let to = self.seen_at(c.regs[RDI], true)?;
+        // SAFETY: both lie in the monitor's view of guest frames, within a page.
+        // The instruction itself does what it does on overlapping operands.
+        unsafe {
+            match (copies, size) {
+                (true, 1) => asm!("rep movsb", inout("rcx") bytes => _, inout("rdi") to => _,
+                    inout("rsi") from => _, options(nostack, preserves_flags)),
+                (true, 2) => asm!("rep movsw", inout("rcx") run => _, inout("rdi") to => _,
+                    inout("rsi") from => _, options(nostack, preserves_flags)),
+                (true, 4) => asm!("rep movsd", inout("rcx") run => _, inout("rdi") to => _,
+                    inout("rsi") from => _, options(nostack, preserves_flags)),
+                (true, _) => asm!("rep movsq", inout("rcx") run => _, inout("rdi") to => _,
+                    inout("rsi") from => _, options(nostack, preserves_flags)),
+                (false, _) => {
+                    let value = c.regs[RAX].to_le_bytes();
+                    for i in 0..run {
+                        let at = (to + i * size as u64) as *mut u8;
+                        core::ptr::copy_nonoverlapping(value.as_ptr(), at, size);
+                    }
+                }
+            }
+        }
+        if copies {
+            c.regs[RSI] = c.regs[RSI].wrapping_add(bytes);
+        }
+        c.regs[RDI] = c.regs[RDI].wrapping_add(bytes);
+        Ok(())
+    }
+
+    /// Where the monitor sees a guest address that the tables open to the access.
+    fn seen_at(&mut self, va: u64, write: bool) -> Result<u64, Fault> {
+        let frame = self.frame_for(va, write)?;
+        Ok(self.frame_ptr(frame) as u64 + (va & 0xfff))
+    }
+
+    fn move_element(&mut self, size: usize, copies: bool) -> Result<(), Fault> {
         let c = context();
         let step = if c.rflags & DOWN != 0 { (size as u64).wrapping_neg() } else { size as u64 };
-        let mut left = if repeated { c.regs[RCX].min(MOST) } else { 1 };
-        while left > 0 {
-            let mut bytes = [0u8; 8];
-            if copies {
-                self.copy_checked(c.regs[RSI], &mut bytes[..size], false)?;
-                c.regs[RSI] = c.regs[RSI].wrapping_add(step);
-            } else {
-                bytes = c.regs[RAX].to_le_bytes();
-            }
-            if let Err(fault) = self.copy_checked(c.regs[RDI], &mut bytes[..size], true) {
-                if copies {
-                    c.regs[RSI] = c.regs[RSI].wrapping_sub(step);
-                }
-                return Err(fault);
-            }
-            c.regs[RDI] = c.regs[RDI].wrapping_add(step);
-            if repeated {
-                c.regs[RCX] = c.regs[RCX].wrapping_sub(1);
-            }
-            left -= 1;
+        let mut bytes = c.regs[RAX].to_le_bytes();
+        if copies {
+            self.copy_checked(c.regs[RSI], &mut bytes[..size], false)?;
         }
-        Ok(Some(if repeated && c.regs[RCX] != 0 { ins.ip() } else { ins.next_ip() }))
+        self.copy_checked(c.regs[RDI], &mut bytes[..size], true)?;
+        if copies {
+            c.regs[RSI] = c.regs[RSI].wrapping_add(step);
+        }
+        c.regs[RDI] = c.regs[RDI].wrapping_add(step);
+        Ok(())
     }
 
     /// Reads or writes one element as the guest's tables allow.
     fn copy_checked(&mut self, va: u64, bytes: &mut [u8], write: bool) -> Result<(), Fault> {
         let last = va.wrapping_add(bytes.len() as u64 - 1);
         for page in [va, last] {
-            let code = if write { 2 } else { 0 };
-            let Some(leaf) = self.walk(page) else {
-                return Err(Fault::Page { address: page, code });
-            };
-            if write && !leaf.writable() && !is_kernel(page) {
-                return Err(Fault::Page { address: page, code: code | 1 });
-            }
-            self.mark_entry(
-                leaf.table,
-                leaf.index,
-                PTE_ACCESSED | if write { PTE_DIRTY } else { 0 },
-            );
+            self.frame_for(page, write)?;
         }
         let done = if write { self.write(va, bytes) } else { self.read(va, bytes) };
         done.map_err(|_| Fault::Page { address: va, code: if write { 2 } else { 0 } })
     }
+}
+
+/// How many of `left` elements fit before either pointer's page ends.
+fn run_length(c: &Context, size: usize, copies: bool, left: u64) -> u64 {
+    let room = |va: u64| (0x1000 - (va & 0xfff)) / size as u64;
+    let room = if copies { room(c.regs[RSI]).min(room(c.regs[RDI])) } else { room(c.regs[RDI]) };
+    room.min(left)
 }

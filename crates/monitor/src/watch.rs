@@ -28,13 +28,7 @@ impl Monitor {
     /// those on execution, and those on its data.
     pub fn hits(&mut self) -> (u64, u64) {
         let rip = self.vcpu.rip;
-        let mut bytes = [0u8; 15];
-        let mut n = 0;
-        for (i, b) in bytes.iter_mut().enumerate() {
-            let Ok(v) = self.read_value::<u8>(rip.wrapping_add(i as u64)) else { break };
-            *b = v;
-            n = i + 1;
-        }
+        let (bytes, n) = self.fetch(rip);
         let ins = Decoder::with_ip(64, &bytes[..n], rip, DecoderOptions::NONE).decode();
         let (mut execution, mut data) = (0, 0);
         for i in 0..4 {

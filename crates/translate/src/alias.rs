@@ -5,6 +5,9 @@
 //! keys cannot tell them apart in kernel mode: before kernel code touches a
 //! user address, it looks up whether the kernel half has mappings thereabouts,
 //! and leaves the instruction to the monitor if so.
+//!
+//! Where the user half is in another process altogether, the monitor gets all of
+//! them ([`UserMemory`]).
 
 use crate::block::{Builder, Guest};
 use crate::emit::{Address, Gpr};
@@ -22,23 +25,44 @@ pub const fn alias_index(va: u64) -> u64 {
     (va & ALIAS_MASK) >> 21
 }
 
+/// How kernel-mode code reaches user memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UserMemory {
+    /// At its own address, unless [`Targets::aliases`](crate::Targets) says otherwise.
+    Checked,
+    /// At its own address.
+    Plain,
+    /// Not at all: the instruction is left to the monitor.
+    Left,
+    /// [`Context::displacement`](crate::Context) further on.
+    Displaced,
+}
+
 impl Builder<'_> {
     /// Leaves to the monitor, after `undo` restored all borrowed registers, if
-    /// the address in `pointer` is one of those. Uses `table` and RCX, which
-    /// must be saved and free; flag-free.
-    pub fn leave_if_aliased(
+    /// the address in `pointer` is none that kernel code may use as it is. Uses
+    /// `table` and RCX, which must be saved and free; flag-free.
+    pub fn leave_if_not_direct(
         &mut self,
         guest: &Guest,
         pointer: Gpr,
         table: Gpr,
         undo: impl Fn(&mut Self),
     ) {
-        if !self.request.check_aliases {
-            return;
+        match self.request.user_memory {
+            UserMemory::Plain | UserMemory::Displaced => return,
+            UserMemory::Checked => {
+                self.code.lea_place(table, self.targets.aliases);
+                self.code.extract_at(Gpr::RCX, pointer, self.targets.alias_mask);
+                self.code.load_byte(Gpr::RCX, Address::sum(table, Gpr::RCX));
+            }
+            // All ones for a kernel address and zero for a user address, plus one.
+            UserMemory::Left => {
+                self.code.constant(Gpr::RCX, 63);
+                self.code.shift_right_signed(Gpr::RCX, pointer, Gpr::RCX);
+                self.code.lea(Gpr::RCX, Address { disp: 1, ..Address::base(Gpr::RCX) });
+            }
         }
-        self.code.lea_place(table, self.targets.aliases);
-        self.code.extract_at(Gpr::RCX, pointer, self.targets.alias_mask);
-        self.code.load_byte(Gpr::RCX, Address::sum(table, Gpr::RCX));
         let jump = self.code.jump_if_rcx_zero();
         undo(self);
         self.exit(guest.instruction.ip(), self.targets.exit_emulate);

@@ -10,7 +10,7 @@ use crate::sensitive::{Class, classify};
 use crate::stack::uses_stack_pointer;
 use crate::state::is_masked;
 use crate::string::is_pointer_instruction;
-use crate::{Mode, Targets};
+use crate::{Mode, Targets, UserMemory};
 use iced_x86::{
     Code, Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory,
     Mnemonic,
@@ -46,9 +46,8 @@ pub struct Request<'a> {
     /// Kernel mode: whether the instruction at a guest address is known to
     /// access user memory.
     pub user_access: &'a dyn Fn(u64) -> bool,
-    /// Kernel mode: leave instructions on user memory to the monitor where
-    /// [`Targets::aliases`] says so.
-    pub check_aliases: bool,
+    /// Kernel mode: how those instructions reach it.
+    pub user_memory: UserMemory,
     /// Most instructions to take (1 for single-stepping guests).
     pub limit: usize,
 }

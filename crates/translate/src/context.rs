@@ -33,8 +33,10 @@ pub struct Context {
     pub fs_base: u64,
     /// See `fs_base`.
     pub gs_base: u64,
+    /// How far from its own address user memory is reached ([`crate::UserMemory::Displaced`]).
+    pub displacement: u64,
     /// For the monitor's gates.
-    pub gate: [u64; 16],
+    pub gate: [u64; 15],
     /// Vector registers 0..15, low halves, while the monitor runs.
     pub xmm: [u128; 16],
 }

@@ -60,6 +60,7 @@ impl Field {
     pub const LOOKUP_RCX: Field = Field(offset_of!(Context, lookup_rcx));
     pub const DELTA_RDI: Field = Field(offset_of!(Context, delta_rdi));
     pub const DELTA_RSI: Field = Field(offset_of!(Context, delta_rsi));
+    pub const DISPLACEMENT: Field = Field(offset_of!(Context, displacement));
     pub const FOLD: Field = Field(offset_of!(Context, fold));
 
     pub fn spill(slot: usize) -> Field {

@@ -24,7 +24,7 @@ mod stack;
 mod state;
 mod string;
 
-pub use alias::{ALIAS_MASK, ALIAS_TABLE, alias_index};
+pub use alias::{ALIAS_MASK, ALIAS_TABLE, UserMemory, alias_index};
 pub use block::{Error, Request, Translator};
 pub use context::Context;
 pub use lookup::{LookupEntry, PROLOGUE, emit_lookup_miss, lookup_slots};

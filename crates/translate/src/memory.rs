@@ -14,7 +14,7 @@ use crate::emit::{Address, Field, Gpr, sign_extended};
 use crate::layout::{Bytes, FS, GS, Memory, Operand};
 use crate::output::Fix;
 use crate::scratch::{Spills, gpr};
-use crate::{FOLD, Mode};
+use crate::{FOLD, Mode, UserMemory};
 use iced_x86::{Instruction, Register};
 
 /// How the operand is to be written.
@@ -129,11 +129,15 @@ impl Builder<'_> {
             self.code.constant(delta, FOLD.wrapping_neg());
             self.code.lea(address, Address::sum(address, delta));
         }
+        if self.request.user_memory == UserMemory::Displaced {
+            self.code.restore(delta, Field::DISPLACEMENT);
+            return Ok(self.moved(address, delta));
+        }
         if address == Gpr::RCX || delta == Gpr::RCX {
             return Err(Unsupported);
         }
         self.code.save(Gpr::RCX, Field::LOOKUP_RCX);
-        self.leave_if_aliased(guest, address, delta, |builder| {
+        self.leave_if_not_direct(guest, address, delta, |builder| {
             builder.code.restore(Gpr::RCX, Field::LOOKUP_RCX);
             spills.release(&mut builder.code);
         });
@@ -143,9 +147,14 @@ impl Builder<'_> {
         code.constant(delta, 63);
         code.shift_right_signed(delta, address, delta);
         code.deposit(delta, Field::FOLD);
-        code.save(delta, Field::DELTA_RSI);
-        code.lea(address, Address::sum(address, delta));
-        Ok(Place { segment: None, operand: Some(Operand::Base(address)), fix: Fix::AWARE })
+        Ok(self.moved(address, delta))
+    }
+
+    /// The operand `delta` further on; an entry can take that back.
+    fn moved(&mut self, address: Gpr, delta: Gpr) -> Place {
+        self.code.save(delta, Field::DELTA_RSI);
+        self.code.lea(address, Address::sum(address, delta));
+        Place { segment: None, operand: Some(Operand::Base(address)), fix: Fix::AWARE }
     }
 
     /// Computes the operand's offset within its segment in a borrowed register

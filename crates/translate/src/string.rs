@@ -5,6 +5,7 @@
 //! negative pointer is folded before and unfolded after; what was added is kept
 //! in the context, so that an entry can take it back.
 
+use crate::UserMemory;
 use crate::block::{Builder, Guest};
 use crate::control::Unsupported;
 use crate::emit::{Address, Field, Gpr};
@@ -23,6 +24,10 @@ const SOURCE: Pointer = (Gpr::RSI, Field::DELTA_RSI, Fix::RSI);
 impl Builder<'_> {
     /// Translates an instruction that addresses memory by RSI or RDI alone.
     pub fn string(&mut self, guest: &Guest) -> Result<(), Unsupported> {
+        if self.request.user_memory == UserMemory::Displaced {
+            // Two pointers, two places.
+            return Err(Unsupported);
+        }
         let [destination, source] = pointers(guest)?;
         let pointers = [destination, source];
         let mut fix = Fix::NONE;
@@ -30,7 +35,7 @@ impl Builder<'_> {
         self.code.save(Gpr::RCX, Field::LOOKUP_RCX);
         for (register, ..) in pointers.into_iter().flatten() {
             // RCX was changed for the pointer before, but no pointer is RCX.
-            self.leave_if_aliased(guest, register, SCRATCH, |builder| {
+            self.leave_if_not_direct(guest, register, SCRATCH, |builder| {
                 builder.code.restore(Gpr::RCX, Field::LOOKUP_RCX);
                 builder.code.restore(SCRATCH, Field::spill(0));
             });

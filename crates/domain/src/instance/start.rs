@@ -4,6 +4,7 @@ use super::{Guest, Instance};
 use crate::builder::{self, ClockStart, Order, Ramdisk};
 use crate::console::Console;
 use crate::file::open_regular;
+use crate::isolation::Isolation;
 use crate::log::Log;
 use crate::server::Server;
 use crate::space::{self, CpuTime, DomainMemory, Doorbell, StartError};
@@ -45,6 +46,7 @@ impl Instance {
             log.line(&format!("not started: {failure}"));
         })?;
         log.line(&format!("started; jail: {}", walls.join(" ")));
+        log.line(&format!("guest programs kept from their kernel by {}", guest.memory.isolation));
         let mut instance = Self {
             console: Console::new(guest.memory.setup.console_mfn),
             paused: spec.create.paused,
@@ -102,7 +104,9 @@ impl Instance {
             paused: spec.create.paused,
         };
         let (group, walls) = space::start(&start).map_err(|error| start_failure(&error))?;
-        space::keep_placed(entry.domid);
+        if memory.isolation == Isolation::Keys {
+            space::keep_placed(entry.domid);
+        }
         let doorbell = Doorbell::new(&memory)
             .map_err(|error| host("listen for the domain's events", &error))?;
         Ok((Guest::new(group, doorbell, memory, store, time), walls.names(), server))

@@ -1,6 +1,7 @@
 //! The four memfds that all spaces of a domain share.
 
 use crate::builder::{Built, TimeScale, time_zero};
+use crate::isolation::Isolation;
 use crate::sys::memory::{PrivateMemory, SharedMemory};
 use boundary::{DOMAIN_PAGE_SIZE, PAGE, Setup, at};
 use std::io;
@@ -17,6 +18,8 @@ pub struct DomainMemory {
     shadow: SharedMemory,
     /// What was handed to the monitor: our own copy, which no guest can change.
     pub setup: Setup,
+    /// What keeps guest programs from their kernel.
+    pub isolation: Isolation,
 }
 
 impl DomainMemory {
@@ -26,6 +29,7 @@ impl DomainMemory {
     /// # Errors
     /// When the host gives no memory.
     pub fn new(built: Built, scale: TimeScale, flags: u32) -> io::Result<Self> {
+        let isolation = Isolation::choose(flags);
         let mut setup = built.setup;
         let mut arena = PrivateMemory::new(c"arena", at::ARENA_SIZE, DOMAIN_PAGE_SIZE)?;
         let code = PrivateMemory::new(c"code", at::CODE_SIZE, 0)?.share();
@@ -33,10 +37,10 @@ impl DomainMemory {
         let shadow = PrivateMemory::new(c"shadow", size, 0)?.share();
         setup.tsc_mul = scale.mul;
         setup.tsc_shift = scale.shift;
-        setup.flags = flags;
+        setup.flags = flags | isolation.flag();
         (setup.tsc_start, setup.wall_sec, setup.wall_nsec) = time_zero();
         arena.write_domain_page(&setup)?;
-        Ok(Self { ram: built.ram, arena: arena.share(), code, shadow, setup })
+        Ok(Self { ram: built.ram, arena: arena.share(), code, shadow, setup, isolation })
     }
 
     /// The descriptors in the order of [`boundary::fd`].

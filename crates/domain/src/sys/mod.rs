@@ -1,7 +1,10 @@
-//! The only unsafe code of this crate: mapped memory, fork and exec, signals, the TSC.
+//! The only unsafe code of this crate: mapped memory, protection keys, fork and
+//! exec, signals, the TSC.
 
 #[allow(unsafe_code)]
 mod fork;
+#[allow(unsafe_code)]
+mod keys;
 #[allow(unsafe_code)]
 pub mod memory;
 #[allow(unsafe_code)]
@@ -10,4 +13,5 @@ pub mod signals;
 mod tsc;
 
 pub use fork::{JailedProgram, SpawnError, Step, Wall, Walls, spawn};
+pub use keys::has_protection_keys;
 pub use tsc::read_tsc;

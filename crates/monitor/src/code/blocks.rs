@@ -3,7 +3,7 @@
 use alloc::{boxed::Box, vec::Vec};
 
 use hashbrown::{HashMap, HashSet};
-use translate::{Error, Fix, Mode, Output, PROLOGUE, Request, Translator};
+use translate::{Error, Fix, Mode, Output, PROLOGUE, Request, Translator, UserMemory};
 
 use super::{
     Block, CODE_END, CODE_START, Code, Hash, LinkRecord, NONE, STUB_END, targets, user_targets,
@@ -192,9 +192,16 @@ impl Monitor {
         bytes: &[u8],
         page_bytes: usize,
     ) -> Result<(), Error> {
+        let separate = self.is_separate();
         let code = &mut self.code;
         let (c, s) = (code.next_code, code.next_stub);
         let learnt = &code.user_access;
+        let user_memory = match (kind == Kind::Alone, separate) {
+            (true, true) => UserMemory::Displaced,
+            (true, false) => UserMemory::Plain,
+            (false, true) => UserMemory::Left,
+            (false, false) => UserMemory::Checked,
+        };
         let request = Request {
             mode: if kind == Kind::User { Mode::User } else { Mode::Kernel },
             va,
@@ -204,7 +211,7 @@ impl Monitor {
             stub_host: at::CODE + u64::from(s),
             first_tag: code.links.len() as u64 + 1,
             user_access: &|va| kind == Kind::Alone || learnt.contains(&va),
-            check_aliases: kind != Kind::Alone,
+            user_memory,
             limit: if kind == Kind::Alone { 1 } else { translate::output::MAX_INSTRUCTIONS },
         };
         let room = |from: u32, end: u32| (end - from).min(16384) as usize;
@@ -263,9 +270,10 @@ impl Monitor {
         id
     }
 
-    /// Is guest user code translated instead of run directly?
+    /// Is guest user code translated instead of run directly? Not in runners,
+    /// which have no translator.
     pub fn translates_user(&self) -> bool {
-        self.setup.flags & boundary::setup_flag::TRANSLATE_USER != 0
+        self.setup.flags & boundary::setup_flag::TRANSLATE_USER != 0 && !self.is_separate()
     }
 
     /// The block of the one kernel instruction at `va`.

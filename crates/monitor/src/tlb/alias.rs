@@ -39,6 +39,10 @@ impl Monitor {
     /// Kernel pages are about to be mapped at `[host, host + len)`: user pages
     /// there must bear their key, in all spaces.
     pub(super) fn mark_aliases(&mut self, host: u64, len: u64) {
+        if self.is_separate() {
+            // The halves are in different processes.
+            return;
+        }
         let first = (host >> 21).saturating_sub(MARGIN_BELOW);
         let last = (((host + len - 1) >> 21) + MARGIN_ABOVE).min((1 << 26) - 1);
         let mut fresh = false;
@@ -87,6 +91,9 @@ impl Monitor {
     /// address: in software, or alone with the user's page in place. `Some` =
     /// go on there, `None` = it ran (or will run) by itself.
     pub fn run_aliased(&mut self, ins: &Instruction) -> Result<Option<u64>, Fault> {
+        if self.is_separate() {
+            return self.run_on_user(ins);
+        }
         if crate::string::is_handled(ins) {
             return self.run_string(ins);
         }
@@ -140,8 +147,8 @@ impl Monitor {
     }
 }
 
-/// Bytes of the memory operand.
-fn operand_size(ins: &Instruction) -> u64 {
+/// Bytes of the memory operand, at least one.
+pub fn operand_size(ins: &Instruction) -> u64 {
     match ins.memory_size().size() {
         // XSAVE areas: as large as the guest's state is.
         0 => crate::cpuid::guest_leaf(0xd, 0).ebx.into(),
@@ -149,7 +156,8 @@ fn operand_size(ins: &Instruction) -> u64 {
     }
 }
 
-fn writes_memory(ins: &Instruction) -> bool {
+/// Does the instruction write its memory operand?
+pub fn writes_memory(ins: &Instruction) -> bool {
     let mut factory = InstructionInfoFactory::new();
     factory.info(ins).used_memory().iter().any(|m| {
         matches!(

@@ -32,13 +32,13 @@ impl Monitor {
         if !self.user_half_is_loaded() {
             return;
         }
-        let installed = self.space().user.get(page);
+        let installed = self.user_space().user.get(page);
         if installed.is_some() {
             let ok =
                 self.walk(page).is_some_and(|l| self.still_valid(installed, l.entry, l.rights));
             if !ok {
-                self.host_unmap(page, 1);
-                self.space().user.set(page, Installed::default());
+                self.user_unmap(page, 1);
+                self.user_space().user.set(page, Installed::default());
                 if installed.is_shadow() {
                     self.forget_continuations();
                 }
@@ -51,9 +51,9 @@ impl Monitor {
         if !self.user_half_is_loaded() {
             return;
         }
-        let mut regions = core::mem::take(&mut self.space().user.regions);
+        let mut regions = core::mem::take(&mut self.user_space().user.regions);
         let mut code_gone = false;
-        let mut gone = Runs::default();
+        let mut gone = Runs::new(Monitor::user_unmap);
         regions.retain(|key, region| {
             let base = key << 21;
             let table = self.upper(base);
@@ -71,7 +71,7 @@ impl Monitor {
             !region.is_empty()
         });
         gone.finish(self);
-        self.space().user.regions = regions;
+        self.user_space().user.regions = regions;
         if code_gone {
             self.forget_continuations();
         }
@@ -102,7 +102,7 @@ impl Monitor {
     /// Drops kernel pages (outside the direct map and image) that changed.
     pub fn revalidate_kernel(&mut self) {
         let mut regions = core::mem::take(&mut self.space().kernel.regions);
-        let mut gone = Runs::default();
+        let mut gone = Runs::new(Monitor::host_unmap);
         regions.retain(|key, region| {
             let base = (key << 21) | crate::guest::KERNEL_HALF;
             let table = self.leaf_table(base);
@@ -131,7 +131,12 @@ impl Monitor {
 
     /// Unmaps the whole user half of the running space.
     pub fn drop_user_half(&mut self) {
-        let regions = core::mem::take(&mut self.space().user.regions);
+        if self.is_separate() {
+            self.user_space().user.regions.clear();
+            self.runner_unmap_all();
+            return self.forget_continuations();
+        }
+        let regions = core::mem::take(&mut self.user_space().user.regions);
         let mut runs: Vec<(u64, u64)> = Vec::new();
         for (key, region) in &regions {
             let base = key << 21;
@@ -167,6 +172,25 @@ impl Monitor {
             self.write_protect_here(frame);
             let n = self.spaces.protected.len();
             self.space().protected_seen = n;
+            self.user_space().protected_seen = n;
+        }
+    }
+
+    /// A runner catches up with what happened while another was loaded.
+    pub fn catch_up_user(&mut self) {
+        let seen = self.user_space().protected_seen;
+        let n = self.spaces.protected.len();
+        for i in seen..n {
+            let frame = self.spaces.protected[i];
+            if self.frames.get(frame as usize).is_some_and(|f| f.is_protected()) {
+                self.write_protect_half(frame, false);
+            }
+        }
+        self.user_space().protected_seen = n;
+        if core::mem::take(&mut self.user_space().stale) {
+            self.drop_user_half();
+        } else {
+            self.revalidate_user();
         }
     }
 
@@ -202,13 +226,16 @@ impl Monitor {
 }
 
 /// Gathers neighbouring pages to unmap them in one call.
-#[derive(Default)]
 struct Runs {
+    unmap: fn(&mut Monitor, u64, u64),
     start: u64,
     count: u64,
 }
 
 impl Runs {
+    fn new(unmap: fn(&mut Monitor, u64, u64)) -> Runs {
+        Runs { unmap, start: 0, count: 0 }
+    }
     fn add(&mut self, m: &mut Monitor, host: u64) {
         m.stats.dropped += 1;
         if self.count > 0 && host == self.start + (self.count << 12) {
@@ -216,11 +243,11 @@ impl Runs {
             return;
         }
         self.finish(m);
-        *self = Runs { start: host, count: 1 };
+        (self.start, self.count) = (host, 1);
     }
     fn finish(&mut self, m: &mut Monitor) {
         if self.count > 0 {
-            m.host_unmap(self.start, self.count);
+            (self.unmap)(m, self.start, self.count);
         }
         self.count = 0;
     }

@@ -29,8 +29,13 @@ impl Access {
     pub fn kernel(write: bool) -> Access {
         Access { write, exec: false, key: key::KERNEL, shadow: false }
     }
-    fn protection(self) -> u32 {
+    /// `PROT_*`.
+    pub fn protection(self) -> u32 {
         READ | if self.write { WRITE_ACCESS } else { 0 } | if self.exec { EXEC } else { 0 }
+    }
+    /// The memfd.
+    pub fn file(self) -> i32 {
+        if self.shadow { fd::SHADOW } else { fd::RAM }
     }
 }
 
@@ -42,7 +47,7 @@ impl Monitor {
             if self.try_map(host, frame, count, access) {
                 return;
             }
-            if attempt == 0 {
+            if attempt == 0 && !self.is_separate() {
                 self.drop_user_half();
             }
         }
@@ -55,16 +60,18 @@ impl Monitor {
     fn try_map(&mut self, host: u64, frame: u32, count: u64, access: Access) -> bool {
         self.stats.maps += 1;
         let populate = if count > 1 && count <= POPULATE { MAP_POPULATE } else { 0 };
-        let file = if access.shadow { fd::SHADOW } else { fd::RAM };
         let len = count << 12;
         // SAFETY: `host` is a guest address: identity or folded, never in the
         // monitor's range (checked where addresses come in).
         unsafe {
             let flags = MAP_SHARED | MAP_FIXED;
             let prot = access.protection();
-            let r = sys::mmap(host, len, prot, flags | populate, file, u64::from(frame) << 12);
+            let offset = u64::from(frame) << 12;
+            let r = sys::mmap(host, len, prot, flags | populate, access.file(), offset);
             r as u64 == host
-                && (access.key == key::USER || sys::pkey_mprotect(host, len, prot, access.key) == 0)
+                && (access.key == key::USER
+                    || self.is_separate()
+                    || sys::pkey_mprotect(host, len, prot, access.key) == 0)
         }
     }
 
@@ -73,6 +80,33 @@ impl Monitor {
         self.stats.unmaps += 1;
         // SAFETY: guest addresses only.
         unsafe { sys::munmap(host, count << 12) };
+    }
+
+    /// Maps frames in the user half used now; as [`Monitor::host_map`].
+    pub(super) fn user_map(&mut self, va: u64, frame: u32, count: u64, access: Access) {
+        if self.is_separate() {
+            self.runner_map(va, frame, count, access);
+        } else {
+            self.host_map(va, frame, count, access);
+        }
+    }
+
+    /// Removes pages from the user half used now.
+    pub(super) fn user_unmap(&mut self, va: u64, count: u64) {
+        if self.is_separate() {
+            self.runner_unmap(va, count);
+        } else {
+            self.host_unmap(va, count);
+        }
+    }
+
+    /// Takes write access from pages of the user half used now.
+    pub(super) fn user_write_protect(&mut self, va: u64, count: u64, exec: bool) {
+        if self.is_separate() {
+            self.runner_write_protect(va, count, exec);
+        } else {
+            self.host_write_protect(va, count, exec);
+        }
     }
 
     /// Takes write access from mapped guest pages; holes do not matter.

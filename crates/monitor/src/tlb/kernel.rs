@@ -96,8 +96,11 @@ impl Monitor {
         self.mark_aliases(fold(start), count << 12);
         self.host_map(fold(start), first_frame, count, Access::kernel(write));
         // The kernel owns these host pages now.
+        let separate = self.is_separate();
         let space = self.space();
-        space.user.forget(fold(start), count << 12);
+        if !separate {
+            space.user.forget(fold(start), count << 12);
+        }
         if !linear {
             for i in 0..count {
                 let installed = Installed::new(first_frame + i as u32, write, false);
@@ -111,25 +114,32 @@ impl Monitor {
         let pa = u64::from(frame) << 12;
         self.host_write_protect(fold(DIRECT_MAP + pa), 1, false);
         self.host_write_protect(fold(IMAGE_MAP + pa), 1, false);
+        self.write_protect_half(frame, true);
+        self.write_protect_half(frame, false);
+    }
+
+    /// The same for what is remembered of one half.
+    pub(super) fn write_protect_half(&mut self, frame: u32, kernel: bool) {
         let mut found = [(0u64, Installed::default()); 16];
         loop {
             let mut n = 0;
-            let space = self.space();
-            for (kernel, half) in [(true, &mut space.kernel), (false, &mut space.user)] {
-                for (key, region) in &mut half.regions {
-                    for i in region.indices() {
-                        let p = region.pages[i];
-                        if p.write() && p.frame() == frame && n < found.len() {
-                            let va = (key << 21) + ((i as u64) << 12);
-                            region.pages[i] = p.read_only();
-                            found[n] = (if kernel { fold(va) } else { va }, p);
-                            n += 1;
-                        }
+            let half = if kernel { &mut self.space().kernel } else { &mut self.user_space().user };
+            for (key, region) in &mut half.regions {
+                for i in region.indices() {
+                    let p = region.pages[i];
+                    if p.write() && p.frame() == frame && n < found.len() {
+                        region.pages[i] = p.read_only();
+                        found[n] = ((key << 21) + ((i as u64) << 12), p);
+                        n += 1;
                     }
                 }
             }
-            for (host, p) in &found[..n] {
-                self.host_write_protect(*host, 1, p.exec());
+            for (va, p) in &found[..n] {
+                if kernel {
+                    self.host_write_protect(fold(*va), 1, p.exec());
+                } else {
+                    self.user_write_protect(*va, 1, p.exec());
+                }
             }
             if n < found.len() {
                 return;

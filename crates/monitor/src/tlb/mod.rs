@@ -17,6 +17,8 @@ mod kernel;
 mod mapped;
 mod user;
 
+pub use alias::{operand_size, writes_memory};
+pub use host::Access as MapAccess;
 pub use kernel::Outcome;
 pub use mapped::{Half, Installed};
-pub use user::{UserAccess, is_available, is_reserved, reserved};
+pub use user::{END as HIGHEST, LOWEST, UserAccess, is_available, is_reserved, reserved};

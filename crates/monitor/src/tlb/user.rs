@@ -42,9 +42,9 @@ impl UserAccess {
 }
 
 /// Lowest user address that may be mapped.
-const LOWEST: u64 = 0x1_0000;
+pub const LOWEST: u64 = 0x1_0000;
 /// End of the user half.
-const END: u64 = 0x7fff_ffff_f000;
+pub const END: u64 = 0x7fff_ffff_f000;
 
 /// The monitor's own places, start and size.
 pub fn reserved() -> [(u64, u64); 6] {
@@ -103,7 +103,7 @@ impl Monitor {
         let write = leaf.writable() && dirty && !flags.is_protected();
         let exec = leaf.executable() && leaf.user() && !self.translates_user();
         // The kernel half may use the host address too.
-        let shared = is_aliased(page);
+        let shared = !self.is_separate() && is_aliased(page);
         if shared {
             self.stats.collisions += 1;
             self.space().kernel.set(unfold(page), Installed::default());
@@ -124,7 +124,7 @@ impl Monitor {
             // The kernel's own page in the user half, as the initial P2M.
             key::KERNEL
         };
-        self.host_map(page, frame, 1, Access { write, exec, key: page_key, shadow: false });
+        self.user_map(page, frame, 1, Access { write, exec, key: page_key, shadow: false });
         let mut installed = Installed::new(frame, write, exec);
         if shared {
             installed = installed.at_shared_address();
@@ -132,8 +132,8 @@ impl Monitor {
         if !leaf.user() {
             installed = installed.supervisor();
         }
-        let before = self.space().user.get(page);
-        self.space().user.set(page, installed);
+        let before = self.user_space().user.get(page);
+        self.user_space().user.set(page, installed);
         if before.is_shadow() {
             self.forget_continuations();
         }
@@ -141,10 +141,10 @@ impl Monitor {
 
     /// Unmaps a user page; the next access finds it again.
     pub fn unmap_user_page(&mut self, page: u64) {
-        let installed = self.space().user.get(page);
+        let installed = self.user_space().user.get(page);
         if installed.is_some() {
-            self.host_unmap(page, 1);
-            self.space().user.set(page, Installed::default());
+            self.user_unmap(page, 1);
+            self.user_space().user.set(page, Installed::default());
             if installed.is_shadow() {
                 self.forget_continuations();
             }
@@ -157,8 +157,8 @@ impl Monitor {
             return false;
         }
         let access = Access { write: false, exec: true, key: key::SHADOW, shadow: true };
-        self.host_map(page, frame, 1, access);
-        self.space().user.set(page, Installed::shadow(frame));
+        self.user_map(page, frame, 1, access);
+        self.user_space().user.set(page, Installed::shadow(frame));
         true
     }
 
@@ -166,13 +166,13 @@ impl Monitor {
     /// single-steps in it. False if no shadow copy was there.
     pub fn replace_shadow(&mut self, va: u64) -> bool {
         let page = va & !0xfff;
-        let installed = self.space().user.get(page);
+        let installed = self.user_space().user.get(page);
         if !installed.is_shadow() {
             return false;
         }
         let access = Access { write: false, exec: true, key: key::USER, shadow: false };
-        self.host_map(page, installed.frame(), 1, access);
-        self.space().user.set(page, Installed::new(installed.frame(), false, true));
+        self.user_map(page, installed.frame(), 1, access);
+        self.user_space().user.set(page, Installed::new(installed.frame(), false, true));
         self.forget_continuations();
         true
     }

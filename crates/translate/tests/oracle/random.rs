@@ -236,7 +236,7 @@ fn monitors(instruction: &Instruction, setting: Setting, bytes: &[u8]) -> bool {
         | M::Clui
         | M::Stui
         | M::Testui => true,
-        M::Rdfsbase | M::Rdgsbase | M::Wrfsbase | M::Wrgsbase | M::Clzero => kernel,
+        M::Rdfsbase | M::Rdgsbase | M::Wrfsbase | M::Wrgsbase | M::Clzero | M::Movdir64b => kernel,
         M::Push | M::Pop => kernel && in_memory,
         _ => kernel && (short_string || instruction.segment_prefix() == Register::FS),
     }

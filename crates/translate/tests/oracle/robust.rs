@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use std::cell::RefCell;
 use translate::output::MAX_INSTRUCTIONS;
-use translate::{Error, Mode, Output, PROLOGUE, Request, Targets, Translator};
+use translate::{Error, Mode, Output, PROLOGUE, Request, Targets, Translator, UserMemory};
 
 const BASE: u64 = 0x600_0000_0000;
 
@@ -35,7 +35,7 @@ fn request<'a>(mode: Mode, va: u64, code: &'a [u8], user: &'a dyn Fn(u64) -> boo
         stub_host: BASE + 0x80_0000,
         first_tag: 1,
         user_access: user,
-        check_aliases: true,
+        user_memory: UserMemory::Checked,
         limit: MAX_INSTRUCTIONS,
     }
 }

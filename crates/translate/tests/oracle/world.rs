@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use translate::output::MAX_INSTRUCTIONS;
 use translate::{
     Context, Error, FOLD, FaultKind, Fix, LOOKUP_ENTRIES, LookupEntry, Mode, Output, PROLOGUE,
-    Request, Targets, Translator, emit_lookup_miss, guest_fault, lookup_slots, repair,
+    Request, Targets, Translator, UserMemory, emit_lookup_miss, guest_fault, lookup_slots, repair,
 };
 
 const CACHE: u64 = 0x600_0000_0000;
@@ -219,7 +219,7 @@ impl World {
             stub_host: stubs,
             first_tag: (number * 64 + 1) as u64,
             user_access: &|va| all || aware.contains(&va),
-            check_aliases: true,
+            user_memory: UserMemory::Checked,
             limit: self.limit,
         };
         let (code, stub) = (bytes_at(host, BLOCK), bytes_at(stubs, BLOCK));

@@ -1,0 +1,94 @@
+//! Changes of a runner's mappings: gathered here, carried out by the runner
+//! before its program runs on.
+
+use super::mailbox::{self, COMMANDS, Command, request};
+use crate::{
+    layout::at,
+    state::Monitor,
+    sys::{EXEC, MAP_POPULATE, READ},
+    tlb::{HIGHEST, LOWEST, MapAccess},
+};
+
+/// Runs up to this many pages are populated at once: they are about to be used.
+const POPULATE: u64 = 16;
+
+impl Monitor {
+    fn command(&mut self, command: Command) {
+        let runner = self.runners.loaded;
+        if mailbox::of(runner).count as usize >= COMMANDS {
+            self.carry_out_commands();
+        }
+        let b = mailbox::of(runner);
+        let n = b.count as usize;
+        if let Some(slot) = b.commands.get_mut(n) {
+            *slot = command;
+            b.count = n as u32 + 1;
+        }
+    }
+
+    /// Has the loaded runner carry out what was gathered.
+    fn carry_out_commands(&mut self) {
+        if self.take_turn(request::MAP) == mailbox::Event::Failed {
+            self.mapping_refused();
+        }
+    }
+
+    /// The host refused a mapping (vm.max_map_count, memory limit): the user
+    /// half is dropped once, and found again page by page.
+    pub(super) fn mapping_refused(&mut self) {
+        if core::mem::replace(&mut self.runners.refused, true) {
+            crate::crash::end(
+                self,
+                "the host gave no memory mapping (vm.max_map_count or memory limit?)",
+            );
+        }
+        self.drop_user_half();
+    }
+
+    /// Maps `count` frames from `frame` on at a user address of the loaded runner.
+    pub fn runner_map(&mut self, va: u64, frame: u32, count: u64, access: MapAccess) {
+        self.stats.maps += 1;
+        self.command(Command {
+            what: Command::MAP,
+            prot: access.protection(),
+            start: va,
+            len: count << 12,
+            offset: u64::from(frame) << 12,
+            file: access.file(),
+            flags: if count > 1 && count <= POPULATE { MAP_POPULATE } else { 0 },
+        });
+    }
+
+    /// Unmaps pages of the loaded runner.
+    pub fn runner_unmap(&mut self, va: u64, count: u64) {
+        self.stats.unmaps += 1;
+        self.command(Command {
+            what: Command::UNMAP,
+            start: va,
+            len: count << 12,
+            ..Command::default()
+        });
+    }
+
+    /// Takes write access from pages of the loaded runner.
+    pub fn runner_write_protect(&mut self, va: u64, count: u64, exec: bool) {
+        self.command(Command {
+            what: Command::PROTECT,
+            prot: READ | if exec { EXEC } else { 0 },
+            start: va,
+            len: count << 12,
+            ..Command::default()
+        });
+    }
+
+    /// Unmaps the whole user half of the loaded runner.
+    pub fn runner_unmap_all(&mut self) {
+        // What was to be mapped need not be.
+        mailbox::of(self.runners.loaded).count = 0;
+        for (start, end) in
+            [(LOWEST, at::SITES), (at::SITES + at::SITES_SIZE, at::START), (at::END, HIGHEST)]
+        {
+            self.runner_unmap(start, (end - start) >> 12);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! What a runner shares with the space: registers, events, commands.
+//!
+//! All of it may be changed by the guest program in the runner, so the space
+//! copies what it takes and trusts nothing but its own fields' meaning for that
+//! program: wrong registers are the program's own wrong registers.
+
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
+
+use crate::{
+    layout::{ARENA_RUNNERS, MAILBOX, RUNNER_SIZE, at},
+    space::Vector,
+};
+
+/// Values of [`Mailbox::turn`].
+pub mod turn {
+    /// The space's.
+    pub const SPACE: u32 = 0;
+    /// The runner's.
+    pub const RUNNER: u32 = 1;
+}
+
+/// What the runner is asked to do (`Mailbox::request`).
+pub mod request {
+    /// Carry out the commands, then run the program.
+    pub const RUN: u32 = 1;
+    /// Carry out the commands.
+    pub const MAP: u32 = 2;
+    /// The nursery's: make the runner whose number is in `argument`.
+    pub const BEAR: u32 = 3;
+}
+
+/// Why the turn came back (`Mailbox::event`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// The commands are done, or the new runner is there.
+    Done,
+    /// A command or a clone failed.
+    Failed,
+    /// A patched system call; `rip` is the address after it.
+    SystemCall,
+    /// A host signal, described in the mailbox.
+    Signal,
+    /// Interrupted before the program ran: its registers are as they were given.
+    Untouched,
+}
+
+impl Event {
+    pub(super) const DONE: u32 = 0;
+    pub(super) const FAILED: u32 = 1;
+    pub(super) const SYSTEM_CALL: u32 = 2;
+    pub(super) const SIGNAL: u32 = 3;
+    pub(super) const UNTOUCHED: u32 = 4;
+
+    /// Any other number is taken for a failure.
+    pub(super) fn of(number: u32) -> Event {
+        match number {
+            Event::DONE => Event::Done,
+            Event::SYSTEM_CALL => Event::SystemCall,
+            Event::SIGNAL => Event::Signal,
+            Event::UNTOUCHED => Event::Untouched,
+            _ => Event::Failed,
+        }
+    }
+}
+
+/// A host signal that the program met.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Signal {
+    /// Its number.
+    pub number: u32,
+    /// `si_code`.
+    pub code: u32,
+    /// SIGSYS: `si_call_addr`.
+    pub call: u64,
+    /// SIGSYS: `si_arch`.
+    pub arch: u32,
+    /// Exception vector.
+    pub trap: u32,
+    /// Exception error code.
+    pub error: u64,
+    /// CR2.
+    pub address: u64,
+}
+
+/// A change of the runner's mappings.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Command {
+    /// [`Command::MAP`], [`Command::UNMAP`] or [`Command::PROTECT`].
+    pub what: u32,
+    /// `PROT_*`.
+    pub prot: u32,
+    /// First address.
+    pub start: u64,
+    /// Bytes.
+    pub len: u64,
+    /// Offset in the file.
+    pub offset: u64,
+    /// File descriptor, and `MAP_POPULATE` or 0.
+    pub file: i32,
+    /// See `file`.
+    pub flags: u32,
+}
+
+impl Command {
+    /// `mmap` of a memfd.
+    pub const MAP: u32 = 0;
+    /// `munmap`.
+    pub const UNMAP: u32 = 1;
+    /// `mprotect`.
+    pub const PROTECT: u32 = 2;
+}
+
+/// Most commands at once.
+pub const COMMANDS: usize = 512;
+
+/// IRETQ's frame.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Frame {
+    /// Instruction pointer.
+    pub rip: u64,
+    /// Code segment of 64-bit user code.
+    pub cs: u64,
+    /// Flags.
+    pub rflags: u64,
+    /// Stack pointer.
+    pub rsp: u64,
+    /// Stack segment.
+    pub ss: u64,
+}
+
+/// At the start of a runner's part of the arena.
+#[repr(C, align(64))]
+pub struct Mailbox {
+    /// Whose turn it is ([`turn`]); a futex.
+    pub turn: AtomicU32,
+    /// The runner waits on `turn` and must be woken.
+    pub runner_sleeps: AtomicU32,
+    /// The space waits on `turn` and must be woken.
+    pub space_sleeps: AtomicU32,
+    /// The runner should not stay awake for its next turn.
+    pub retired: AtomicU32,
+    /// Looks at `turn` before the runner goes to sleep.
+    pub awake: AtomicU32,
+    /// A signal asked for attention at a moment when the program could not be left.
+    pub kicked: AtomicU32,
+    /// Process id, 0 = not there yet.
+    pub pid: AtomicI32,
+    /// System time for which the runner's timer is armed, 0 = not.
+    pub armed: AtomicU64,
+    /// 1: host system calls raise SIGSYS.
+    pub selector: u64,
+    /// RAX, RCX, RDX, RBX, (RSP), RBP, RSI, RDI, R8..R15.
+    pub regs: [u64; 16],
+    /// The rest of the registers.
+    pub frame: Frame,
+    /// FS base to run with.
+    pub fs: u64,
+    /// GS base to run with.
+    pub gs: u64,
+    /// What to do ([`request`]).
+    pub request: u32,
+    /// What became of it ([`Event`]).
+    pub event: u32,
+    /// For `request`.
+    pub argument: u32,
+    /// Commands to carry out first.
+    pub count: u32,
+    /// Microseconds after which the runner's timer fires, 0 = leave it.
+    pub timer_us: u64,
+    /// With [`Event::Signal`].
+    pub signal: Signal,
+    /// Vector state.
+    pub vector: Vector,
+    /// The commands.
+    pub commands: [Command; COMMANDS],
+}
+
+const _: () = assert!(size_of::<Mailbox>() as u64 <= crate::layout::RUNNER_TARGETS);
+
+/// Offset in the arena of a runner's part.
+pub fn part_of(runner: usize) -> u64 {
+    ARENA_RUNNERS + runner as u64 * RUNNER_SIZE
+}
+
+/// A runner's mailbox as the space sees it.
+pub fn of(runner: usize) -> &'static mut Mailbox {
+    assert!(runner <= crate::space::MOST);
+    // SAFETY: within the arena; the turn says whose it is, and what a hostile
+    // program writes meanwhile are plain numbers.
+    unsafe { &mut *((at::ARENA + part_of(runner)) as *mut Mailbox) }
+}
+
+/// The mailbox of this process, a runner.
+pub fn own() -> &'static mut Mailbox {
+    // SAFETY: mapped when the runner was made; as in `of`.
+    unsafe { &mut *(MAILBOX as *mut Mailbox) }
+}

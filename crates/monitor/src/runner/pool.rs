@@ -1,0 +1,98 @@
+//! Which runner holds which address space.
+
+use core::sync::atomic::Ordering;
+
+use super::{
+    mailbox::{self, Event, request},
+    process::NURSERY,
+};
+use crate::{
+    direct,
+    space::{FREE, MOST, Space},
+    state::{Monitor, page},
+};
+
+/// The runners of a domain. `Spaces::all` holds what each has mapped, by its
+/// number; number 0 there is the space itself, and here the nursery.
+pub struct Pool {
+    /// The one whose address space the guest uses or used last; 0 = none yet.
+    pub loaded: usize,
+    /// The host refused a mapping since a program ran last.
+    pub refused: bool,
+    /// Looks at the mailbox before the space goes to sleep.
+    pub awake: u32,
+    /// Counts loads, for the choice of the least recently used.
+    pub loads: u64,
+}
+
+impl Pool {
+    /// No runner yet.
+    pub fn new() -> Pool {
+        Pool { loaded: 0, refused: false, awake: super::turn::MOST_AWAKE, loads: 0 }
+    }
+}
+
+impl Monitor {
+    /// Loads the runner for the guest's current base pointer, making one if need be.
+    pub fn load_runner(&mut self) {
+        let wanted = self.vcpu.kernel_root;
+        let found = self.runner_of(wanted).or_else(|| self.runner_of(FREE));
+        let target = match found {
+            Some(target) => target,
+            None => self.new_runner(),
+        };
+        if self.ended {
+            return;
+        }
+        let space = &mut self.spaces.all[target];
+        if space.root != wanted {
+            space.stale |= space.root != FREE;
+            space.root = wanted;
+        }
+        self.runners.loads += 1;
+        space.used = self.runners.loads;
+        if self.runners.loaded != target {
+            self.stats.switches += 1;
+            mailbox::of(self.runners.loaded).retired.store(1, Ordering::Relaxed);
+            mailbox::of(target).retired.store(0, Ordering::Relaxed);
+            self.runners.loaded = target;
+        }
+        self.catch_up_user();
+    }
+
+    fn runner_of(&self, root: u32) -> Option<usize> {
+        self.spaces.all.iter().skip(1).position(|s| s.root == root).map(|i| i + 1)
+    }
+
+    /// A new runner's number, or the least recently used one's.
+    fn new_runner(&mut self) -> usize {
+        let number = self.spaces.all.len();
+        if number <= MOST && self.bear(number) {
+            return number;
+        }
+        let oldest = self.spaces.all.iter().enumerate().skip(1).min_by_key(|(_, s)| s.used);
+        match oldest {
+            Some((i, _)) => i,
+            None => {
+                crate::crash::end(self, "the host gave no process to run guest programs in");
+                0
+            }
+        }
+    }
+
+    /// Has the nursery make runner `number`.
+    fn bear(&mut self, number: usize) -> bool {
+        let nursery = mailbox::of(NURSERY);
+        nursery.argument = number as u32;
+        direct::Tables::of_runner(number).init();
+        let before = core::mem::replace(&mut self.runners.loaded, NURSERY);
+        let born = self.take_turn(request::BEAR) == Event::Done;
+        self.runners.loaded = before;
+        if born {
+            self.stats.clones += 1;
+            self.spaces.all.push(Space::new(FREE));
+            page().spaces.store(self.spaces.all.len() as u32 + 1, Ordering::Relaxed);
+        }
+        born
+    }
+}

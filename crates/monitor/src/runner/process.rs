@@ -1,0 +1,256 @@
+//! The runner's side. A runner is a clone of the *nursery*, itself a clone of
+//! the first space from the time before anything of the guest was mapped.
+
+use core::sync::atomic::Ordering;
+
+use boundary::{at, fd};
+
+use super::{
+    gates::{is_on_entry, runner_enter},
+    mailbox::{self, Command, Event, Mailbox, Signal, request, turn},
+};
+use crate::{
+    direct,
+    layout::{
+        MAILBOX, RETURNS, RETURNS_SIZE, RUNNER_RETURNS, RUNNER_SIZE, RUNNER_TARGETS, SITE_STUBS,
+    },
+    signal::{self, UContext},
+    space::local,
+    sys::{self, MAP_FIXED, MAP_SHARED, READ, WRITE_ACCESS},
+};
+
+/// The nursery's mailbox; runners have the others.
+pub const NURSERY: usize = 0;
+
+/// Clones this process into the nursery. Before guest code runs.
+pub fn become_nursery() {
+    // SAFETY: both sides go on: here, and in `nursery`.
+    match unsafe { sys::clone() } {
+        0 => nursery(),
+        pid if pid > 0 => mailbox::of(NURSERY).pid.store(pid as i32, Ordering::Relaxed),
+        _ => {}
+    }
+}
+
+fn map_part(to: u64, len: u64, offset: u64) {
+    // SAFETY: places of the monitor's that a runner uses for this.
+    let r = unsafe {
+        sys::mmap(to, len, READ | WRITE_ACCESS, MAP_SHARED | MAP_FIXED, fd::ARENA, offset)
+    };
+    if r as u64 != to {
+        sys::exit(90);
+    }
+}
+
+/// Unmaps all that a program must not reach.
+fn forget_the_monitor() {
+    let end_of_code = SITE_STUBS;
+    let ranges = [
+        (at::CONTEXT, at::PRIVATE),
+        (at::TABLES, at::CODE),
+        (at::CODE, end_of_code),
+        (at::ALIASES, at::END),
+    ];
+    for (from, to) in ranges {
+        // SAFETY: a runner uses none of it; it has its stack, image, mailbox and the sites' stubs.
+        unsafe { sys::munmap(from, to - from) };
+    }
+}
+
+fn nursery() -> ! {
+    sys::die_with_parent();
+    map_part(MAILBOX, RUNNER_TARGETS, mailbox::part_of(NURSERY));
+    forget_the_monitor();
+    local().runner = true;
+    loop {
+        let own = mailbox::own();
+        wait_for_turn(own);
+        let number = own.argument as usize;
+        let born = if own.request == request::BEAR && number <= crate::space::MOST {
+            // SAFETY: the child goes on in `run`.
+            unsafe { sys::clone() }
+        } else {
+            -1
+        };
+        if born == 0 {
+            run(number);
+        }
+        own.event = if born > 0 { Event::DONE } else { Event::FAILED };
+        give_back(own);
+    }
+}
+
+/// A new runner's life.
+fn run(number: usize) -> ! {
+    sys::die_with_parent();
+    let part = mailbox::part_of(number);
+    map_part(MAILBOX, RUNNER_TARGETS, part);
+    map_part(at::SITES, at::SITES_SIZE, part + RUNNER_TARGETS);
+    map_part(RETURNS, RETURNS_SIZE, part + RUNNER_RETURNS);
+    let own = mailbox::own();
+    own.selector = 0;
+    sys::dispatch_syscalls(core::ptr::from_ref(&own.selector) as u64);
+    sys::fault_on_cpuid();
+    own.pid.store(sys::getpid(), Ordering::Release);
+    loop {
+        wait_for_turn(own);
+        match carry_out(own) {
+            false => own.event = Event::FAILED,
+            true if own.request == request::RUN => run_program(own),
+            true => own.event = Event::DONE,
+        }
+        give_back(own);
+    }
+}
+
+fn run_program(own: &mut Mailbox) {
+    if own.timer_us != 0 {
+        sys::set_timer(own.timer_us);
+    }
+    own.event = Event::UNTOUCHED;
+    local().in_program = true;
+    // SAFETY: the gate comes back with this loop's registers.
+    unsafe { runner_enter() };
+    local().in_program = false;
+}
+
+/// Carries out the commands; false if the host refused one.
+fn carry_out(own: &Mailbox) -> bool {
+    let count = (own.count as usize).min(mailbox::COMMANDS);
+    own.commands[..count].iter().all(|c| {
+        // SAFETY: addresses of the user half, checked by the space that wrote them.
+        let r = unsafe {
+            match c.what {
+                Command::MAP => {
+                    let flags = MAP_SHARED | MAP_FIXED | c.flags;
+                    let r = sys::mmap(c.start, c.len, c.prot, flags, c.file, c.offset);
+                    if r as u64 == c.start { 0 } else { -1 }
+                }
+                Command::UNMAP => sys::munmap(c.start, c.len),
+                // Pages that are gone need no protection.
+                _ => {
+                    sys::mprotect(c.start, c.len, c.prot);
+                    0
+                }
+            }
+        };
+        r == 0
+    })
+}
+
+fn wait_for_turn(own: &Mailbox) {
+    let mut left = own.awake.load(Ordering::Relaxed);
+    loop {
+        if own.turn.load(Ordering::Acquire) == turn::RUNNER {
+            return;
+        }
+        left = left.saturating_sub(1);
+        if left > 0 && own.retired.load(Ordering::Relaxed) == 0 {
+            core::hint::spin_loop();
+            continue;
+        }
+        own.runner_sleeps.store(1, Ordering::SeqCst);
+        if own.turn.load(Ordering::SeqCst) != turn::RUNNER {
+            sys::futex_wait(&own.turn, turn::SPACE, None);
+        }
+        own.runner_sleeps.store(0, Ordering::SeqCst);
+    }
+}
+
+fn give_back(own: &Mailbox) {
+    own.turn.store(turn::SPACE, Ordering::SeqCst);
+    if own.space_sleeps.load(Ordering::SeqCst) != 0 {
+        sys::futex_wake(&own.turn);
+    }
+}
+
+/// Where the signal gate goes on: nonzero = leave the program.
+const LEAVE: u64 = 1;
+
+/// A host signal in a runner.
+pub fn on_signal(number: u32, info: *const u8, uc: &mut UContext) -> u64 {
+    let own = mailbox::own();
+    own.selector = 0;
+    let asks = matches!(number, signal::SIGALRM | signal::SIGUSR1);
+    if number == signal::SIGALRM {
+        own.armed.store(0, Ordering::Relaxed);
+    }
+    let rip = uc.mc.rip;
+    if is_on_entry(rip) {
+        if !asks {
+            // IRETQ refused what it was given: the program's general protection fault.
+            own.event = Event::SIGNAL;
+            own.signal = describe(number, info, uc);
+        }
+        return LEAVE;
+    }
+    let stub = (SITE_STUBS..at::CODE + at::CODE_SIZE).contains(&rip);
+    let monitors = (at::IMAGE..at::END).contains(&rip) && !stub;
+    if monitors && asks {
+        own.kicked.store(1, Ordering::Relaxed);
+        return 0;
+    }
+    if monitors && number == signal::SIGTRAP {
+        // The program's steps end at the gate.
+        uc.mc.flags &= !signal::TRAP;
+        return 0;
+    }
+    if monitors && !local().in_program {
+        sys::exit(97);
+    }
+    if stub {
+        match direct::behind_site(rip) {
+            Some(next) => uc.mc.rip = next,
+            // On its way to the gate, which leaves the program anyway.
+            None if asks => {
+                own.kicked.store(1, Ordering::Relaxed);
+                return 0;
+            }
+            None if number == signal::SIGTRAP => {
+                uc.mc.flags &= !signal::TRAP;
+                return 0;
+            }
+            None => {}
+        }
+    }
+    own.regs = uc.mc.regs();
+    own.frame.rip = uc.mc.rip;
+    own.frame.rflags = uc.mc.flags;
+    own.frame.rsp = uc.mc.rsp;
+    own.event = Event::SIGNAL;
+    own.signal = describe(number, info, uc);
+    take_vector(own, uc.mc.fpstate);
+    LEAVE
+}
+
+/// Copies the vector state from a signal's frame.
+fn take_vector(own: &mut Mailbox, frame: u64) {
+    /// Offset of `xstate_size` in the frame's XSAVE area: `struct _fpx_sw_bytes`
+    /// lies at 464, the size at 16 in it (asm/sigcontext.h).
+    const SIZE: u64 = 464 + 16;
+    // SAFETY: the kernel wrote an XSAVE area of this size to the signal stack;
+    // the mailbox has room for the largest.
+    unsafe {
+        let size = ((frame + SIZE) as *const u32).read() as usize;
+        let to = &mut own.vector.0;
+        core::ptr::copy_nonoverlapping(frame as *const u8, to.as_mut_ptr(), size.min(to.len()));
+    }
+}
+
+fn describe(number: u32, info: *const u8, uc: &UContext) -> Signal {
+    // SAFETY: `siginfo` (asm-generic/siginfo.h): `si_code` at offset 8; of SIGSYS
+    // `si_call_addr` at 16 and `si_arch` at 28.
+    unsafe {
+        Signal {
+            number,
+            code: info.add(8).cast::<u32>().read_unaligned(),
+            call: info.add(16).cast::<u64>().read_unaligned(),
+            arch: info.add(28).cast::<u32>().read_unaligned(),
+            trap: uc.mc.trapno as u32,
+            error: uc.mc.error,
+            address: uc.mc.cr2,
+        }
+    }
+}
+
+const _: () = assert!(RUNNER_SIZE >= 0x9_0000);

@@ -1,0 +1,78 @@
+//! User memory as the guest kernel's instructions reach it: by frame, through
+//! the monitor's own view of RAM.
+
+use abi::mmu::{PTE_ACCESSED, PTE_DIRTY};
+use iced_x86::Instruction;
+
+use crate::{
+    gate::context,
+    guest::is_kernel,
+    layout::{WINDOW, at},
+    state::{Fault, Monitor},
+    sys::{self, MAP_FIXED, MAP_SHARED, READ, WRITE_ACCESS},
+    tlb::{operand_size, writes_memory},
+};
+
+const PAGE: u64 = 4096;
+
+impl Monitor {
+    /// The frame behind `va` for an access of the guest kernel, as the guest's
+    /// tables allow it.
+    pub fn frame_for(&mut self, va: u64, write: bool) -> Result<u32, Fault> {
+        let code = if write { 2 } else { 0 };
+        let Some(leaf) = self.walk(va) else { return Err(Fault::Page { address: va, code }) };
+        // The direct map's page tables may be written: see `tlb::kernel`.
+        if write && !leaf.writable() && !is_kernel(va) {
+            return Err(Fault::Page { address: va, code: code | 1 });
+        }
+        let bits = PTE_ACCESSED | if write { PTE_DIRTY } else { 0 };
+        self.mark_entry(leaf.table, leaf.index, bits);
+        let frame = leaf.frame();
+        if write {
+            self.before_write(frame);
+        }
+        Ok(frame)
+    }
+
+    /// Runs an instruction of the guest kernel on user memory. `Some` = go on there.
+    pub fn run_on_user(&mut self, ins: &Instruction) -> Result<Option<u64>, Fault> {
+        if crate::string::is_handled(ins) {
+            return self.run_string(ins);
+        }
+        let (va, size) = (self.operand_address(ins), operand_size(ins));
+        let last = va.wrapping_add(size - 1);
+        context().displacement = if is_kernel(va) {
+            translate::FOLD
+        } else if va >> 47 != 0 || last >> 47 != 0 {
+            return Err(Fault::Vector { vector: 13, code: Some(0) });
+        } else {
+            self.place_of(va, last, writes_memory(ins))?.wrapping_sub(va)
+        };
+        self.run_alone(ins.ip())
+    }
+
+    /// Where the monitor sees `[va, last]`, at most a page long.
+    fn place_of(&mut self, va: u64, last: u64, write: bool) -> Result<u64, Fault> {
+        let first = self.frame_for(va, write)?;
+        let here = at::RAM + (u64::from(first) << 12) + va % PAGE;
+        if (va ^ last) & !(PAGE - 1) == 0 {
+            return Ok(here);
+        }
+        let second = self.frame_for(last & !(PAGE - 1), write)?;
+        if second == first + 1 {
+            return Ok(here);
+        }
+        for (i, frame) in [first, second].into_iter().enumerate() {
+            // SAFETY: the window is reserved for this; both frames are the guest's.
+            let r = unsafe {
+                let prot = READ | WRITE_ACCESS;
+                let (to, offset) = (WINDOW + i as u64 * PAGE, u64::from(frame) << 12);
+                sys::mmap(to, PAGE, prot, MAP_SHARED | MAP_FIXED, boundary::fd::RAM, offset)
+            };
+            if r < 0 {
+                crate::crash::end(self, "the host gave no memory mapping for a window");
+            }
+        }
+        Ok(WINDOW + va % PAGE)
+    }
+}

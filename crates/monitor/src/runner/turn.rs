@@ -1,0 +1,171 @@
+//! Giving a runner the turn, and what it comes back with.
+
+use core::sync::atomic::{Ordering, fence};
+
+use super::mailbox::{self, Event, Frame, Mailbox, request, turn};
+use crate::{
+    gate::{context, gate, reason},
+    signal::UserSignal,
+    space::{local, restore_vector, save_vector},
+    state::{Monitor, page},
+    sys,
+};
+
+/// Most looks before going to sleep; one takes 10 to 50 ns.
+pub const MOST_AWAKE: u32 = 1000;
+/// Fewest.
+const FEWEST_AWAKE: u32 = 20;
+/// Code and stack segment of 64-bit user code on the host (asm/segment.h).
+const USER_CS: u64 = 0x33;
+const USER_SS: u64 = 0x2b;
+/// Most of the timer's ticks in one go, µs.
+const LONGEST: u64 = 3_600_000_000;
+
+/// Low halves of the vector registers in an XSAVE area, and its state bits.
+const XMM: usize = 160;
+const STATE_BITS: usize = 512;
+const SSE: u64 = 2;
+
+impl Monitor {
+    /// Has the loaded runner do what `what` says and waits until it is done.
+    pub(super) fn take_turn(&mut self, what: u32) -> Event {
+        let b = mailbox::of(self.runners.loaded);
+        b.request = what;
+        b.awake.store(self.runners.awake, Ordering::Relaxed);
+        b.turn.store(turn::RUNNER, Ordering::SeqCst);
+        if b.runner_sleeps.load(Ordering::SeqCst) != 0 {
+            sys::futex_wake(&b.turn);
+        }
+        self.await_turn(b);
+        b.count = 0;
+        Event::of(b.event)
+    }
+
+    fn await_turn(&mut self, b: &Mailbox) {
+        let awake = self.runners.awake;
+        for _ in 0..awake {
+            if b.turn.load(Ordering::Acquire) == turn::SPACE {
+                self.runners.awake = (awake + 20).min(self.most_awake());
+                return;
+            }
+            core::hint::spin_loop();
+        }
+        // Staying awake did not pay: less of it next time.
+        self.runners.awake = (awake - awake / 8).max(FEWEST_AWAKE.min(self.most_awake()));
+        loop {
+            b.space_sleeps.store(1, Ordering::SeqCst);
+            if b.turn.load(Ordering::SeqCst) == turn::SPACE {
+                break;
+            }
+            sys::futex_wait(&b.turn, turn::RUNNER, None);
+        }
+        b.space_sleeps.store(0, Ordering::Relaxed);
+    }
+
+    /// On a single CPU nobody comes while somebody looks.
+    fn most_awake(&self) -> u32 {
+        if self.cpus > 1 { MOST_AWAKE } else { 0 }
+    }
+
+    /// Runs the guest program in the loaded runner until it leaves. The context
+    /// holds its registers before and after, and why it left.
+    pub fn run_program(&mut self, rip: u64) {
+        let b = mailbox::of(self.runners.loaded);
+        let c = context();
+        c.reason = reason::ATTENTION;
+        c.rip = self.vcpu.rip;
+        b.regs = c.regs;
+        b.frame = Frame { rip, cs: USER_CS, rflags: c.rflags, rsp: c.regs[4], ss: USER_SS };
+        (b.fs, b.gs) = (gate().user_fs, gate().user_gs);
+        if !self.arm_runner(b) {
+            local().pending = true;
+            return;
+        }
+        // Who posts to the inbox from here on interrupts the runner.
+        page().active_pid.store(b.pid.load(Ordering::Acquire), Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        if page().inbox.load(Ordering::SeqCst) == 0 {
+            save_vector(&mut b.vector);
+            put_low_halves(b);
+            let event = self.take_turn(request::RUN);
+            self.take_program(b, event);
+        } else {
+            local().pending = true;
+        }
+        page().active_pid.store(self.pid, Ordering::SeqCst);
+        if b.kicked.swap(0, Ordering::Relaxed) != 0 || page().inbox.load(Ordering::SeqCst) != 0 {
+            local().pending = true;
+        }
+    }
+
+    /// Sees to it that the runner's timer fires in time; false if it is time now.
+    fn arm_runner(&mut self, b: &mut Mailbox) -> bool {
+        b.timer_us = 0;
+        let deadline = self.timer.deadline;
+        if deadline == 0 {
+            return true;
+        }
+        let armed = b.armed.load(Ordering::Relaxed);
+        let now = self.now();
+        if deadline <= now {
+            return false;
+        }
+        if armed == 0 || armed > deadline || armed < now {
+            b.timer_us = (deadline - now).div_ceil(1000).min(LONGEST);
+            b.armed.store(deadline, Ordering::Relaxed);
+        }
+        true
+    }
+
+    /// What the program left behind.
+    fn take_program(&mut self, b: &mut Mailbox, event: Event) {
+        let c = context();
+        match event {
+            Event::Failed | Event::Done => return self.mapping_refused(),
+            Event::Untouched => {
+                local().pending = true;
+                return;
+            }
+            Event::SystemCall => {
+                c.reason = reason::SYSCALL;
+            }
+            Event::Signal => {}
+        }
+        self.runners.refused = false;
+        c.regs = b.regs;
+        c.regs[4] = b.frame.rsp;
+        c.rflags = b.frame.rflags;
+        c.rip = b.frame.rip;
+        gate().user_mode = 1;
+        take_low_halves(b);
+        restore_vector(&b.vector);
+        if event == Event::Signal {
+            self.program_signal(&UserSignal::from(&b.signal));
+        }
+    }
+}
+
+/// The monitor's own code uses the low halves; the guest's wait in the context.
+fn put_low_halves(b: &mut Mailbox) {
+    let area = &mut b.vector.0;
+    // SAFETY: the context's registers are plain bytes; the area is larger than 512 bytes.
+    unsafe {
+        let from = context().xmm.as_ptr().cast::<u8>();
+        core::ptr::copy_nonoverlapping(from, area.as_mut_ptr().add(XMM), 256);
+        let bits = area.as_mut_ptr().add(STATE_BITS).cast::<u64>();
+        bits.write(bits.read() | SSE);
+    }
+}
+
+fn take_low_halves(b: &Mailbox) {
+    let area = &b.vector.0;
+    // SAFETY: as in `put_low_halves`.
+    unsafe {
+        let to = context().xmm.as_mut_ptr().cast::<u8>();
+        if area.as_ptr().add(STATE_BITS).cast::<u64>().read() & SSE != 0 {
+            core::ptr::copy_nonoverlapping(area.as_ptr().add(XMM), to, 256);
+        } else {
+            core::ptr::write_bytes(to, 0, 256);
+        }
+    }
+}
