@@ -86,7 +86,7 @@ impl Monitor {
         // What was to be mapped need not be.
         mailbox::of(self.runners.loaded).count = 0;
         for (start, end) in
-            [(LOWEST, at::SITES), (at::SITES + at::SITES_SIZE, at::START), (at::END, HIGHEST)]
+            [(LOWEST, at::SITES), (at::SITES + at::SITES_SIZE, at::START), (at::ALIASES, HIGHEST)]
         {
             self.runner_unmap(start, (end - start) >> 12);
         }

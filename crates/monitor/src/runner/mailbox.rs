@@ -168,6 +168,8 @@ pub struct Mailbox {
     pub argument: u32,
     /// Commands to carry out first.
     pub count: u32,
+    /// TSC when the turn was given back.
+    pub done_at: u64,
     /// Microseconds after which the runner's timer fires, 0 = leave it.
     pub timer_us: u64,
     /// With [`Event::Signal`].

@@ -5,6 +5,7 @@ use core::sync::atomic::Ordering;
 use super::{
     mailbox::{self, Event, request},
     process::NURSERY,
+    turn::Turns,
 };
 use crate::{
     direct,
@@ -19,8 +20,12 @@ pub struct Pool {
     pub loaded: usize,
     /// The host refused a mapping since a program ran last.
     pub refused: bool,
-    /// Looks at the mailbox before the space goes to sleep.
-    pub awake: u32,
+    /// How long the space's turns take.
+    pub ours: Turns,
+    /// How long the runners' turns take.
+    pub theirs: Turns,
+    /// TSC at which the space's turn began.
+    pub since: u64,
     /// Counts loads, for the choice of the least recently used.
     pub loads: u64,
 }
@@ -28,7 +33,14 @@ pub struct Pool {
 impl Pool {
     /// No runner yet.
     pub fn new() -> Pool {
-        Pool { loaded: 0, refused: false, awake: super::turn::MOST_AWAKE, loads: 0 }
+        Pool {
+            loaded: 0,
+            refused: false,
+            ours: Turns::new(),
+            theirs: Turns::new(),
+            since: 0,
+            loads: 0,
+        }
     }
 }
 

@@ -32,11 +32,9 @@ pub fn become_nursery() {
     }
 }
 
-fn map_part(to: u64, len: u64, offset: u64) {
+fn map_part(to: u64, len: u64, prot: u32, offset: u64) {
     // SAFETY: places of the monitor's that a runner uses for this.
-    let r = unsafe {
-        sys::mmap(to, len, READ | WRITE_ACCESS, MAP_SHARED | MAP_FIXED, fd::ARENA, offset)
-    };
+    let r = unsafe { sys::mmap(to, len, prot, MAP_SHARED | MAP_FIXED, fd::ARENA, offset) };
     if r as u64 != to {
         sys::exit(90);
     }
@@ -59,7 +57,7 @@ fn forget_the_monitor() {
 
 fn nursery() -> ! {
     sys::die_with_parent();
-    map_part(MAILBOX, RUNNER_TARGETS, mailbox::part_of(NURSERY));
+    map_part(MAILBOX, RUNNER_TARGETS, READ | WRITE_ACCESS, mailbox::part_of(NURSERY));
     forget_the_monitor();
     local().runner = true;
     loop {
@@ -84,9 +82,9 @@ fn nursery() -> ! {
 fn run(number: usize) -> ! {
     sys::die_with_parent();
     let part = mailbox::part_of(number);
-    map_part(MAILBOX, RUNNER_TARGETS, part);
-    map_part(at::SITES, at::SITES_SIZE, part + RUNNER_TARGETS);
-    map_part(RETURNS, RETURNS_SIZE, part + RUNNER_RETURNS);
+    map_part(MAILBOX, RUNNER_TARGETS, READ | WRITE_ACCESS, part);
+    map_part(at::SITES, at::SITES_SIZE, READ, part + RUNNER_TARGETS);
+    map_part(RETURNS, RETURNS_SIZE, READ, part + RUNNER_RETURNS);
     let own = mailbox::own();
     own.selector = 0;
     sys::dispatch_syscalls(core::ptr::from_ref(&own.selector) as u64);
@@ -157,7 +155,9 @@ fn wait_for_turn(own: &Mailbox) {
     }
 }
 
-fn give_back(own: &Mailbox) {
+fn give_back(own: &mut Mailbox) {
+    // SAFETY: reads a counter.
+    own.done_at = unsafe { core::arch::x86_64::_rdtsc() };
     own.turn.store(turn::SPACE, Ordering::SeqCst);
     if own.space_sleeps.load(Ordering::SeqCst) != 0 {
         sys::futex_wake(&own.turn);

@@ -13,8 +13,11 @@ use crate::{
 
 /// Most looks before going to sleep; one takes 10 to 50 ns.
 pub const MOST_AWAKE: u32 = 1000;
-/// Fewest.
-const FEWEST_AWAKE: u32 = 20;
+/// Turns that last longer than this are slept through, in ticks of the TSC.
+const SHORT: u64 = 60_000;
+/// How sure staying awake must have paid off lately, and how sure one can be.
+const SURE: u32 = 3;
+const SUREST: u32 = 12;
 /// Code and stack segment of 64-bit user code on the host (asm/segment.h).
 const USER_CS: u64 = 0x33;
 const USER_SS: u64 = 0x2b;
@@ -26,32 +29,60 @@ const XMM: usize = 160;
 const STATE_BITS: usize = 512;
 const SSE: u64 = 2;
 
+/// Whether one side's turns were short lately, so that it pays for the other to
+/// stay awake meanwhile instead of going to sleep and being woken.
+#[derive(Clone, Copy)]
+pub struct Turns(u32);
+
+impl Turns {
+    /// Short ones are expected.
+    pub fn new() -> Turns {
+        Turns(SUREST)
+    }
+
+    fn is_short(self) -> bool {
+        self.0 >= SURE
+    }
+
+    /// Notes how long a turn took; whether the next is expected to be short.
+    fn note(&mut self, took: u64) -> bool {
+        self.0 = if took < SHORT { (self.0 + 1).min(SUREST) } else { self.0.saturating_sub(1) };
+        self.is_short()
+    }
+}
+
+fn ticks() -> u64 {
+    // SAFETY: reads a counter.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
 impl Monitor {
     /// Has the loaded runner do what `what` says and waits until it is done.
     pub(super) fn take_turn(&mut self, what: u32) -> Event {
         let b = mailbox::of(self.runners.loaded);
         b.request = what;
-        b.awake.store(self.runners.awake, Ordering::Relaxed);
+        let here = self.runners.ours.note(ticks().wrapping_sub(self.runners.since));
+        b.awake.store(if here { self.most_awake() } else { 0 }, Ordering::Relaxed);
         b.turn.store(turn::RUNNER, Ordering::SeqCst);
         if b.runner_sleeps.load(Ordering::SeqCst) != 0 {
             sys::futex_wake(&b.turn);
         }
+        let given = ticks();
         self.await_turn(b);
+        self.runners.since = ticks();
+        self.runners.theirs.note(b.done_at.wrapping_sub(given));
         b.count = 0;
         Event::of(b.event)
     }
 
     fn await_turn(&mut self, b: &Mailbox) {
-        let awake = self.runners.awake;
+        let awake = if self.runners.theirs.is_short() { self.most_awake() } else { 0 };
         for _ in 0..awake {
             if b.turn.load(Ordering::Acquire) == turn::SPACE {
-                self.runners.awake = (awake + 20).min(self.most_awake());
                 return;
             }
             core::hint::spin_loop();
         }
-        // Staying awake did not pay: less of it next time.
-        self.runners.awake = (awake - awake / 8).max(FEWEST_AWAKE.min(self.most_awake()));
         loop {
             b.space_sleeps.store(1, Ordering::SeqCst);
             if b.turn.load(Ordering::SeqCst) == turn::SPACE {
