@@ -30,6 +30,8 @@ pub mod reason {
     pub const RETRANSLATE: u64 = 8;
     /// The user half of another address space is needed; go on at `rip`.
     pub const SWITCH: u64 = 9;
+    /// The vector state is needed and is in a runner.
+    pub const STATE: u64 = 10;
 }
 
 /// State shared by the gates and the run loop; guest kernel code can write it.
@@ -140,6 +142,7 @@ unsafe extern "C" {
     fn uexit_syscall();
     fn exit_indirect();
     fn exit_emulate();
+    fn exit_state();
 }
 
 /// Addresses of the gates' WRPKRU instructions, three bytes each. On a host
@@ -172,6 +175,8 @@ addresses! {
     indirect = exit_indirect;
     /// Instruction to emulate.
     emulate = exit_emulate;
+    /// Vector state is needed.
+    state = exit_state;
     /// The same exits for translated user code.
     user_link = uexit_link;
     /// See `user_link`.
@@ -249,6 +254,7 @@ macro_rules! gates {
             R_EMULATE = const reason::EMULATE,
             R_HYPERCALL = const reason::HYPERCALL,
             R_SYSCALL = const reason::SYSCALL,
+            R_STATE = const reason::STATE,
         );
     };
 }
@@ -354,12 +360,15 @@ gates! {
     "jmp qword ptr [rip + CTX + {ENTER}]"
 
     // ---- Translated kernel code to Rust
-    ".globl exit_link, exit_indirect, exit_emulate"
+    ".globl exit_link, exit_indirect, exit_emulate, exit_state"
     "exit_link:"
     "mov dword ptr [rip + CTX + {REASON}], {R_LINK}"
     "jmp exit_common"
     "exit_indirect:"
     "mov dword ptr [rip + CTX + {REASON}], {R_INDIRECT}"
+    "jmp exit_common"
+    "exit_state:"
+    "mov dword ptr [rip + CTX + {REASON}], {R_STATE}"
     "jmp exit_common"
     "exit_emulate:"
     "mov dword ptr [rip + CTX + {REASON}], {R_EMULATE}"
@@ -627,17 +636,20 @@ gates! {
     "test rax, rax"
     "jnz 3f"
     "ret"
-    // A runner leaves its program: everything is in the mailbox.
-    "4:"
-    "jmp runner_leave"
-    // Leave without returning from the signal: take the vector state from the frame.
+    // Leave without returning from the signal: take the vector state from the
+    // frame. The low bits of its address say that this is a runner (1), and
+    // that the state is the program's (2).
     "3:"
-    "cmp rax, 1"
-    "je 4b"
+    "mov r8, rax"
     "mov rdi, rax"
+    "and rdi, -64"
     "mov eax, 0xfffffdff"
     "mov edx, 0xffffffff"
     "xrstor64 [rdi]"
+    "test r8d, 2"
+    "jnz runner_keep"
+    "test r8d, 1"
+    "jnz runner_leave"
     "mov rsp, [rip + LOCAL]"
     "jmp exit_vector"
     "signal_restorer:"

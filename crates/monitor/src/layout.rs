@@ -100,6 +100,9 @@ pub const ALIASES: u64 = at::ARENA + ARENA_ALIASES;
 /// A word with `translate::ALIAS_MASK`, at the end of the lookup tables.
 pub const ALIAS_MASK_WORD: u64 = at::TABLES + at::TABLES_SIZE - 8;
 
+/// Where kernel code looks up user memory (`translate::UserTlb`), in the tables.
+pub const USER_TLB: u64 = at::TABLES + 0x20_0000;
+
 /// Where the frame with the vCPU's `vcpu_info` is mapped.
 pub const VCPU_PAGE: u64 = at::CONTEXT + 0x8000;
 

@@ -114,9 +114,9 @@ enum Next {
     Leave,
 }
 
-/// Called by the signal gate. 0 = return from the signal; in a runner 1 = leave
-/// the program; else the address of the vector state to load before leaving for
-/// the run loop.
+/// Called by the signal gate. 0 = return from the signal, else the address of
+/// the vector state to load before leaving for the run loop (in a runner with
+/// low bits set: `runner::on_signal`).
 #[unsafe(no_mangle)]
 extern "C" fn on_signal(signal: u32, info: *const u8, uc: *mut UContext) -> u64 {
     // SAFETY: the kernel gave a valid frame; the gate passes it on.

@@ -173,6 +173,7 @@ impl Monitor {
 
     /// The guest loaded a base pointer.
     pub fn base_changed(&mut self) {
+        self.forget_places();
         let loaded = self.user_half_is_loaded();
         gate().pkru_kernel = if loaded { PKRU_KERNEL } else { PKRU_KERNEL_NO_USER };
         if loaded {

@@ -245,6 +245,7 @@ extern "C" fn start() -> ! {
     unsafe { sys::sigaltstack(SIGNAL_STACK, SIGNAL_STACK_SIZE) };
     signal::install();
     direct::init_tables();
+    runner::init_places();
     let m = build();
     if !is_separate() {
         space::arm_dispatch();

@@ -152,6 +152,8 @@ pub struct Stats {
     pub flushes: u64,
     /// User pages swapped at addresses that both halves use.
     pub collisions: u64,
+    /// Vector states fetched from runners.
+    pub states: u64,
     /// User mappings dropped by revalidation.
     pub dropped: u64,
 }

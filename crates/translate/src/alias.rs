@@ -32,8 +32,8 @@ pub enum UserMemory {
     Checked,
     /// At its own address.
     Plain,
-    /// Not at all: the instruction is left to the monitor.
-    Left,
+    /// Where [`Targets::user_tlb`](crate::Targets) says; else it is left to the monitor.
+    LookedUp,
     /// [`Context::displacement`](crate::Context) further on.
     Displaced,
 }
@@ -56,12 +56,7 @@ impl Builder<'_> {
                 self.code.extract_at(Gpr::RCX, pointer, self.targets.alias_mask);
                 self.code.load_byte(Gpr::RCX, Address::sum(table, Gpr::RCX));
             }
-            // All ones for a kernel address and zero for a user address, plus one.
-            UserMemory::Left => {
-                self.code.constant(Gpr::RCX, 63);
-                self.code.shift_right_signed(Gpr::RCX, pointer, Gpr::RCX);
-                self.code.lea(Gpr::RCX, Address { disp: 1, ..Address::base(Gpr::RCX) });
-            }
+            UserMemory::LookedUp => return self.leave_if_user(guest, pointer, undo),
         }
         let jump = self.code.jump_if_rcx_zero();
         undo(self);

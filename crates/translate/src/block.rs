@@ -8,7 +8,7 @@ use crate::lookup::{PROLOGUE, emit_prologue};
 use crate::output::{Entry, Fix, MAX_ENTRIES, MAX_INSTRUCTIONS, MAX_LINKS, Output};
 use crate::sensitive::{Class, classify};
 use crate::stack::uses_stack_pointer;
-use crate::state::is_masked;
+use crate::state::{is_masked, uses_state};
 use crate::string::is_pointer_instruction;
 use crate::{Mode, Targets, UserMemory};
 use iced_x86::{
@@ -17,7 +17,7 @@ use iced_x86::{
 };
 
 /// Room kept for one more instruction and the block's closing jump.
-const CODE_ROOM: usize = 320;
+const CODE_ROOM: usize = 384;
 /// Room for the stubs of one more instruction and the closing jump.
 const STUB_ROOM: usize = 3 * 48;
 const ENTRY_ROOM: usize = 8;
@@ -48,6 +48,9 @@ pub struct Request<'a> {
     pub user_access: &'a dyn Fn(u64) -> bool,
     /// Kernel mode: how those instructions reach it.
     pub user_memory: UserMemory,
+    /// Leave to [`Targets::exit_state`] before the first instruction that uses
+    /// vector registers or the like, if [`crate::Context::state_away`] says so.
+    pub state_may_be_away: bool,
     /// Most instructions to take (1 for single-stepping guests).
     pub limit: usize,
 }
@@ -111,6 +114,7 @@ impl Translator {
             stubs: Emitter::new(stubs, request.stub_host, context),
             out,
             info: &mut self.info,
+            state_is_here: false,
         };
         builder.block()
     }
@@ -134,6 +138,8 @@ pub(crate) struct Builder<'a> {
     pub stubs: Emitter<'a>,
     pub out: &'a mut Output,
     pub info: &'a mut InstructionInfoFactory,
+    /// The block has made sure of it.
+    pub state_is_here: bool,
 }
 
 impl Builder<'_> {
@@ -237,6 +243,9 @@ impl Builder<'_> {
             kernel && layout.memory != Memory::None && (self.request.user_access)(instruction.ip());
         let guest = &Guest { instruction, bytes, layout, aware };
         self.mark(guest, Fix::NONE);
+        if uses_state(instruction) {
+            self.need_state(guest);
+        }
         match classify(instruction, self.request.mode) {
             Class::Emulate => return Err(Unsupported),
             Class::Drop => return Ok(Flow::Next),

@@ -35,8 +35,11 @@ pub struct Context {
     pub gs_base: u64,
     /// How far from its own address user memory is reached ([`crate::UserMemory::Displaced`]).
     pub displacement: u64,
+    /// Not 0: vector registers and the like hold nothing of the guest's
+    /// ([`crate::Request::state_may_be_away`]).
+    pub state_away: u64,
     /// For the monitor's gates.
-    pub gate: [u64; 15],
+    pub gate: [u64; 14],
     /// Vector registers 0..15, low halves, while the monitor runs.
     pub xmm: [u128; 16],
 }

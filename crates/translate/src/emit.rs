@@ -61,6 +61,7 @@ impl Field {
     pub const DELTA_RDI: Field = Field(offset_of!(Context, delta_rdi));
     pub const DELTA_RSI: Field = Field(offset_of!(Context, delta_rsi));
     pub const DISPLACEMENT: Field = Field(offset_of!(Context, displacement));
+    pub const STATE_AWAY: Field = Field(offset_of!(Context, state_away));
     pub const FOLD: Field = Field(offset_of!(Context, fold));
 
     pub fn spill(slot: usize) -> Field {

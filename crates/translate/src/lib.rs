@@ -23,6 +23,7 @@ mod sensitive;
 mod stack;
 mod state;
 mod string;
+mod user_tlb;
 
 pub use alias::{ALIAS_MASK, ALIAS_TABLE, UserMemory, alias_index};
 pub use block::{Error, Request, Translator};
@@ -30,6 +31,7 @@ pub use context::Context;
 pub use lookup::{LookupEntry, PROLOGUE, emit_lookup_miss, lookup_slots};
 pub use output::{Entry, Fix, Link, Output};
 pub use repair::{FaultKind, guest_fault, repair};
+pub use user_tlb::{USER_TLB_EMPTY, USER_TLB_INDEX, UserTlb, UserTlbTable, user_tlb_index};
 
 /// The fold: a guest kernel address `va` lives at host address `va + FOLD`.
 pub const FOLD: u64 = 0x7fff_ffff_0000;
@@ -70,6 +72,9 @@ pub struct Targets {
     /// Reached at `syscall` with `context.rip` = address after it; all registers
     /// (RCX and R11 too) and flags hold guest values.
     pub exit_syscall: u64,
+    /// Reached at an instruction that needs the vector state while
+    /// `context.state_away` is not 0: `context.rip` = its address.
+    pub exit_state: u64,
     /// State components (low half of XCR0 as the guest sees it) that XSAVE and
     /// XRSTOR may touch. PKRU (bit 9) is left out whatever this says.
     pub xsave_mask: u32,
@@ -78,6 +83,8 @@ pub struct Targets {
     pub aliases: u64,
     /// A word that holds [`ALIAS_MASK`], readable in kernel mode.
     pub alias_mask: u64,
+    /// A [`UserTlb`], readable in kernel mode.
+    pub user_tlb: u64,
 }
 
 impl Targets {

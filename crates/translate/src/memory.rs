@@ -137,6 +137,15 @@ impl Builder<'_> {
             return Err(Unsupported);
         }
         self.code.save(Gpr::RCX, Field::LOOKUP_RCX);
+        if self.request.user_memory == UserMemory::LookedUp
+            && self.look_up(guest, address, delta, |builder| {
+                builder.code.restore(Gpr::RCX, Field::LOOKUP_RCX);
+                spills.release(&mut builder.code);
+            })
+        {
+            self.code.restore(Gpr::RCX, Field::LOOKUP_RCX);
+            return Ok(self.moved(address, delta));
+        }
         self.leave_if_not_direct(guest, address, delta, |builder| {
             builder.code.restore(Gpr::RCX, Field::LOOKUP_RCX);
             spills.release(&mut builder.code);

@@ -199,7 +199,7 @@ impl Monitor {
         let user_memory = match (kind == Kind::Alone, separate) {
             (true, true) => UserMemory::Displaced,
             (true, false) => UserMemory::Plain,
-            (false, true) => UserMemory::Left,
+            (false, true) => UserMemory::LookedUp,
             (false, false) => UserMemory::Checked,
         };
         let request = Request {
@@ -212,6 +212,7 @@ impl Monitor {
             first_tag: code.links.len() as u64 + 1,
             user_access: &|va| kind == Kind::Alone || learnt.contains(&va),
             user_memory,
+            state_may_be_away: separate,
             limit: if kind == Kind::Alone { 1 } else { translate::output::MAX_INSTRUCTIONS },
         };
         let room = |from: u32, end: u32| (end - from).min(16384) as usize;

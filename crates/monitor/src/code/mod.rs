@@ -12,7 +12,7 @@ use translate::{Entry, Output, Targets, Translator};
 
 use crate::{
     gate,
-    layout::{ALIAS_MASK_WORD, CTX, SITE_STUBS, USER_CTX, at},
+    layout::{ALIAS_MASK_WORD, CTX, SITE_STUBS, USER_CTX, USER_TLB, at},
 };
 
 /// A multiplicative hash for integers (the keys are addresses and frame
@@ -130,9 +130,11 @@ fn targets() -> Targets {
         xsave_mask: crate::cpuid::guest_xcr0() as u32,
         aliases: at::ALIASES,
         alias_mask: ALIAS_MASK_WORD,
+        user_tlb: USER_TLB,
         exit_link: gate::link(),
         exit_indirect: gate::indirect(),
         exit_emulate: gate::emulate(),
+        exit_state: gate::state(),
         exit_syscall: gate::hypercall(),
     }
 }

@@ -28,7 +28,7 @@ impl Monitor {
 
     /// Has the loaded runner carry out what was gathered.
     fn carry_out_commands(&mut self) {
-        if self.take_turn(request::MAP) == mailbox::Event::Failed {
+        if self.take_turn(self.runners.loaded, request::MAP) == mailbox::Event::Failed {
             self.mapping_refused();
         }
     }

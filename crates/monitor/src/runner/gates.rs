@@ -7,6 +7,8 @@ use super::mailbox::{Event, Frame, Mailbox};
 unsafe extern "C" {
     /// Runs the program as the mailbox says until it leaves.
     pub fn runner_enter();
+    /// Puts the program's vector state into the mailbox.
+    pub fn runner_save();
     static runner_entry_start: u8;
     static runner_entry_end: u8;
     fn runner_syscall();
@@ -40,6 +42,8 @@ macro_rules! gates {
             GS = const core::mem::offset_of!(Mailbox, gs),
             KICKED = const core::mem::offset_of!(Mailbox, kicked),
             EVENT = const core::mem::offset_of!(Mailbox, event),
+            LOW = const core::mem::offset_of!(Mailbox, low),
+            LOAD = const core::mem::offset_of!(Mailbox, load_state),
             VECTOR = const core::mem::offset_of!(Mailbox, vector),
             SYSTEM_CALL = const Event::SYSTEM_CALL,
             COMPONENTS = const crate::space::COMPONENTS,
@@ -50,7 +54,7 @@ macro_rules! gates {
 gates! {
     ".section .text.runner_gates,\"ax\",@progbits"
     ".globl runner_entry_start, runner_entry_end"
-    ".globl runner_enter, runner_syscall, runner_leave"
+    ".globl runner_enter, runner_syscall, runner_keep, runner_leave, runner_save"
     "runner_enter:"
     "push rbx"
     "push rbp"
@@ -63,9 +67,16 @@ gates! {
     // A signal before this line is seen here, a later one leaves from where it hit.
     "cmp dword ptr [rip + MAILBOX + {KICKED}], 0"
     "jne runner_leave"
+    "cmp qword ptr [rip + MAILBOX + {LOAD}], 0"
+    "je 2f"
     "mov eax, {COMPONENTS}"
     "mov edx, 0"
     "xrstor64 [rip + MAILBOX + {VECTOR}]"
+    "mov qword ptr [rip + MAILBOX + {LOAD}], 0"
+    "2:"
+    ".irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15"
+    "movaps xmm\\n, xmmword ptr [rip + MAILBOX + {LOW} + 16*\\n]"
+    ".endr"
     "mov rcx, [rip + MAILBOX + {FS}]"
     "wrfsbase rcx"
     "mov rcx, [rip + MAILBOX + {GS}]"
@@ -117,10 +128,11 @@ gates! {
     "push 2"
     "popfq"
     "mov dword ptr [rip + MAILBOX + {EVENT}], {SYSTEM_CALL}"
-    "mov eax, {COMPONENTS}"
-    "mov edx, 0"
-    "xsave64 [rip + MAILBOX + {VECTOR}]"
-    // Also where the signal gate goes when the program is left.
+    // Also where the signal gate goes when it has taken the program's state.
+    "runner_keep:"
+    ".irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15"
+    "movaps xmmword ptr [rip + MAILBOX + {LOW} + 16*\\n], xmm\\n"
+    ".endr"
     "runner_leave:"
     "mov rsp, [rip + LOCAL]"
     "pop r15"
@@ -129,6 +141,16 @@ gates! {
     "pop r12"
     "pop rbp"
     "pop rbx"
+    "ret"
+
+    // The program's whole vector state into the mailbox.
+    "runner_save:"
+    ".irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15"
+    "movaps xmm\\n, xmmword ptr [rip + MAILBOX + {LOW} + 16*\\n]"
+    ".endr"
+    "mov eax, {COMPONENTS}"
+    "mov edx, 0"
+    "xsave64 [rip + MAILBOX + {VECTOR}]"
     "ret"
     ".text"
 }

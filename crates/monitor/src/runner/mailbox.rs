@@ -25,6 +25,8 @@ pub mod request {
     pub const RUN: u32 = 1;
     /// Carry out the commands.
     pub const MAP: u32 = 2;
+    /// Carry out the commands, then put the program's vector state into `vector`.
+    pub const SAVE: u32 = 4;
     /// The nursery's: make the runner whose number is in `argument`.
     pub const BEAR: u32 = 3;
 }
@@ -174,7 +176,11 @@ pub struct Mailbox {
     pub timer_us: u64,
     /// With [`Event::Signal`].
     pub signal: Signal,
-    /// Vector state.
+    /// Low halves of the program's vector registers while the runner itself runs.
+    pub low: [u128; 16],
+    /// Not 0: the program's vector state is in `vector`, else in the runner's registers.
+    pub load_state: u64,
+    /// Vector state on its way.
     pub vector: Vector,
     /// The commands.
     pub commands: [Command; COMMANDS],

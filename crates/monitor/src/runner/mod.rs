@@ -11,6 +11,7 @@
 //! - `mailbox` is what both sides share.
 //! - `process` is the runner's side, `gates` its way to the program and back.
 //! - `turn` is the space's side; `commands` changes a runner's mappings.
+//! - `vector` says where the vector state is.
 //! - `pool` finds, makes and recycles runners.
 
 mod commands;
@@ -20,8 +21,10 @@ mod pool;
 mod process;
 mod reach;
 mod turn;
+mod vector;
 
 pub use gates::syscall as syscall_gate;
 pub use mailbox::Signal;
 pub use pool::Pool;
 pub use process::{become_nursery, on_signal};
+pub use reach::init_places;

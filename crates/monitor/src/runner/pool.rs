@@ -18,6 +18,8 @@ use crate::{
 pub struct Pool {
     /// The one whose address space the guest uses or used last; 0 = none yet.
     pub loaded: usize,
+    /// The one in whose registers the guest's vector state is.
+    pub has_state: Option<usize>,
     /// The host refused a mapping since a program ran last.
     pub refused: bool,
     /// How long the space's turns take.
@@ -35,6 +37,7 @@ impl Pool {
     pub fn new() -> Pool {
         Pool {
             loaded: 0,
+            has_state: None,
             refused: false,
             ours: Turns::new(),
             theirs: Turns::new(),
@@ -97,9 +100,7 @@ impl Monitor {
         let nursery = mailbox::of(NURSERY);
         nursery.argument = number as u32;
         direct::Tables::of_runner(number).init();
-        let before = core::mem::replace(&mut self.runners.loaded, NURSERY);
-        let born = self.take_turn(request::BEAR) == Event::Done;
-        self.runners.loaded = before;
+        let born = self.take_turn(NURSERY, request::BEAR) == Event::Done;
         if born {
             self.stats.clones += 1;
             self.spaces.all.push(Space::new(FREE));

@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering;
 use boundary::{at, fd};
 
 use super::{
-    gates::{is_on_entry, runner_enter},
+    gates::{is_on_entry, runner_enter, runner_save},
     mailbox::{self, Command, Event, Mailbox, Signal, request, turn},
 };
 use crate::{
@@ -95,6 +95,13 @@ fn run(number: usize) -> ! {
         match carry_out(own) {
             false => own.event = Event::FAILED,
             true if own.request == request::RUN => run_program(own),
+            true if own.request == request::SAVE => {
+                if own.load_state == 0 {
+                    // SAFETY: keeps registers that calls keep; writes the mailbox.
+                    unsafe { runner_save() };
+                }
+                own.event = Event::DONE;
+            }
             true => own.event = Event::DONE,
         }
         give_back(own);
@@ -164,10 +171,12 @@ fn give_back(own: &mut Mailbox) {
     }
 }
 
-/// Where the signal gate goes on: nonzero = leave the program.
+/// Added to the address of the signal's vector state: leave the program, which
+/// has not run; and leave it, with that state as its own.
 const LEAVE: u64 = 1;
+const KEEP: u64 = 2;
 
-/// A host signal in a runner.
+/// A host signal in a runner. What the signal gate expects: 0 = return from it.
 pub fn on_signal(number: u32, info: *const u8, uc: &mut UContext) -> u64 {
     let own = mailbox::own();
     own.selector = 0;
@@ -182,7 +191,7 @@ pub fn on_signal(number: u32, info: *const u8, uc: &mut UContext) -> u64 {
             own.event = Event::SIGNAL;
             own.signal = describe(number, info, uc);
         }
-        return LEAVE;
+        return uc.mc.fpstate | LEAVE;
     }
     let stub = (SITE_STUBS..at::CODE + at::CODE_SIZE).contains(&rip);
     let monitors = (at::IMAGE..at::END).contains(&rip) && !stub;
@@ -219,22 +228,7 @@ pub fn on_signal(number: u32, info: *const u8, uc: &mut UContext) -> u64 {
     own.frame.rsp = uc.mc.rsp;
     own.event = Event::SIGNAL;
     own.signal = describe(number, info, uc);
-    take_vector(own, uc.mc.fpstate);
-    LEAVE
-}
-
-/// Copies the vector state from a signal's frame.
-fn take_vector(own: &mut Mailbox, frame: u64) {
-    /// Offset of `xstate_size` in the frame's XSAVE area: `struct _fpx_sw_bytes`
-    /// lies at 464, the size at 16 in it (asm/sigcontext.h).
-    const SIZE: u64 = 464 + 16;
-    // SAFETY: the kernel wrote an XSAVE area of this size to the signal stack;
-    // the mailbox has room for the largest.
-    unsafe {
-        let size = ((frame + SIZE) as *const u32).read() as usize;
-        let to = &mut own.vector.0;
-        core::ptr::copy_nonoverlapping(frame as *const u8, to.as_mut_ptr(), size.min(to.len()));
-    }
+    uc.mc.fpstate | KEEP
 }
 
 fn describe(number: u32, info: *const u8, uc: &UContext) -> Signal {

@@ -3,17 +3,33 @@
 
 use abi::mmu::{PTE_ACCESSED, PTE_DIRTY};
 use iced_x86::Instruction;
+use translate::{USER_TLB_EMPTY, USER_TLB_INDEX, UserTlb, user_tlb_index};
 
 use crate::{
     gate::context,
     guest::is_kernel,
-    layout::{WINDOW, at},
+    layout::{ARENA_TABLES, USER_TLB, WINDOW, at},
     state::{Fault, Monitor},
     sys::{self, MAP_FIXED, MAP_SHARED, READ, WRITE_ACCESS},
     tlb::{operand_size, writes_memory},
 };
 
 const PAGE: u64 = 4096;
+
+/// The tables of translated code, as the monitor writes them.
+fn user_tlb() -> &'static mut UserTlb {
+    // SAFETY: within the tables' part of the arena; guest code does not run now.
+    unsafe { &mut *((at::ARENA + ARENA_TABLES + (USER_TLB - at::TABLES)) as *mut UserTlb) }
+}
+
+/// Empties them at start.
+pub fn init_places() {
+    let tlb = user_tlb();
+    for table in [&mut tlb.read, &mut tlb.write] {
+        table.tags.fill(USER_TLB_EMPTY);
+    }
+    (tlb.index_mask, tlb.page_mask) = (USER_TLB_INDEX, !(PAGE - 1));
+}
 
 impl Monitor {
     /// The frame behind `va` for an access of the guest kernel, as the guest's
@@ -41,14 +57,56 @@ impl Monitor {
         }
         let (va, size) = (self.operand_address(ins), operand_size(ins));
         let last = va.wrapping_add(size - 1);
-        context().displacement = if is_kernel(va) {
-            translate::FOLD
-        } else if va >> 47 != 0 || last >> 47 != 0 {
+        let write = writes_memory(ins);
+        let kernel = is_kernel(va);
+        if !kernel && (va >> 47 != 0 || last >> 47 != 0) {
             return Err(Fault::Vector { vector: 13, code: Some(0) });
-        } else {
-            self.place_of(va, last, writes_memory(ins))?.wrapping_sub(va)
-        };
+        }
+        let displacement =
+            if kernel { translate::FOLD } else { self.place_of(va, last, write)?.wrapping_sub(va) };
+        let one_page = (va ^ last) & !(PAGE - 1) == 0;
+        if one_page && ins.memory_size().size() != 0 && self.note_place(va, displacement, write) {
+            // Now the instruction finds it by itself.
+            return Ok(Some(ins.ip()));
+        }
+        context().displacement = displacement;
         self.run_alone(ins.ip())
+    }
+
+    /// Notes where translated code finds the page of `va`; false if it was noted
+    /// before, and the instruction could not use it.
+    fn note_place(&mut self, va: u64, displacement: u64, write: bool) -> bool {
+        let tlb = user_tlb();
+        let table = if write { &mut tlb.write } else { &mut tlb.read };
+        let (i, tag) = (user_tlb_index(va), (va & !(PAGE - 1)).wrapping_neg());
+        if table.tags[i] == tag && table.deltas[i] == displacement {
+            return false;
+        }
+        (table.tags[i], table.deltas[i]) = (tag, displacement);
+        true
+    }
+
+    /// Forgets where user pages were found: the tables may have changed.
+    pub fn forget_places(&mut self) {
+        if self.is_separate() {
+            user_tlb().read.tags.fill(USER_TLB_EMPTY);
+            self.forget_writable_places();
+        }
+    }
+
+    /// Forgets pages found for writing.
+    pub fn forget_writable_places(&mut self) {
+        if self.is_separate() {
+            user_tlb().write.tags.fill(USER_TLB_EMPTY);
+        }
+    }
+
+    /// The same for one address.
+    pub fn forget_place(&mut self, va: u64) {
+        if self.is_separate() {
+            let (tlb, i) = (user_tlb(), user_tlb_index(va));
+            (tlb.read.tags[i], tlb.write.tags[i]) = (USER_TLB_EMPTY, USER_TLB_EMPTY);
+        }
     }
 
     /// Where the monitor sees `[va, last]`, at most a page long.

@@ -6,7 +6,7 @@ use super::mailbox::{self, Event, Frame, Mailbox, request, turn};
 use crate::{
     gate::{context, gate, reason},
     signal::UserSignal,
-    space::{local, restore_vector, save_vector},
+    space::local,
     state::{Monitor, page},
     sys,
 };
@@ -23,11 +23,6 @@ const USER_CS: u64 = 0x33;
 const USER_SS: u64 = 0x2b;
 /// Most of the timer's ticks in one go, µs.
 const LONGEST: u64 = 3_600_000_000;
-
-/// Low halves of the vector registers in an XSAVE area, and its state bits.
-const XMM: usize = 160;
-const STATE_BITS: usize = 512;
-const SSE: u64 = 2;
 
 /// Whether one side's turns were short lately, so that it pays for the other to
 /// stay awake meanwhile instead of going to sleep and being woken.
@@ -57,9 +52,9 @@ fn ticks() -> u64 {
 }
 
 impl Monitor {
-    /// Has the loaded runner do what `what` says and waits until it is done.
-    pub(super) fn take_turn(&mut self, what: u32) -> Event {
-        let b = mailbox::of(self.runners.loaded);
+    /// Has a runner do what `what` says and waits until it is done.
+    pub(super) fn take_turn(&mut self, runner: usize, what: u32) -> Event {
+        let b = mailbox::of(runner);
         b.request = what;
         let here = self.runners.ours.note(ticks().wrapping_sub(self.runners.since));
         b.awake.store(if here { self.most_awake() } else { 0 }, Ordering::Relaxed);
@@ -116,9 +111,8 @@ impl Monitor {
         page().active_pid.store(b.pid.load(Ordering::Acquire), Ordering::SeqCst);
         fence(Ordering::SeqCst);
         if page().inbox.load(Ordering::SeqCst) == 0 {
-            save_vector(&mut b.vector);
-            put_low_halves(b);
-            let event = self.take_turn(request::RUN);
+            self.give_state(self.runners.loaded);
+            let event = self.take_turn(self.runners.loaded, request::RUN);
             self.take_program(b, event);
         } else {
             local().pending = true;
@@ -168,35 +162,8 @@ impl Monitor {
         c.rflags = b.frame.rflags;
         c.rip = b.frame.rip;
         gate().user_mode = 1;
-        take_low_halves(b);
-        restore_vector(&b.vector);
         if event == Event::Signal {
             self.program_signal(&UserSignal::from(&b.signal));
-        }
-    }
-}
-
-/// The monitor's own code uses the low halves; the guest's wait in the context.
-fn put_low_halves(b: &mut Mailbox) {
-    let area = &mut b.vector.0;
-    // SAFETY: the context's registers are plain bytes; the area is larger than 512 bytes.
-    unsafe {
-        let from = context().xmm.as_ptr().cast::<u8>();
-        core::ptr::copy_nonoverlapping(from, area.as_mut_ptr().add(XMM), 256);
-        let bits = area.as_mut_ptr().add(STATE_BITS).cast::<u64>();
-        bits.write(bits.read() | SSE);
-    }
-}
-
-fn take_low_halves(b: &Mailbox) {
-    let area = &b.vector.0;
-    // SAFETY: as in `put_low_halves`.
-    unsafe {
-        let to = context().xmm.as_mut_ptr().cast::<u8>();
-        if area.as_ptr().add(STATE_BITS).cast::<u64>().read() & SSE != 0 {
-            core::ptr::copy_nonoverlapping(area.as_ptr().add(XMM), to, 256);
-        } else {
-            core::ptr::write_bytes(to, 0, 256);
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::{
 impl Monitor {
     /// A TLB flush: both halves of the running space are compared with the tables.
     pub fn flush_all(&mut self) {
+        self.forget_places();
         self.revalidate_user();
         self.spaces.kernel_flushes += 1;
         self.revalidate_kernel();
@@ -29,6 +30,7 @@ impl Monitor {
             }
             return;
         }
+        self.forget_place(va);
         if !self.user_half_is_loaded() {
             return;
         }
@@ -168,6 +170,7 @@ impl Monitor {
         let was = flags.is_protected();
         flags.0 |= why;
         if !was {
+            self.forget_writable_places();
             self.spaces.protected.push(frame);
             self.write_protect_here(frame);
             let n = self.spaces.protected.len();

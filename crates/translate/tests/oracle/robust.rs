@@ -22,6 +22,8 @@ fn targets() -> Targets {
         xsave_mask: 0xe7,
         aliases: BASE + 0x1000_0000,
         alias_mask: BASE + 0x4000,
+        user_tlb: BASE + 0x5000,
+        exit_state: BASE + 0x2040,
     }
 }
 
@@ -36,6 +38,7 @@ fn request<'a>(mode: Mode, va: u64, code: &'a [u8], user: &'a dyn Fn(u64) -> boo
         first_tag: 1,
         user_access: user,
         user_memory: UserMemory::Checked,
+        state_may_be_away: false,
         limit: MAX_INSTRUCTIONS,
     }
 }

@@ -14,6 +14,7 @@ const CACHE: u64 = 0x600_0000_0000;
 const USER_CONTEXT: u64 = CACHE + 0x1000;
 const EXITS: u64 = CACHE + 0x2000;
 const MISS: u64 = CACHE + 0x3000;
+const USER_TLB: u64 = CACHE + 0x4000;
 const KERNEL_LOOKUP: u64 = CACHE + 0x10_0000;
 const USER_LOOKUP: u64 = CACHE + 0x20_0000;
 const CODE: u64 = CACHE + 0x40_0000;
@@ -118,6 +119,8 @@ impl World {
             xsave_mask: 7,
             aliases: ALIASES,
             alias_mask: ALIASES - 0x1000,
+            user_tlb: USER_TLB,
+            exit_state: EXITS + 64,
         };
         let mut world = World {
             cpu,
@@ -220,6 +223,7 @@ impl World {
             first_tag: (number * 64 + 1) as u64,
             user_access: &|va| all || aware.contains(&va),
             user_memory: UserMemory::Checked,
+            state_may_be_away: false,
             limit: self.limit,
         };
         let (code, stub) = (bytes_at(host, BLOCK), bytes_at(stubs, BLOCK));

@@ -1,0 +1,73 @@
+//! Where the guest's vector state is.
+//!
+//! It stays in the registers of the runner whose program used it last. The
+//! guest kernel seldom needs it: translated code asks before the first
+//! instruction that does (`Context::state_away`), and only then is it fetched.
+
+use super::mailbox::{self, Mailbox, request};
+use crate::{
+    gate::context,
+    space::{restore_vector, save_vector},
+    state::Monitor,
+};
+
+/// Low halves of the vector registers in an XSAVE area, and its state bits
+/// (SDM vol. 1 13.4).
+const XMM: usize = 160;
+const STATE_BITS: usize = 512;
+const SSE: u64 = 2;
+
+impl Monitor {
+    /// Brings the vector state into this process's registers.
+    pub fn fetch_state(&mut self) {
+        let Some(runner) = self.runners.has_state.take() else { return };
+        self.stats.states += 1;
+        self.take_turn(runner, request::SAVE);
+        let b = mailbox::of(runner);
+        b.load_state = 0;
+        take_low_halves(b);
+        restore_vector(&b.vector);
+        context().state_away = 0;
+    }
+
+    /// Sees to it that `runner` has the vector state.
+    pub(super) fn give_state(&mut self, runner: usize) {
+        if self.runners.has_state == Some(runner) {
+            return;
+        }
+        self.fetch_state();
+        let b = mailbox::of(runner);
+        save_vector(&mut b.vector);
+        put_low_halves(b);
+        b.load_state = 1;
+        self.runners.has_state = Some(runner);
+        context().state_away = 1;
+    }
+}
+
+/// The monitor's own code uses the low halves; the guest's wait in the context,
+/// and in a runner in the mailbox.
+fn put_low_halves(b: &mut Mailbox) {
+    b.low = context().xmm;
+    let area = &mut b.vector.0;
+    // SAFETY: the registers are plain bytes; the area is larger than 520 bytes.
+    unsafe {
+        let from = b.low.as_ptr().cast::<u8>();
+        core::ptr::copy_nonoverlapping(from, area.as_mut_ptr().add(XMM), 256);
+        let bits = area.as_mut_ptr().add(STATE_BITS).cast::<u64>();
+        bits.write(bits.read() | SSE);
+    }
+}
+
+fn take_low_halves(b: &Mailbox) {
+    let area = &b.vector.0;
+    // SAFETY: as in `put_low_halves`.
+    unsafe {
+        let to = context().xmm.as_mut_ptr().cast::<u8>();
+        if area.as_ptr().add(STATE_BITS).cast::<u64>().read() & SSE != 0 {
+            core::ptr::copy_nonoverlapping(area.as_ptr().add(XMM), to, 256);
+        } else {
+            core::ptr::write_bytes(to, 0, 256);
+        }
+    }
+}
