@@ -167,6 +167,8 @@ pub struct Setup {
     pub wall_nsec: u32,
     /// Bit flags, see [`setup_flag`].
     pub flags: u32,
+    /// Host CPUs that the domain may use.
+    pub cpus: u32,
 }
 
 /// Bits of [`Setup::flags`].

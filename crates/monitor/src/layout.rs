@@ -93,8 +93,8 @@ pub const RUNNER_RETURNS: u64 = 0x4_0000;
 pub const RUNNER_CONTINUE: u64 = 0x8_0000;
 /// Bytes of the table of return addresses.
 pub const RETURNS_SIZE: u64 = SITE_SLOTS as u64 * 16;
-/// Two pages that the monitor maps side by side for an access that crosses a page's end.
-pub const WINDOW: u64 = PRIVATE + 0x8_0000;
+/// Pairs of pages that the monitor maps side by side for accesses that cross a page's end.
+pub const WINDOWS: u64 = PRIVATE + 0x8_0000;
 /// The alias table as the monitor writes it.
 pub const ALIASES: u64 = at::ARENA + ARENA_ALIASES;
 /// A word with `translate::ALIAS_MASK`, at the end of the lookup tables.

@@ -296,7 +296,6 @@ fn build() -> &'static mut Monitor {
         complaints: hashbrown::HashSet::with_hasher(crate::code::Hash::default()),
         stats: Stats::default(),
         runners: Pool::new(),
-        cpus: sys::cpus(),
         pid: sys::getpid(),
         ended: false,
     }));

@@ -107,8 +107,6 @@ pub struct Monitor {
     pub stats: Stats,
     /// Processes for guest programs, where they run apart from their kernel.
     pub runners: Pool,
-    /// CPUs this process may use.
-    pub cpus: u32,
     /// Id of the first space.
     pub pid: i32,
     /// The guest ended.

@@ -21,7 +21,6 @@ const PKEY_MPROTECT: u64 = 329;
 const PKEY_ALLOC: u64 = 330;
 const WRITE: u64 = 1;
 const CLOSE_RANGE: u64 = 436;
-const SCHED_GETAFFINITY: u64 = 204;
 
 /// `PROT_READ`.
 pub const READ: u32 = 1;
@@ -124,15 +123,6 @@ pub fn set_timer(us: u64) {
     let value: [u64; 4] = [0, 0, us / 1_000_000, us % 1_000_000];
     // SAFETY: `value` is read during the call.
     unsafe { call6(SETITIMER, [0, value.as_ptr() as u64, 0, 0, 0, 0]) };
-}
-
-/// How many CPUs this process may use, at least 1. Before the jail closes.
-pub fn cpus() -> u32 {
-    let mut set = [0u64; 128];
-    let size = size_of_val(&set) as u64;
-    // SAFETY: the kernel fills at most `size` bytes.
-    unsafe { call6(SCHED_GETAFFINITY, [0, size, set.as_mut_ptr() as u64, 0, 0, 0]) };
-    set.iter().map(|word| word.count_ones()).sum::<u32>().max(1)
 }
 
 /// The space's process id.

@@ -4,7 +4,6 @@ use super::{Guest, Instance};
 use crate::builder::{self, ClockStart, Order, Ramdisk};
 use crate::console::Console;
 use crate::file::open_regular;
-use crate::isolation::Isolation;
 use crate::log::Log;
 use crate::server::Server;
 use crate::space::{self, CpuTime, DomainMemory, Doorbell, StartError};
@@ -104,9 +103,7 @@ impl Instance {
             paused: spec.create.paused,
         };
         let (group, walls) = space::start(&start).map_err(|error| start_failure(&error))?;
-        if memory.isolation == Isolation::Keys {
-            space::keep_placed(entry.domid);
-        }
+        space::keep_placed(entry.domid, group.leader(), memory.isolation);
         let doorbell = Doorbell::new(&memory)
             .map_err(|error| host("listen for the domain's events", &error))?;
         Ok((Guest::new(group, doorbell, memory, store, time), walls.names(), server))

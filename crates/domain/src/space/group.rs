@@ -64,6 +64,11 @@ impl Group {
         Self { leader, known: HashMap::new(), ended: false }
     }
 
+    /// The first space.
+    pub fn leader(&self) -> Pid {
+        self.leader
+    }
+
     /// Sends a signal to all spaces. While a child exists, the number of its
     /// group cannot belong to anybody else.
     fn signal_all(&self, signal: Signal) {

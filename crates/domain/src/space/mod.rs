@@ -16,7 +16,7 @@ pub use doorbell::Doorbell;
 pub use group::{Death, Group};
 pub use memory::DomainMemory;
 pub use page::{DomainPageView, Ring, RingReader};
-pub use placement::keep_placed;
+pub use placement::{keep_placed, usable_cpus};
 
 use crate::sys::{JailedProgram, SpawnError, Walls, spawn};
 use std::ffi::CString;

@@ -5,6 +5,7 @@ use core::sync::atomic::Ordering;
 use super::{
     mailbox::{self, Event, request},
     process::NURSERY,
+    reach::Windows,
     turn::Turns,
 };
 use crate::{
@@ -20,6 +21,8 @@ pub struct Pool {
     pub loaded: usize,
     /// The one in whose registers the guest's vector state is.
     pub has_state: Option<usize>,
+    /// Pairs of frames shown side by side.
+    pub windows: Windows,
     /// The host refused a mapping since a program ran last.
     pub refused: bool,
     /// How long the space's turns take.
@@ -38,6 +41,7 @@ impl Pool {
         Pool {
             loaded: 0,
             has_state: None,
+            windows: Windows::default(),
             refused: false,
             ours: Turns::new(),
             theirs: Turns::new(),

@@ -8,7 +8,7 @@ use translate::{USER_TLB_EMPTY, USER_TLB_INDEX, UserTlb, user_tlb_index};
 use crate::{
     gate::context,
     guest::is_kernel,
-    layout::{ARENA_TABLES, USER_TLB, WINDOW, at},
+    layout::{ARENA_TABLES, USER_TLB, WINDOWS, at},
     state::{Fault, Monitor},
     sys::{self, MAP_FIXED, MAP_SHARED, READ, WRITE_ACCESS},
     tlb::{operand_size, writes_memory},
@@ -20,6 +20,13 @@ const PAGE: u64 = 4096;
 fn user_tlb() -> &'static mut UserTlb {
     // SAFETY: within the tables' part of the arena; guest code does not run now.
     unsafe { &mut *((at::ARENA + ARENA_TABLES + (USER_TLB - at::TABLES)) as *mut UserTlb) }
+}
+
+/// Pairs of frames that are shown side by side, for accesses that cross a page's end.
+#[derive(Default)]
+pub struct Windows {
+    shown: [Option<(u32, u32)>; 8],
+    next: usize,
 }
 
 /// Empties them at start.
@@ -120,17 +127,30 @@ impl Monitor {
         if second == first + 1 {
             return Ok(here);
         }
-        for (i, frame) in [first, second].into_iter().enumerate() {
-            // SAFETY: the window is reserved for this; both frames are the guest's.
+        Ok(self.window(first, second) + va % PAGE)
+    }
+
+    /// Two pages side by side that show two frames.
+    fn window(&mut self, first: u32, second: u32) -> u64 {
+        let wanted = Some((first, second));
+        let windows = &mut self.runners.windows;
+        if let Some(i) = windows.shown.iter().position(|w| *w == wanted) {
+            return WINDOWS + i as u64 * 2 * PAGE;
+        }
+        let i = windows.next;
+        windows.next = (i + 1) % windows.shown.len();
+        windows.shown[i] = wanted;
+        let window = WINDOWS + i as u64 * 2 * PAGE;
+        for (to, frame) in [(window, first), (window + PAGE, second)] {
+            // SAFETY: windows are reserved for this; both frames are the guest's.
             let r = unsafe {
-                let prot = READ | WRITE_ACCESS;
-                let (to, offset) = (WINDOW + i as u64 * PAGE, u64::from(frame) << 12);
+                let (prot, offset) = (READ | WRITE_ACCESS, u64::from(frame) << 12);
                 sys::mmap(to, PAGE, prot, MAP_SHARED | MAP_FIXED, boundary::fd::RAM, offset)
             };
             if r < 0 {
                 crate::crash::end(self, "the host gave no memory mapping for a window");
             }
         }
-        Ok(WINDOW + va % PAGE)
+        window
     }
 }

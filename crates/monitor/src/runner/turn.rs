@@ -90,7 +90,7 @@ impl Monitor {
 
     /// On a single CPU nobody comes while somebody looks.
     fn most_awake(&self) -> u32 {
-        if self.cpus > 1 { MOST_AWAKE } else { 0 }
+        if self.setup.cpus > 1 { MOST_AWAKE } else { 0 }
     }
 
     /// Runs the guest program in the loaded runner until it leaves. The context
