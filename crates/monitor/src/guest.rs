@@ -32,6 +32,8 @@ pub struct Leaf {
     pub entry: u64,
     /// Write and user bits of all levels and-ed, NX or-ed.
     pub rights: u64,
+    /// The same of the levels above.
+    pub upper: u64,
 }
 
 impl Leaf {
@@ -128,6 +130,7 @@ impl Monitor {
             if entry & PTE_PRESENT == 0 || (level > 0 && entry & PTE_PSE != 0) {
                 return None;
             }
+            let upper = allow | nx;
             allow &= entry;
             nx |= entry & PTE_NX;
             if level == 0 {
@@ -136,6 +139,7 @@ impl Monitor {
                     index,
                     entry,
                     rights: allow | nx,
+                    upper,
                 });
             }
             table = frame_of(entry);

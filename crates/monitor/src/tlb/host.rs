@@ -12,7 +12,7 @@ use crate::{
 const POPULATE: u64 = 16;
 
 /// How a run of pages is mapped.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Access {
     /// Writable.
     pub write: bool,

@@ -2,7 +2,7 @@
 //! RAM memfd, one host page with one owner.
 //!
 //! - `mapped` remembers what is installed, by 2 MiB region.
-//! - `user` and `kernel` install, each for its half.
+//! - `user` and `kernel` install, each for its half; `around` adds neighbours.
 //! - `flush` drops what the guest's tables no longer say.
 //!
 //! Invariants: a protected frame (translations or a shadow copy made from it)
@@ -11,6 +11,7 @@
 //! `SHARED_ADDRESS`, which kernel mode cannot touch.
 
 mod alias;
+mod around;
 mod flush;
 mod host;
 mod kernel;

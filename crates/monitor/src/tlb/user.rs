@@ -3,7 +3,7 @@
 use abi::mmu::{PTE_ACCESSED, PTE_DIRTY, PTE_WRITE};
 use boundary::at;
 
-use super::{alias::is_aliased, host::Access, mapped::Installed};
+use super::{alias::is_aliased, around::Page, host::Access, mapped::Installed};
 use crate::{
     guest::{Leaf, unfold},
     layout::key,
@@ -124,7 +124,6 @@ impl Monitor {
             // The kernel's own page in the user half, as the initial P2M.
             key::KERNEL
         };
-        self.user_map(page, frame, 1, Access { write, exec, key: page_key, shadow: false });
         let mut installed = Installed::new(frame, write, exec);
         if shared {
             installed = installed.at_shared_address();
@@ -133,7 +132,8 @@ impl Monitor {
             installed = installed.supervisor();
         }
         let before = self.user_space().user.get(page);
-        self.user_space().user.set(page, installed);
+        let map_access = Access { write, exec, key: page_key, shadow: false };
+        self.map_cluster(page, leaf, Page { frame, access: map_access, installed });
         if before.is_shadow() {
             self.forget_continuations();
         }
