@@ -1,5 +1,6 @@
 //! The running part of a domain: memory, spaces, rings.
 
+use crate::isolation::Isolation;
 use crate::space::{
     CpuTime, Death, DomainMemory, DomainPageView, Doorbell, Group, Ring, RingReader,
 };
@@ -69,6 +70,10 @@ impl Guest {
         page.post(bits);
         if page.vcpu_state() == vcpu_state::RUNNING {
             self.group.interrupt(page.active_pid());
+            if self.memory.isolation != Isolation::Keys {
+                // Either the runner runs the guest, or the first space does.
+                self.group.interrupt(self.group.leader().as_raw_nonzero().get());
+            }
         }
     }
 

@@ -75,6 +75,7 @@ impl Monitor {
             mailbox::of(self.runners.loaded).retired.store(1, Ordering::Relaxed);
             mailbox::of(target).retired.store(0, Ordering::Relaxed);
             self.runners.loaded = target;
+            self.announce_runner();
         }
         self.catch_up_user();
     }
@@ -108,6 +109,8 @@ impl Monitor {
         if born {
             self.stats.clones += 1;
             self.spaces.all.push(Space::new(FREE));
+            // Its first turn shows that it is there, with its process id.
+            self.take_turn(number, request::MAP);
             page().spaces.store(self.spaces.all.len() as u32 + 1, Ordering::Relaxed);
         }
         born

@@ -1,6 +1,6 @@
 //! Giving a runner the turn, and what it comes back with.
 
-use core::sync::atomic::{Ordering, fence};
+use core::sync::atomic::Ordering;
 
 use super::mailbox::{self, Event, Frame, Mailbox, request, turn};
 use crate::{
@@ -56,28 +56,36 @@ impl Monitor {
     pub(super) fn take_turn(&mut self, runner: usize, what: u32) -> Event {
         let b = mailbox::of(runner);
         b.request = what;
-        let here = self.runners.ours.note(ticks().wrapping_sub(self.runners.since));
-        b.awake.store(if here { self.most_awake() } else { 0 }, Ordering::Relaxed);
+        let given = ticks();
+        let short = self.runners.ours.note(given.wrapping_sub(self.runners.since));
+        b.awake.store(if short { self.most_awake() } else { 0 }, Ordering::Relaxed);
         b.turn.store(turn::RUNNER, Ordering::SeqCst);
         if b.runner_sleeps.load(Ordering::SeqCst) != 0 {
             sys::futex_wake(&b.turn);
         }
-        let given = ticks();
-        self.await_turn(b);
+        if !self.await_awake(b) {
+            self.await_asleep(b);
+            self.runners.theirs.note(b.done_at.wrapping_sub(given));
+        }
         self.runners.since = ticks();
-        self.runners.theirs.note(b.done_at.wrapping_sub(given));
         b.count = 0;
         Event::of(b.event)
     }
 
-    fn await_turn(&mut self, b: &Mailbox) {
+    /// Looks for the turn for a while if that paid off lately.
+    fn await_awake(&mut self, b: &Mailbox) -> bool {
         let awake = if self.runners.theirs.is_short() { self.most_awake() } else { 0 };
         for _ in 0..awake {
             if b.turn.load(Ordering::Acquire) == turn::SPACE {
-                return;
+                self.runners.theirs.note(0);
+                return true;
             }
             core::hint::spin_loop();
         }
+        false
+    }
+
+    fn await_asleep(&self, b: &Mailbox) {
         loop {
             b.space_sleeps.store(1, Ordering::SeqCst);
             if b.turn.load(Ordering::SeqCst) == turn::SPACE {
@@ -103,24 +111,24 @@ impl Monitor {
         b.regs = c.regs;
         b.frame = Frame { rip, cs: USER_CS, rflags: c.rflags, rsp: c.regs[4], ss: USER_SS };
         (b.fs, b.gs) = (gate().user_fs, gate().user_gs);
-        if !self.arm_runner(b) {
+        if !self.arm_runner(b) || page().inbox.load(Ordering::SeqCst) != 0 {
             local().pending = true;
             return;
         }
-        // Who posts to the inbox from here on interrupts the runner.
+        self.give_state(self.runners.loaded);
+        let event = self.take_turn(self.runners.loaded, request::RUN);
+        self.take_program(b, event);
+        if b.kicked.load(Ordering::Relaxed) != 0 {
+            b.kicked.store(0, Ordering::Relaxed);
+            local().pending = true;
+        }
+    }
+
+    /// Tells the domain process whom to interrupt when it posts to the inbox:
+    /// this runner, which then does not run its program, or leaves it.
+    pub(super) fn announce_runner(&self) {
+        let b = mailbox::of(self.runners.loaded);
         page().active_pid.store(b.pid.load(Ordering::Acquire), Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        if page().inbox.load(Ordering::SeqCst) == 0 {
-            self.give_state(self.runners.loaded);
-            let event = self.take_turn(self.runners.loaded, request::RUN);
-            self.take_program(b, event);
-        } else {
-            local().pending = true;
-        }
-        page().active_pid.store(self.pid, Ordering::SeqCst);
-        if b.kicked.swap(0, Ordering::Relaxed) != 0 || page().inbox.load(Ordering::SeqCst) != 0 {
-            local().pending = true;
-        }
     }
 
     /// Sees to it that the runner's timer fires in time; false if it is time now.

@@ -4,7 +4,7 @@
 //! next to a touched one are often present and about to be touched. Pages whose
 //! frames continue each other cost nothing more: they are one host mapping.
 
-use abi::mmu::{PTE_DIRTY, PTE_NX, PTE_PRESENT, PTE_USER, PTE_WRITE};
+use abi::mmu::{PTE_ACCESSED, PTE_DIRTY, PTE_NX, PTE_PRESENT, PTE_USER, PTE_WRITE};
 
 use super::{alias::is_aliased, host::Access, mapped::Installed, user::is_available};
 use crate::{
@@ -77,7 +77,9 @@ impl Monitor {
         let executable = (entry | leaf.upper) & PTE_NX == 0;
         let facts = self.frames.get(frame as usize).copied().unwrap_or_default();
         let separate = self.is_separate();
-        let plain = entry & PTE_PRESENT != 0
+        // Linux marks what it maps around a fault as accessed, and what a fork
+        // copies as not: a child seldom touches much of it.
+        let plain = entry & (PTE_PRESENT | PTE_ACCESSED) == PTE_PRESENT | PTE_ACCESSED
             && allow & PTE_USER != 0
             && self.guest_may_map(frame)
             && is_available(page)
