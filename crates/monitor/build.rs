@@ -29,6 +29,7 @@ fn main() {
         ("CONTINUE", symbols::CONTINUE),
         ("LOCAL", symbols::LOCAL),
         ("MAILBOX", symbols::MAILBOX),
+        ("TURNS", symbols::TURNS),
     ] {
         println!("cargo:rustc-link-arg-bins=-Wl,--defsym={name}={value:#x}");
     }

@@ -85,6 +85,10 @@ pub const ARENA_ALIASES: u64 = 0x1_0000_0000;
 pub const ARENA_RUNNERS: u64 = 0x1_1000_0000;
 /// Bytes of the arena for a runner: mailbox, site targets, return addresses, continuations.
 pub const RUNNER_SIZE: u64 = 0x10_0000;
+/// Offset in the arena of the runners' turns.
+pub const ARENA_TURNS: u64 = ARENA_RUNNERS - 0x1_0000;
+/// Their size in bytes.
+pub const TURNS_SIZE: u64 = 0x3000;
 /// Offset of a runner's table of jump targets in its part.
 pub const RUNNER_TARGETS: u64 = 0x2_0000;
 /// Offset of its return addresses.

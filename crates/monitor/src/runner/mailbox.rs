@@ -7,16 +7,38 @@
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 
 use crate::{
-    layout::{ARENA_RUNNERS, MAILBOX, RUNNER_SIZE, at},
+    layout::{ARENA_RUNNERS, ARENA_TURNS, MAILBOX, RUNNER_SIZE, TURNS, at},
     space::Vector,
 };
 
-/// Values of [`Mailbox::turn`].
-pub mod turn {
-    /// The space's.
-    pub const SPACE: u32 = 0;
-    /// The runner's.
-    pub const RUNNER: u32 = 1;
+/// A runner's turns. Only the space can write them: a program can neither start
+/// itself nor another.
+#[repr(C, align(64))]
+pub struct Turn {
+    /// Counts the turns given to the runner; a futex.
+    pub given: AtomicU32,
+    /// Not 0: another has the turn. Wake that one (the number less one) and sleep.
+    pub baton: AtomicU32,
+}
+
+const _: () =
+    assert!((crate::space::MOST + 1) * size_of::<Turn>() <= crate::layout::TURNS_SIZE as usize);
+
+/// A runner's turns, at `base` in this process.
+fn turn_at(base: u64, runner: usize) -> &'static Turn {
+    assert!(runner <= crate::space::MOST);
+    // SAFETY: mapped at start; atomics.
+    unsafe { &*((base as *const Turn).add(runner)) }
+}
+
+/// A runner's turns as the space gives them.
+pub fn turn_of(runner: usize) -> &'static Turn {
+    turn_at(at::ARENA + ARENA_TURNS, runner)
+}
+
+/// A runner's turns as runners see them.
+pub fn turn_seen(runner: usize) -> &'static Turn {
+    turn_at(TURNS, runner)
 }
 
 /// What the runner is asked to do (`Mailbox::request`).
@@ -136,15 +158,13 @@ pub struct Frame {
 /// At the start of a runner's part of the arena.
 #[repr(C, align(64))]
 pub struct Mailbox {
-    /// Whose turn it is ([`turn`]); a futex.
-    pub turn: AtomicU32,
-    /// The runner waits on `turn` and must be woken.
+    /// The last turn that the runner gave back; a futex.
+    pub done: AtomicU32,
+    /// The runner sleeps, or is about to, and must be woken for its next turn.
     pub runner_sleeps: AtomicU32,
-    /// The space waits on `turn` and must be woken.
+    /// The space waits on `done` and must be woken.
     pub space_sleeps: AtomicU32,
-    /// The runner should not stay awake for its next turn.
-    pub retired: AtomicU32,
-    /// Looks at `turn` before the runner goes to sleep.
+    /// Looks for the next turn before the runner goes to sleep.
     pub awake: AtomicU32,
     /// A signal asked for attention at a moment when the program could not be left.
     pub kicked: AtomicU32,

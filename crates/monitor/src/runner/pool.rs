@@ -23,6 +23,8 @@ pub struct Pool {
     pub has_state: Option<usize>,
     /// Pairs of frames shown side by side.
     pub windows: Windows,
+    /// The one that had the last turn.
+    pub last: usize,
     /// The host refused a mapping since a program ran last.
     pub refused: bool,
     /// How long the space's turns take.
@@ -41,6 +43,7 @@ impl Pool {
         Pool {
             loaded: 0,
             has_state: None,
+            last: NURSERY,
             windows: Windows::default(),
             refused: false,
             ours: Turns::new(),
@@ -72,8 +75,6 @@ impl Monitor {
         space.used = self.runners.loads;
         if self.runners.loaded != target {
             self.stats.switches += 1;
-            mailbox::of(self.runners.loaded).retired.store(1, Ordering::Relaxed);
-            mailbox::of(target).retired.store(0, Ordering::Relaxed);
             self.runners.loaded = target;
             self.announce_runner();
         }

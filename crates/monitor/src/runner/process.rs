@@ -7,7 +7,7 @@ use boundary::{at, fd};
 
 use super::{
     gates::{is_on_entry, runner_enter, runner_save},
-    mailbox::{self, Command, Event, Mailbox, Signal, request, turn},
+    mailbox::{self, Command, Event, Mailbox, Signal, request},
 };
 use crate::{
     direct,
@@ -60,9 +60,10 @@ fn nursery() -> ! {
     map_part(MAILBOX, RUNNER_TARGETS, READ | WRITE_ACCESS, mailbox::part_of(NURSERY));
     forget_the_monitor();
     local().runner = true;
+    let mut turn = 0;
     loop {
         let own = mailbox::own();
-        wait_for_turn(own);
+        turn = wait_for_turn(own, NURSERY, turn);
         let number = own.argument as usize;
         let born = if own.request == request::BEAR && number <= crate::space::MOST {
             // SAFETY: the child goes on in `run`.
@@ -74,7 +75,7 @@ fn nursery() -> ! {
             run(number);
         }
         own.event = if born > 0 { Event::DONE } else { Event::FAILED };
-        give_back(own);
+        give_back(own, turn);
     }
 }
 
@@ -90,8 +91,9 @@ fn run(number: usize) -> ! {
     sys::dispatch_syscalls(core::ptr::from_ref(&own.selector) as u64);
     sys::fault_on_cpuid();
     own.pid.store(sys::getpid(), Ordering::Release);
+    let mut turn = 0;
     loop {
-        wait_for_turn(own);
+        turn = wait_for_turn(own, number, turn);
         match carry_out(own) {
             false => own.event = Event::FAILED,
             true if own.request == request::RUN => run_program(own),
@@ -104,7 +106,7 @@ fn run(number: usize) -> ! {
             }
             true => own.event = Event::DONE,
         }
-        give_back(own);
+        give_back(own, turn);
     }
 }
 
@@ -143,31 +145,38 @@ fn carry_out(own: &Mailbox) -> bool {
     })
 }
 
-fn wait_for_turn(own: &Mailbox) {
+/// Waits for a turn after number `last`; its number. A runner whose space turns
+/// to another one wakes that and sleeps: on one CPU this is a plain context
+/// switch, while the space, on another, would have to interrupt this one.
+fn wait_for_turn(own: &Mailbox, number: usize, last: u32) -> u32 {
+    let mine = mailbox::turn_seen(number);
     let mut left = own.awake.load(Ordering::Relaxed);
     loop {
-        if own.turn.load(Ordering::Acquire) == turn::RUNNER {
-            return;
+        let given = mine.given.load(Ordering::Acquire);
+        if given != last {
+            return given;
         }
         left = left.saturating_sub(1);
-        if left > 0 && own.retired.load(Ordering::Relaxed) == 0 {
+        if left > 0 && mine.baton.load(Ordering::Relaxed) == 0 {
             core::hint::spin_loop();
             continue;
         }
         own.runner_sleeps.store(1, Ordering::SeqCst);
-        if own.turn.load(Ordering::SeqCst) != turn::RUNNER {
-            sys::futex_wait(&own.turn, turn::SPACE, None);
+        let baton = mine.baton.load(Ordering::SeqCst) as usize;
+        if (1..=crate::space::MOST + 1).contains(&baton) {
+            sys::futex_wake(&mailbox::turn_seen(baton - 1).given);
         }
+        sys::futex_wait(&mine.given, last, None);
         own.runner_sleeps.store(0, Ordering::SeqCst);
     }
 }
 
-fn give_back(own: &mut Mailbox) {
+fn give_back(own: &mut Mailbox, turn: u32) {
     // SAFETY: reads a counter.
     own.done_at = unsafe { core::arch::x86_64::_rdtsc() };
-    own.turn.store(turn::SPACE, Ordering::SeqCst);
+    own.done.store(turn, Ordering::SeqCst);
     if own.space_sleeps.load(Ordering::SeqCst) != 0 {
-        sys::futex_wake(&own.turn);
+        sys::futex_wake(&own.done);
     }
 }
 

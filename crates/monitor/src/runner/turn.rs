@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
-use super::mailbox::{self, Event, Frame, Mailbox, request, turn};
+use super::mailbox::{self, Event, Frame, Mailbox, request};
 use crate::{
     gate::{context, gate, reason},
     signal::UserSignal,
@@ -59,12 +59,9 @@ impl Monitor {
         let given = ticks();
         let short = self.runners.ours.note(given.wrapping_sub(self.runners.since));
         b.awake.store(if short { self.most_awake() } else { 0 }, Ordering::Relaxed);
-        b.turn.store(turn::RUNNER, Ordering::SeqCst);
-        if b.runner_sleeps.load(Ordering::SeqCst) != 0 {
-            sys::futex_wake(&b.turn);
-        }
-        if !self.await_awake(b) {
-            self.await_asleep(b);
+        let turn = self.give_turn(runner, b);
+        if !self.await_awake(b, turn) {
+            self.await_asleep(b, turn);
             self.runners.theirs.note(b.done_at.wrapping_sub(given));
         }
         self.runners.since = ticks();
@@ -72,11 +69,30 @@ impl Monitor {
         Event::of(b.event)
     }
 
-    /// Looks for the turn for a while if that paid off lately.
-    fn await_awake(&mut self, b: &Mailbox) -> bool {
+    /// Gives a runner its next turn, of which this is the number, and wakes it:
+    /// through the one that had the last turn, if that is awake.
+    fn give_turn(&mut self, runner: usize, b: &Mailbox) -> u32 {
+        let mine = mailbox::turn_of(runner);
+        let before = core::mem::replace(&mut self.runners.last, runner);
+        mine.baton.store(0, Ordering::Relaxed);
+        let turn = mine.given.load(Ordering::Relaxed).wrapping_add(1);
+        mine.given.store(turn, Ordering::SeqCst);
+        let mut passed = false;
+        if before != runner {
+            mailbox::turn_of(before).baton.store(runner as u32 + 1, Ordering::SeqCst);
+            passed = mailbox::of(before).runner_sleeps.load(Ordering::SeqCst) == 0;
+        }
+        if !passed && b.runner_sleeps.load(Ordering::SeqCst) != 0 {
+            sys::futex_wake(&mine.given);
+        }
+        turn
+    }
+
+    /// Looks for the turn's end for a while if that paid off lately.
+    fn await_awake(&mut self, b: &Mailbox, turn: u32) -> bool {
         let awake = if self.runners.theirs.is_short() { self.most_awake() } else { 0 };
         for _ in 0..awake {
-            if b.turn.load(Ordering::Acquire) == turn::SPACE {
+            if b.done.load(Ordering::Acquire) == turn {
                 self.runners.theirs.note(0);
                 return true;
             }
@@ -85,13 +101,14 @@ impl Monitor {
         false
     }
 
-    fn await_asleep(&self, b: &Mailbox) {
+    fn await_asleep(&self, b: &Mailbox, turn: u32) {
         loop {
             b.space_sleeps.store(1, Ordering::SeqCst);
-            if b.turn.load(Ordering::SeqCst) == turn::SPACE {
+            let done = b.done.load(Ordering::SeqCst);
+            if done == turn {
                 break;
             }
-            sys::futex_wait(&b.turn, turn::RUNNER, None);
+            sys::futex_wait(&b.done, done, None);
         }
         b.space_sleeps.store(0, Ordering::Relaxed);
     }
