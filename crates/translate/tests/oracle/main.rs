@@ -35,3 +35,4 @@ mod stack;
 mod state;
 mod steps;
 mod strings;
+mod user_memory;

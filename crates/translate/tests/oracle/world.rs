@@ -7,7 +7,8 @@ use std::collections::{HashMap, HashSet};
 use translate::output::MAX_INSTRUCTIONS;
 use translate::{
     Context, Error, FOLD, FaultKind, Fix, LOOKUP_ENTRIES, LookupEntry, Mode, Output, PROLOGUE,
-    Request, Targets, Translator, UserMemory, emit_lookup_miss, guest_fault, lookup_slots, repair,
+    Request, Targets, Translator, UserMemory, UserTlb, emit_lookup_miss, guest_fault, lookup_slots,
+    repair,
 };
 
 const CACHE: u64 = 0x600_0000_0000;
@@ -35,6 +36,8 @@ pub enum End {
     Stop,
     /// `syscall`; RIP is behind it.
     Syscall,
+    /// Vector state is needed, and is elsewhere.
+    NeedsState,
     PageFault {
         address: u64,
         write: bool,
@@ -88,6 +91,10 @@ pub struct World {
     /// Instructions per block.
     pub limit: usize,
     pub targets: Targets,
+    /// How kernel code reaches user memory.
+    pub user_memory: UserMemory,
+    /// Vector state may be elsewhere.
+    pub state_may_be_away: bool,
     /// Single steps: called with guest state at every precise point.
     pub stepping: bool,
     pub steps: Vec<State>,
@@ -133,14 +140,16 @@ impl World {
             aware: HashSet::new(),
             all_aware: false,
             limit: MAX_INSTRUCTIONS,
+            user_memory: UserMemory::Checked,
+            state_may_be_away: false,
             targets,
             stepping: false,
             steps: Vec::new(),
             rounds: 0,
             fold: FOLD,
         };
-        bytes_at(EXITS, 64).fill(0x0f);
-        for exit in 0..4 {
+        bytes_at(EXITS, 80).fill(0x0f);
+        for exit in 0..5 {
             bytes_at(EXITS + 16 * exit, 2).copy_from_slice(&[0x0f, 0x0b]);
         }
         for (mode, at) in [(Mode::Kernel, MISS), (Mode::User, MISS + 128)] {
@@ -165,6 +174,8 @@ impl World {
         self.fold = if mode == Mode::Kernel { FOLD } else { 0 };
         self.limit = MAX_INSTRUCTIONS;
         self.all_aware = false;
+        self.user_memory = UserMemory::Checked;
+        self.state_may_be_away = false;
         self.stepping = false;
     }
 
@@ -178,7 +189,13 @@ impl World {
         self.links.clear();
     }
 
-    fn context(&mut self) -> &mut Context {
+    /// The tables of `UserMemory::LookedUp`.
+    pub fn user_tlb(&mut self) -> &mut UserTlb {
+        // SAFETY: mapped for good, and only this world uses it.
+        unsafe { &mut *(USER_TLB as *mut UserTlb) }
+    }
+
+    pub fn context(&mut self) -> &mut Context {
         let at = if self.mode == Mode::Kernel { CACHE } else { USER_CONTEXT };
         // SAFETY: mapped for good, and only this world uses it while code is not running.
         unsafe { &mut *(at as *mut Context) }
@@ -222,8 +239,8 @@ impl World {
             stub_host: stubs,
             first_tag: (number * 64 + 1) as u64,
             user_access: &|va| all || aware.contains(&va),
-            user_memory: UserMemory::Checked,
-            state_may_be_away: false,
+            user_memory: self.user_memory,
+            state_may_be_away: self.state_may_be_away,
             limit: self.limit,
         };
         let (code, stub) = (bytes_at(host, BLOCK), bytes_at(stubs, BLOCK));
@@ -284,8 +301,14 @@ impl World {
 
     fn is_exit(&self, rip: u64) -> bool {
         let targets = &self.targets;
-        [targets.exit_link, targets.exit_indirect, targets.exit_emulate, targets.exit_syscall]
-            .contains(&rip)
+        [
+            targets.exit_link,
+            targets.exit_indirect,
+            targets.exit_emulate,
+            targets.exit_syscall,
+            targets.exit_state,
+        ]
+        .contains(&rip)
     }
 
     /// What the code wants from the monitor.
@@ -304,6 +327,7 @@ impl World {
         let end = match rip {
             rip if rip == self.targets.exit_emulate => End::Stop,
             rip if rip == self.targets.exit_syscall => End::Syscall,
+            rip if rip == self.targets.exit_state => End::NeedsState,
             _ => return self.fault(trap),
         };
         host.rip = self.context().rip;
