@@ -22,50 +22,74 @@ pub struct Page {
     pub frame: u32,
     pub access: Access,
     pub installed: Installed,
+    /// The guest has touched it, or thinks that it will be.
+    pub accessed: bool,
 }
 
-impl Page {
-    fn continues(self, before: Page, distance: u32) -> bool {
-        self.frame == before.frame.wrapping_add(distance) && self.access == before.access
+type Cluster = [Option<Page>; CLUSTER];
+
+/// Whether the pages at two neighbouring places can be one mapping.
+fn continues(cluster: &Cluster, at: usize, next: usize) -> bool {
+    match (cluster[at], cluster[next]) {
+        (Some(a), Some(b)) => b.frame == a.frame.wrapping_add(1) && a.access == b.access,
+        _ => false,
     }
 }
 
+/// The first place after `start` that does not continue the run there.
+fn end_of_run(cluster: &Cluster, start: usize) -> usize {
+    let mut end = start + 1;
+    while end < CLUSTER && continues(cluster, end - 1, end) {
+        end += 1;
+    }
+    end
+}
+
 impl Monitor {
-    /// Maps `this` at user page `page`, found at `leaf`, and of its cluster what
-    /// is present and not mapped: all of it in a runner, which does that in one
-    /// go, else only what continues the page.
+    /// Maps `this` at user page `page`, found at `leaf`, with what of its cluster
+    /// continues it; in a runner, which maps many in one go, also all that is
+    /// accessed. Linux marks what it maps around a fault as accessed, and what a
+    /// fork copies as not: a child seldom touches much of it.
     pub(super) fn map_cluster(&mut self, page: u64, leaf: &Leaf, this: Page) {
         let first = leaf.index & !(CLUSTER - 1);
-        let base = page - (((leaf.index - first) as u64) << 12);
-        let mut cluster = [None; CLUSTER];
+        let wanted = leaf.index - first;
+        let base = page - ((wanted as u64) << 12);
+        let mut cluster: Cluster = [None; CLUSTER];
         for (i, slot) in cluster.iter_mut().enumerate() {
-            *slot = if first + i == leaf.index {
+            *slot = if i == wanted {
                 Some(this)
             } else {
                 self.neighbour(base + ((i as u64) << 12), leaf, first + i)
             };
         }
-        let wanted = leaf.index - first;
-        let mut start = 0;
-        while start < CLUSTER {
-            let Some(head) = cluster[start] else {
-                start += 1;
-                continue;
-            };
-            let mut end = start + 1;
-            while end < CLUSTER
-                && cluster[end].is_some_and(|p| p.continues(head, (end - start) as u32))
-            {
-                end += 1;
-            }
-            if self.is_separate() || (start..end).contains(&wanted) {
-                let va = base + ((start as u64) << 12);
-                self.user_map(va, head.frame, (end - start) as u64, head.access);
-                for (i, p) in cluster[start..end].iter().flatten().enumerate() {
-                    self.user_space().user.set(va + ((i as u64) << 12), p.installed);
-                }
-            }
-            start = end;
+        let mut start = wanted;
+        while start > 0 && continues(&cluster, start - 1, start) {
+            start -= 1;
+        }
+        let end = end_of_run(&cluster, start);
+        self.map_run(base, &cluster, start, end);
+        cluster[start..end].fill(None);
+        if !self.is_separate() {
+            return;
+        }
+        for slot in &mut cluster {
+            *slot = slot.filter(|p| p.accessed);
+        }
+        let mut at = 0;
+        while at < CLUSTER {
+            let end = end_of_run(&cluster, at);
+            self.map_run(base, &cluster, at, end);
+            at = end;
+        }
+    }
+
+    /// Maps the pages at places `start..end`, which continue each other.
+    fn map_run(&mut self, base: u64, cluster: &Cluster, start: usize, end: usize) {
+        let Some(head) = cluster[start] else { return };
+        let va = base + ((start as u64) << 12);
+        self.user_map(va, head.frame, (end - start) as u64, head.access);
+        for (i, p) in cluster[start..end].iter().flatten().enumerate() {
+            self.user_space().user.set(va + ((i as u64) << 12), p.installed);
         }
     }
 
@@ -77,9 +101,7 @@ impl Monitor {
         let executable = (entry | leaf.upper) & PTE_NX == 0;
         let facts = self.frames.get(frame as usize).copied().unwrap_or_default();
         let separate = self.is_separate();
-        // Linux marks what it maps around a fault as accessed, and what a fork
-        // copies as not: a child seldom touches much of it.
-        let plain = entry & (PTE_PRESENT | PTE_ACCESSED) == PTE_PRESENT | PTE_ACCESSED
+        let plain = entry & PTE_PRESENT != 0
             && allow & PTE_USER != 0
             && self.guest_may_map(frame)
             && is_available(page)
@@ -95,6 +117,7 @@ impl Monitor {
             frame,
             access: Access { write, exec, key: key::USER, shadow: false },
             installed: Installed::new(frame, write, exec),
+            accessed: entry & PTE_ACCESSED != 0,
         })
     }
 }

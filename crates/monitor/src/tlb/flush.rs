@@ -56,23 +56,33 @@ impl Monitor {
         let mut regions = core::mem::take(&mut self.user_space().user.regions);
         let mut code_gone = false;
         let mut gone = Runs::new(Monitor::user_unmap);
+        let mut closed = Runs::new(|m, page, count| m.user_write_protect(page, count, false));
         regions.retain(|key, region| {
             let base = key << 21;
             let table = self.upper(base);
             for i in region.indices() {
                 let installed = region.pages[i];
-                let valid = table.is_some_and(|(t, upper)| {
-                    self.entry(t, i).is_some_and(|e| self.still_valid(installed, e, upper))
-                });
-                if !valid {
+                let entry = table.and_then(|(t, upper)| Some((self.entry(t, i)?, upper)));
+                let valid = |p| entry.is_some_and(|(e, upper)| self.still_valid(p, e, upper));
+                if valid(installed) {
+                    continue;
+                }
+                let page = base + ((i as u64) << 12);
+                // A fork takes write access from all of its parent's pages.
+                let reduced = installed.read_only();
+                if installed.write() && !installed.exec() && valid(reduced) {
+                    region.set(i, reduced);
+                    closed.add(self, page);
+                } else {
                     code_gone |= installed.is_shadow();
                     region.set(i, Installed::default());
-                    gone.add(self, base + ((i as u64) << 12));
+                    gone.add(self, page);
                 }
             }
             !region.is_empty()
         });
         gone.finish(self);
+        closed.finish(self);
         self.user_space().user.regions = regions;
         if code_gone {
             self.forget_continuations();

@@ -133,7 +133,8 @@ impl Monitor {
         }
         let before = self.user_space().user.get(page);
         let map_access = Access { write, exec, key: page_key, shadow: false };
-        self.map_cluster(page, leaf, Page { frame, access: map_access, installed });
+        let this = Page { frame, access: map_access, installed, accessed: true };
+        self.map_cluster(page, leaf, this);
         if before.is_shadow() {
             self.forget_continuations();
         }
