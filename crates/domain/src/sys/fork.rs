@@ -191,7 +191,22 @@ pub fn spawn(what: &JailedProgram<'_>) -> Result<(rustix::process::Pid, Walls), 
     let walls = read_report(reader.into(), what.stopped).inspect_err(|_| {
         let _reaped = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
     })?;
+    if what.stopped {
+        await_stop(pid)?;
+    }
     Ok((pid, walls))
+}
+
+/// Waits until the child has stopped itself: a SIGCONT that came before would be
+/// lost, and the child would stand still for ever.
+fn await_stop(pid: rustix::process::Pid) -> Result<(), SpawnError> {
+    loop {
+        match rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::UNTRACED) {
+            Ok(Some((_, status))) if status.stopped() => return Ok(()),
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
+            Ok(Some(_)) | Err(_) => return Err(SpawnError::Vanished),
+        }
+    }
 }
 
 /// In place of walls: the child failed before it knew them.
