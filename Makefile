@@ -6,6 +6,10 @@ CARGO ?= cargo
 FUZZ_SECONDS ?= 60
 FUZZ_SMOKE ?= 30
 BOOTS ?= 100
+# What runs in an emulated host: about five minutes of it, and no guest program that fails
+# there outside of guests too, because of the emulator (faults).
+KEYED ?= --selftests channels,codegen,collide,debugger,forks,heap,memory,signals,threads \
+	boot_cloud boot_backports selftest_cloud random_layouts console_keys shutdown killed_space
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 TARGET = $(or $(CARGO_TARGET_DIR),target)/release
@@ -14,6 +18,9 @@ help:
 	@echo 'make run      build, and start a guest with its console'
 	@echo 'make check    format, lints, guest programs on the host (quick)'
 	@echo 'make test     all tests: crates, guest programs, a little fuzzing, end to end'
+	@echo 'make e2e-keyed'
+	@echo '              a part of the end-to-end tests, for machines without protection keys:'
+	@echo '              in an emulated host that has them'
 	@echo 'make bench    measure against native and QEMU TCG'
 	@echo 'make soak     BOOTS=$(BOOTS) boots in a row, three ways; then a mixed load'
 	@echo 'make fuzz     FUZZ_SECONDS=$(FUZZ_SECONDS) seconds for each fuzz target'
@@ -51,6 +58,10 @@ test: setup
 e2e: setup build
 	tests/e2e --bin $(TARGET) $(TESTS)
 
+e2e-keyed: build
+	@scripts/setup keyed
+	scripts/keyed-host -n tests/e2e --bin $(TARGET) $(KEYED)
+
 bench: build
 	@scripts/setup bench
 	scripts/bench --bin $(TARGET) $(BENCH)
@@ -84,4 +95,4 @@ clean:
 	$(CARGO) clean
 	rm -rf out
 
-.PHONY: help build run setup check test e2e bench soak fuzz install clean
+.PHONY: help build run setup check test e2e e2e-keyed bench soak fuzz install clean

@@ -19,6 +19,8 @@ OUT = pathlib.Path(os.environ.get("OUT", ROOT / "out"))
 PROGRAMS = {"xm": "bin", "xendomain": "libexec/xenolith", "space": "libexec/xenolith"}
 READY = r"xenolith-ready [0-9.]+"
 PROMPT = r":[^\r\n]*# "
+# All waits are so many times as long: for slow machines (scripts/keyed-host).
+PATIENCE = float(os.environ.get("XENOLITH_TEST_PATIENCE", "1"))
 
 
 class Failure(Exception):
@@ -46,7 +48,7 @@ def as_user(uid, folder, *words):
     command = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all",
         "--no-new-privs", python, *words]
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "XENOLITH_"))}
-    environment.update(HOME="/nonexistent", PYTHONDONTWRITEBYTECODE="1")
+    environment.update(HOME="/nonexistent", PYTHONDONTWRITEBYTECODE="1", XENOLITH_TEST_PATIENCE=str(PATIENCE))
     return command, environment
 
 
@@ -124,7 +126,7 @@ class Rig:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=timeout,
+            timeout=timeout * PATIENCE,
         )
         return done.returncode, done.stdout, done.stderr
 
@@ -188,6 +190,7 @@ class Rig:
 
 
 def wait_for(condition, seconds, message):
+    seconds *= PATIENCE
     end = time.monotonic() + seconds
     while not condition():
         expect(time.monotonic() < end, f"{message} after {seconds} s")
@@ -224,6 +227,7 @@ class Terminal:
 
     def until(self, pattern, seconds=60):
         """Reads until the pattern appears and forgets everything up to its end."""
+        seconds *= PATIENCE
         end = time.monotonic() + seconds
         while True:
             found = re.search(pattern, self.seen)
@@ -250,6 +254,7 @@ class Terminal:
 
     def end(self, seconds=30):
         """Waits until the program ends; returns its exit code (or minus the signal)."""
+        seconds *= PATIENCE
         limit = time.monotonic() + seconds
         while self.status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
