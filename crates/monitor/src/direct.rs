@@ -15,11 +15,11 @@ use crate::{
     code::{Hash, writable},
     gate,
     layout::{
-        ARENA_RUNNERS, CONTINUE, CONTINUE_ENTRIES, RETURNS, RUNNER_CONTINUE, RUNNER_RETURNS,
-        RUNNER_SIZE, RUNNER_TARGETS, SITE_SLOTS, SITE_STUB, SITE_STUBS, at,
+        ARENA_RUNNERS, CONTINUE, CONTINUE_ENTRIES, RETURNS, RUNNER_RETURNS, RUNNER_SIZE,
+        RUNNER_TARGETS, SITE_SLOTS, SITE_STUB, SITE_STUBS, at,
     },
     runner,
-    state::{Frame, Monitor},
+    state::{Frame, Monitor, is_separate},
 };
 
 /// Which instructions a site replaces.
@@ -72,6 +72,14 @@ impl Sites {
             read: HashMap::with_hasher(Hash::default()),
         }
     }
+
+    /// A slot's form, and where its site and the return from it lie with its
+    /// frame mapped at `page`.
+    fn at(&self, slot: u16, page: u64) -> (Form, u64, u64) {
+        let s = self.slots[usize::from(slot)];
+        let site = page + u64::from(s.offset);
+        (s.form, site, site + s.form.to_return())
+    }
 }
 
 /// What user code in one process needs of the patched sites, by slot.
@@ -79,23 +87,18 @@ impl Sites {
 pub struct Tables {
     targets: u64,
     returns: u64,
-    continuations: u64,
 }
 
 impl Tables {
     /// Those of this space.
     fn own() -> Tables {
-        Tables { targets: at::SITES, returns: RETURNS, continuations: CONTINUE }
+        Tables { targets: at::SITES, returns: RETURNS }
     }
 
     /// Those of a runner, seen through the arena.
     pub fn of_runner(runner: usize) -> Tables {
         let part = at::ARENA + ARENA_RUNNERS + runner as u64 * RUNNER_SIZE;
-        Tables {
-            targets: part + RUNNER_TARGETS,
-            returns: part + RUNNER_RETURNS,
-            continuations: part + RUNNER_CONTINUE,
-        }
+        Tables { targets: part + RUNNER_TARGETS, returns: part + RUNNER_RETURNS }
     }
 
     /// Jump targets.
@@ -111,24 +114,26 @@ impl Tables {
         unsafe { &mut *(self.returns as *mut [[u64; 2]; SITE_SLOTS]) }
     }
 
-    /// Continuations: address, where to go instead.
-    fn continuations(&self) -> &'static mut [[u64; 2]; CONTINUE_ENTRIES] {
-        // SAFETY: as above.
-        unsafe { &mut *(self.continuations as *mut [[u64; 2]; CONTINUE_ENTRIES]) }
-    }
-
     /// Empties them.
     pub fn init(&self) {
         for (slot, target) in self.targets().iter_mut().enumerate() {
             *target = unfilled(slot);
         }
-        self.continuations().fill([u64::MAX, 0]);
     }
+}
+
+/// This space's continuations: address, where to go instead. The gates look them
+/// up, so an address has one entry; for runners the monitor does, in
+/// `Space::continuations`.
+fn continuations() -> &'static mut [[u64; 2]; CONTINUE_ENTRIES] {
+    // SAFETY: mapped at start, private to the space.
+    unsafe { &mut *(CONTINUE as *mut [[u64; 2]; CONTINUE_ENTRIES]) }
 }
 
 /// Prepares this space's tables.
 pub fn init_tables() {
     Tables::own().init();
+    continuations().fill([u64::MAX, 0]);
 }
 
 fn continue_slot(rip: u64) -> usize {
@@ -226,8 +231,26 @@ impl Monitor {
 
     /// Where user code at `rip` really goes on.
     pub fn continuation(&self, rip: u64) -> u64 {
-        let e = self.tables().continuations()[continue_slot(rip)];
+        if self.is_separate() {
+            let space = &self.spaces.all[self.runners.loaded];
+            return space.continuations.get(&rip).copied().unwrap_or(rip);
+        }
+        let e = continuations()[continue_slot(rip)];
         if e[0] == rip { e[1] } else { rip }
+    }
+
+    /// Can returns to `ret` be made to go on elsewhere?
+    fn may_continue(&self, ret: u64) -> bool {
+        let e = continuations()[continue_slot(ret)];
+        self.is_separate() || e[0] == u64::MAX || e[0] == ret
+    }
+
+    fn continue_at(&mut self, ret: u64, target: u64) {
+        if self.is_separate() {
+            self.user_space().continuations.insert(ret, target);
+        } else {
+            continuations()[continue_slot(ret)] = [ret, target];
+        }
     }
 
     /// A system call was made by signal at the instruction that ends at `rip`,
@@ -251,21 +274,38 @@ impl Monitor {
         else {
             return;
         };
+        if !self.is_patched(frame, offset) {
+            self.add_site(Site { frame, offset, form }, &original);
+        }
+        if self.fill_sites(page, frame) {
+            // The next fetch maps the copy with all its sites filled.
+            self.unmap_user_page(page);
+        }
+    }
+
+    fn is_patched(&self, frame: u32, offset: u16) -> bool {
+        let slots = self.sites.by_frame.get(&frame);
+        slots.is_some_and(|slots| {
+            slots.iter().any(|slot| self.sites.slots[usize::from(*slot)].offset == offset)
+        })
+    }
+
+    /// Patches a site in the shadow copy of its frame.
+    fn add_site(&mut self, site: Site, original: &[u8; 9]) {
         let slot = self.sites.slots.len();
         let gate = if self.is_separate() { runner::syscall_gate() } else { gate::syscall() };
-        write_stub(slot, form, &original, gate);
-        self.sites.slots.push(Site { frame, offset, form });
-        self.sites.by_frame.entry(frame).or_default().push(slot as u16);
-        self.make_shadow(frame);
+        write_stub(slot, site.form, original, gate);
+        self.sites.slots.push(site);
+        self.sites.by_frame.entry(site.frame).or_default().push(slot as u16);
+        self.make_shadow(site.frame);
         let target = (at::SITES as u32 + slot as u32 * 8).to_le_bytes();
+        let place = at::SHADOW + (u64::from(site.frame) << 12) + u64::from(site.offset);
         // SAFETY: the shadow view holds the frame; the site lies within the page.
         unsafe {
-            let p = (at::SHADOW + (u64::from(frame) << 12) + u64::from(offset)) as *mut u8;
+            let p = place as *mut u8;
             core::ptr::copy_nonoverlapping([0xff, 0x24, 0x25].as_ptr(), p, 3);
             core::ptr::copy_nonoverlapping(target.as_ptr(), p.add(3), 4);
         }
-        // The next fetch maps the copy with all its sites filled.
-        self.unmap_user_page(page);
     }
 
     /// The form of the site whose `syscall` ends at `end` in the frame.
@@ -318,15 +358,12 @@ impl Monitor {
         if self.sites.read.get(&frame).is_some_and(|n| *n >= READS) {
             return false;
         }
-        let Some(slots) = self.sites.by_frame.get(&frame) else { return false };
+        let Some(slots) = self.sites.by_frame.get(&frame).cloned() else { return false };
         let tables = self.tables();
-        let (targets, returns, continuations) =
-            (tables.targets(), tables.returns(), tables.continuations());
+        let (targets, returns) = (tables.targets(), tables.returns());
         let mapped = &self.spaces.all[self.user_index()].user;
-        for &slot in slots {
-            let s = self.sites.slots[usize::from(slot)];
-            let site = page + u64::from(s.offset);
-            let ret = site + s.form.to_return();
+        for &slot in &slots {
+            let (form, _, ret) = self.sites.at(slot, page);
             let filled = targets[usize::from(slot)] != unfilled(usize::from(slot));
             if filled && returns[usize::from(slot)][0] != ret {
                 let old = (returns[usize::from(slot)][0] - 1) & !0xfff;
@@ -335,19 +372,17 @@ impl Monitor {
                     return false;
                 }
             }
-            if s.form == Form::Compare {
-                let e = &mut continuations[continue_slot(ret)];
-                if e[0] != u64::MAX && e[0] != ret {
-                    return false;
-                }
-                *e = [ret, stub(usize::from(slot)) + AFTER];
+            if form == Form::Compare && !self.may_continue(ret) {
+                return false;
             }
         }
-        for &slot in slots {
-            let s = self.sites.slots[usize::from(slot)];
-            let site = page + u64::from(s.offset);
-            returns[usize::from(slot)] = [site + s.form.to_return(), site + 8];
+        for &slot in &slots {
+            let (form, site, ret) = self.sites.at(slot, page);
+            returns[usize::from(slot)] = [ret, site + 8];
             targets[usize::from(slot)] = stub(usize::from(slot));
+            if form == Form::Compare {
+                self.continue_at(ret, stub(usize::from(slot)) + AFTER);
+            }
         }
         true
     }
@@ -355,13 +390,14 @@ impl Monitor {
     /// Code of this space's user half was unmapped or replaced: continuations
     /// are built anew when its pages are mapped again.
     pub fn forget_continuations(&mut self) {
-        let mapped = &self.spaces.all[self.user_index()].user;
-        for e in self.tables().continuations() {
-            if e[0] == u64::MAX {
-                continue;
-            }
-            let installed = mapped.get(e[0] & !0xfff);
-            if !installed.is_shadow() {
+        let space = self.user_index();
+        let space = &mut self.spaces.all[space];
+        let mapped = &space.user;
+        if is_separate() {
+            return space.continuations.retain(|ret, _| mapped.get(ret & !0xfff).is_shadow());
+        }
+        for e in continuations() {
+            if e[0] != u64::MAX && !mapped.get(e[0] & !0xfff).is_shadow() {
                 *e = [u64::MAX, 0];
             }
         }

@@ -83,7 +83,7 @@ pub const ARENA_HEAP: u64 = 0x80_0000;
 pub const ARENA_ALIASES: u64 = 0x1_0000_0000;
 /// Offset in the arena of what runners share with the monitor, [`RUNNER_SIZE`] each.
 pub const ARENA_RUNNERS: u64 = 0x1_1000_0000;
-/// Bytes of the arena for a runner: mailbox, site targets, return addresses, continuations.
+/// Bytes of the arena for a runner: mailbox, site targets, return addresses.
 pub const RUNNER_SIZE: u64 = 0x10_0000;
 /// Offset in the arena of the runners' turns.
 pub const ARENA_TURNS: u64 = ARENA_RUNNERS - 0x1_0000;
@@ -93,8 +93,6 @@ pub const TURNS_SIZE: u64 = 0x3000;
 pub const RUNNER_TARGETS: u64 = 0x2_0000;
 /// Offset of its return addresses.
 pub const RUNNER_RETURNS: u64 = 0x4_0000;
-/// Offset of its continuations; the monitor alone uses them.
-pub const RUNNER_CONTINUE: u64 = 0x8_0000;
 /// Bytes of the table of return addresses.
 pub const RETURNS_SIZE: u64 = SITE_SLOTS as u64 * 16;
 /// Pairs of pages that the monitor maps side by side for accesses that cross a page's end.

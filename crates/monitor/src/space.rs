@@ -11,7 +11,10 @@ use core::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use hashbrown::HashMap;
+
 use crate::{
+    code::Hash,
     gate::{entry_page, gate},
     layout::{LOCAL, PKRU_KERNEL, PKRU_KERNEL_NO_USER, at, key},
     state::{Monitor, page},
@@ -40,6 +43,8 @@ pub struct Space {
     pub aliases: u64,
     /// Kernel pages that were flushed while it was parked.
     pub stale_kernel_pages: Vec<u64>,
+    /// A runner's continuations of patched sites: address, where to go instead.
+    pub continuations: HashMap<u64, u64, Hash>,
     /// The user half belongs to an address space that is gone.
     pub stale: bool,
     /// Switch count when it last ran.
@@ -146,6 +151,7 @@ impl Space {
             kernel_flushes: 0,
             aliases: 0,
             stale_kernel_pages: Vec::new(),
+            continuations: HashMap::with_hasher(Hash::default()),
             stale: false,
             used: 0,
             info_frame: FREE,

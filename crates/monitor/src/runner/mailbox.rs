@@ -164,8 +164,8 @@ pub struct Mailbox {
     pub runner_sleeps: AtomicU32,
     /// The space waits on `done` and must be woken.
     pub space_sleeps: AtomicU32,
-    /// Looks for the next turn before the runner goes to sleep.
-    pub awake: AtomicU32,
+    /// How long the runner looks for its next turn before it sleeps, in ticks.
+    pub awake: AtomicU64,
     /// A signal asked for attention at a moment when the program could not be left.
     pub kicked: AtomicU32,
     /// Process id, 0 = not there yet.

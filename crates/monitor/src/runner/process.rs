@@ -8,6 +8,7 @@ use boundary::{at, fd};
 use super::{
     gates::{is_on_entry, runner_enter, runner_save},
     mailbox::{self, Command, Event, Mailbox, Signal, request},
+    turn::ticks,
 };
 use crate::{
     direct,
@@ -150,14 +151,13 @@ fn carry_out(own: &Mailbox) -> bool {
 /// switch, while the space, on another, would have to interrupt this one.
 fn wait_for_turn(own: &Mailbox, number: usize, last: u32) -> u32 {
     let mine = mailbox::turn_seen(number);
-    let mut left = own.awake.load(Ordering::Relaxed);
+    let end = ticks().wrapping_add(own.awake.load(Ordering::Relaxed));
     loop {
         let given = mine.given.load(Ordering::Acquire);
         if given != last {
             return given;
         }
-        left = left.saturating_sub(1);
-        if left > 0 && mine.baton.load(Ordering::Relaxed) == 0 {
+        if ticks() < end && mine.baton.load(Ordering::Relaxed) == 0 {
             core::hint::spin_loop();
             continue;
         }
@@ -172,8 +172,7 @@ fn wait_for_turn(own: &Mailbox, number: usize, last: u32) -> u32 {
 }
 
 fn give_back(own: &mut Mailbox, turn: u32) {
-    // SAFETY: reads a counter.
-    own.done_at = unsafe { core::arch::x86_64::_rdtsc() };
+    own.done_at = ticks();
     own.done.store(turn, Ordering::SeqCst);
     if own.space_sleeps.load(Ordering::SeqCst) != 0 {
         sys::futex_wake(&own.done);

@@ -11,10 +11,9 @@ use crate::{
     sys,
 };
 
-/// Most looks before going to sleep; one takes 10 to 50 ns.
-pub const MOST_AWAKE: u32 = 1000;
-/// Turns that last longer than this are slept through, in ticks of the TSC.
-const SHORT: u64 = 60_000;
+/// How long a side waits awake before it goes to sleep, in ticks of the TSC: some
+/// forty microseconds, a few times what being woken on another CPU costs.
+const AWAKE: u64 = 400_000;
 /// How sure staying awake must have paid off lately, and how sure one can be.
 const SURE: u32 = 3;
 const SUREST: u32 = 12;
@@ -41,12 +40,13 @@ impl Turns {
 
     /// Notes how long a turn took; whether the next is expected to be short.
     fn note(&mut self, took: u64) -> bool {
-        self.0 = if took < SHORT { (self.0 + 1).min(SUREST) } else { self.0.saturating_sub(1) };
+        self.0 = if took < AWAKE { (self.0 + 1).min(SUREST) } else { self.0.saturating_sub(1) };
         self.is_short()
     }
 }
 
-fn ticks() -> u64 {
+/// The TSC.
+pub fn ticks() -> u64 {
     // SAFETY: reads a counter.
     unsafe { core::arch::x86_64::_rdtsc() }
 }
@@ -58,7 +58,7 @@ impl Monitor {
         b.request = what;
         let given = ticks();
         let short = self.runners.ours.note(given.wrapping_sub(self.runners.since));
-        b.awake.store(if short { self.most_awake() } else { 0 }, Ordering::Relaxed);
+        b.awake.store(self.awake_if(short), Ordering::Relaxed);
         let turn = self.give_turn(runner, b);
         if !self.await_awake(b, turn) {
             self.await_asleep(b, turn);
@@ -90,11 +90,15 @@ impl Monitor {
 
     /// Looks for the turn's end for a while if that paid off lately.
     fn await_awake(&mut self, b: &Mailbox, turn: u32) -> bool {
-        let awake = if self.runners.theirs.is_short() { self.most_awake() } else { 0 };
-        for _ in 0..awake {
+        let awake = self.awake_if(self.runners.theirs.is_short());
+        let end = ticks().wrapping_add(awake);
+        while awake != 0 {
             if b.done.load(Ordering::Acquire) == turn {
                 self.runners.theirs.note(0);
                 return true;
+            }
+            if ticks() > end {
+                break;
             }
             core::hint::spin_loop();
         }
@@ -114,8 +118,8 @@ impl Monitor {
     }
 
     /// On a single CPU nobody comes while somebody looks.
-    fn most_awake(&self) -> u32 {
-        if self.setup.cpus > 1 { MOST_AWAKE } else { 0 }
+    fn awake_if(&self, short: bool) -> u64 {
+        if short && self.setup.cpus > 1 { AWAKE } else { 0 }
     }
 
     /// Runs the guest program in the loaded runner until it leaves. The context
