@@ -29,7 +29,8 @@ fn main() {
         ("CONTINUE", symbols::CONTINUE),
         ("LOCAL", symbols::LOCAL),
         ("MAILBOX", symbols::MAILBOX),
-        ("TURNS", symbols::TURNS),
+        ("ORDERS", symbols::ORDERS),
+        ("WAKES", symbols::WAKES),
     ] {
         println!("cargo:rustc-link-arg-bins=-Wl,--defsym={name}={value:#x}");
     }

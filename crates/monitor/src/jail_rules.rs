@@ -52,7 +52,7 @@ pub fn rules() -> Vec<(i64, Vec<SeccompRule>)> {
     // nothing anonymous. Pages of RAM and shadow may be executable: guest user
     // code runs directly.
     let flags = !MAP_POPULATE & 0xffff_ffff;
-    // A new runner maps its part of the arena, at three places and nowhere else.
+    // A new runner maps its part of the arena, at four places and nowhere else.
     let of_runner = |at: u64| rule(vec![is(3, MAP_SHARED_FIXED), is(4, FD_ARENA), is_long(0, at)]);
     vec![
         (
@@ -61,6 +61,7 @@ pub fn rules() -> Vec<(i64, Vec<SeccompRule>)> {
                 rule(vec![masked(3, flags, MAP_SHARED_FIXED), is(4, FD_RAM)]),
                 rule(vec![masked(3, flags, MAP_SHARED_FIXED), is(4, FD_SHADOW)]),
                 of_runner(crate::symbols::MAILBOX),
+                of_runner(crate::symbols::ORDERS),
                 of_runner(crate::symbols::RETURNS),
                 of_runner(SITES),
             ],

@@ -83,12 +83,18 @@ pub const ARENA_HEAP: u64 = 0x80_0000;
 pub const ARENA_ALIASES: u64 = 0x1_0000_0000;
 /// Offset in the arena of what runners share with the monitor, [`RUNNER_SIZE`] each.
 pub const ARENA_RUNNERS: u64 = 0x1_1000_0000;
-/// Bytes of the arena for a runner: mailbox, site targets, return addresses.
+/// Bytes of the arena for a runner: mailbox, orders, site targets, return addresses.
 pub const RUNNER_SIZE: u64 = 0x10_0000;
-/// Offset in the arena of the runners' turns.
-pub const ARENA_TURNS: u64 = ARENA_RUNNERS - 0x1_0000;
+/// Offset in the arena of the words that runners sleep on.
+pub const ARENA_WAKES: u64 = ARENA_RUNNERS - 0x1_0000;
 /// Their size in bytes.
-pub const TURNS_SIZE: u64 = 0x3000;
+pub const WAKES_SIZE: u64 = 0x3000;
+/// Bytes of a runner's mailbox, with which its part of the arena begins.
+pub const MAILBOX_SIZE: u64 = 0x1_0000;
+/// Offset of a runner's orders in its part.
+pub const RUNNER_ORDERS: u64 = MAILBOX_SIZE;
+/// Their size in bytes.
+pub const ORDERS_SIZE: u64 = 0x1_0000;
 /// Offset of a runner's table of jump targets in its part.
 pub const RUNNER_TARGETS: u64 = 0x2_0000;
 /// Offset of its return addresses.

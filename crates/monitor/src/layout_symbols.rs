@@ -20,5 +20,7 @@ pub const CONTINUE: u64 = PRIVATE + 0x4_2000;
 pub const LOCAL: u64 = PRIVATE + 0x6_0000;
 /// A runner's mailbox, in the runner itself (`runner::Mailbox`).
 pub const MAILBOX: u64 = PRIVATE + 0x10_0000;
-/// Whose turn it is, as runners see it (`runner::Turn`).
-pub const TURNS: u64 = PRIVATE + 0x14_0000;
+/// A runner's orders, in the runner itself (`runner::Orders`).
+pub const ORDERS: u64 = PRIVATE + 0x12_0000;
+/// The words that runners sleep on (`runner::Wake`).
+pub const WAKES: u64 = PRIVATE + 0x14_0000;

@@ -14,9 +14,9 @@ use crate::{
     gate::{context, gate, syscall_slow},
     heap,
     layout::{
-        ALIAS_MASK_WORD, ARENA_ALIASES, ARENA_CONTEXT, ARENA_TABLES, ARENA_TURNS, LOCAL,
-        PKRU_KERNEL, PRIVATE, SCRATCH, SIGNAL_STACK, SIGNAL_STACK_SIZE, STACK, STACK_SIZE, TURNS,
-        TURNS_SIZE, key,
+        ALIAS_MASK_WORD, ARENA_ALIASES, ARENA_CONTEXT, ARENA_TABLES, ARENA_WAKES, LOCAL,
+        PKRU_KERNEL, PRIVATE, SCRATCH, SIGNAL_STACK, SIGNAL_STACK_SIZE, STACK, STACK_SIZE, WAKES,
+        WAKES_SIZE, key,
     },
     runner::{self, Pool},
     signal,
@@ -169,8 +169,8 @@ fn map_areas() {
     map(SCRATCH + 0x1000, LOCAL - SCRATCH - 0x1000, rw, anonymous, -1, 0, key::TABLE);
     map(LOCAL, 0x1000, rw, anonymous, -1, 0, key::MONITOR);
     if is_separate() {
-        let (offset, none) = (ARENA_TURNS, key::TABLE);
-        map(TURNS, TURNS_SIZE, READ, MAP_SHARED, fd::ARENA, offset, none);
+        let (offset, none) = (ARENA_WAKES, key::TABLE);
+        map(WAKES, WAKES_SIZE, READ, MAP_SHARED, fd::ARENA, offset, none);
     }
     map(SIGNAL_STACK, SIGNAL_STACK_SIZE, rw, anonymous, -1, 0, key::MONITOR);
     map(at::SITES, at::SITES_SIZE, rw, anonymous, -1, 0, key::TABLE);

@@ -136,10 +136,10 @@ impl Monitor {
             return crate::crash::end(self, "iret with an unmapped stack");
         };
         c.regs[0] = frame.rax;
-        if frame.flags & t::IN_SYSCALL == 0 {
-            c.regs[11] = frame.r11;
-            c.regs[1] = frame.rcx;
-        }
+        // On the way back from a system call these hold what SYSRET leaves in them.
+        let returns = frame.flags & t::IN_SYSCALL != 0;
+        c.regs[11] = if returns { frame.rflags } else { frame.r11 };
+        c.regs[1] = if returns { frame.rip } else { frame.rcx };
         let selector = frame.cs & 0xffff;
         let user = selector & 3 == 3 && selector != t::KERNEL_CS_RING3;
         self.return_to(user, frame.rip, frame.rflags, frame.rsp);

@@ -15,14 +15,14 @@ const POPULATE: u64 = 16;
 impl Monitor {
     fn command(&mut self, command: Command) {
         let runner = self.runners.loaded;
-        if mailbox::of(runner).count as usize >= COMMANDS {
+        if mailbox::orders_of(runner).count as usize >= COMMANDS {
             self.carry_out_commands();
         }
-        let b = mailbox::of(runner);
-        let n = b.count as usize;
-        if let Some(slot) = b.commands.get_mut(n) {
+        let o = mailbox::orders_of(runner);
+        let n = o.count as usize;
+        if let Some(slot) = o.commands.get_mut(n) {
             *slot = command;
-            b.count = n as u32 + 1;
+            o.count = n as u32 + 1;
         }
     }
 
@@ -84,7 +84,7 @@ impl Monitor {
     /// Unmaps the whole user half of the loaded runner.
     pub fn runner_unmap_all(&mut self) {
         // What was to be mapped need not be.
-        mailbox::of(self.runners.loaded).count = 0;
+        mailbox::orders_of(self.runners.loaded).count = 0;
         for (start, end) in
             [(LOWEST, at::SITES), (at::SITES + at::SITES_SIZE, at::START), (at::ALIASES, HIGHEST)]
         {

@@ -1,47 +1,49 @@
-//! What a runner shares with the space: registers, events, commands.
+//! What a runner shares with the space.
 //!
-//! All of it may be changed by the guest program in the runner, so the space
-//! copies what it takes and trusts nothing but its own fields' meaning for that
-//! program: wrong registers are the program's own wrong registers.
+//! - [`Orders`]: what the space says. Runners only read it, each its own.
+//! - [`Mailbox`]: registers, and what the runner says. The guest program in the
+//!   runner may change all of it, so the space copies what it takes and believes
+//!   it only of that program: wrong registers are the program's own.
+//! - [`Wake`]: a word to sleep on for each runner, which all runners can see.
+//!
+//! The order of fields is that of cache lines: each costs some sixty nanoseconds
+//! on its way to the other side.
 
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 
 use crate::{
-    layout::{ARENA_RUNNERS, ARENA_TURNS, MAILBOX, RUNNER_SIZE, TURNS, at},
+    layout::{ARENA_RUNNERS, ARENA_WAKES, MAILBOX, ORDERS, RUNNER_ORDERS, RUNNER_SIZE, WAKES, at},
     space::Vector,
 };
 
-/// A runner's turns. Only the space can write them: a program can neither start
-/// itself nor another.
+/// A word that a sleeping runner waits on. Only the space can write it.
 #[repr(C, align(64))]
-pub struct Turn {
-    /// Counts the turns given to the runner; a futex.
-    pub given: AtomicU32,
-    /// Not 0: another has the turn. Wake that one (the number less one) and sleep.
-    pub baton: AtomicU32,
+pub struct Wake {
+    /// Counts wake-ups; a futex.
+    pub count: AtomicU32,
 }
 
 const _: () =
-    assert!((crate::space::MOST + 1) * size_of::<Turn>() <= crate::layout::TURNS_SIZE as usize);
+    assert!((crate::space::MOST + 1) * size_of::<Wake>() <= crate::layout::WAKES_SIZE as usize);
 
-/// A runner's turns, at `base` in this process.
-fn turn_at(base: u64, runner: usize) -> &'static Turn {
+/// A runner's word, at `base` in this process.
+fn wake_at(base: u64, runner: usize) -> &'static Wake {
     assert!(runner <= crate::space::MOST);
-    // SAFETY: mapped at start; atomics.
-    unsafe { &*((base as *const Turn).add(runner)) }
+    // SAFETY: mapped at start; an atomic.
+    unsafe { &*((base as *const Wake).add(runner)) }
 }
 
-/// A runner's turns as the space gives them.
-pub fn turn_of(runner: usize) -> &'static Turn {
-    turn_at(at::ARENA + ARENA_TURNS, runner)
+/// A runner's word as the space writes it.
+pub fn wake_of(runner: usize) -> &'static Wake {
+    wake_at(at::ARENA + ARENA_WAKES, runner)
 }
 
-/// A runner's turns as runners see them.
-pub fn turn_seen(runner: usize) -> &'static Turn {
-    turn_at(TURNS, runner)
+/// A runner's word as runners see it.
+pub fn wake_seen(runner: usize) -> &'static Wake {
+    wake_at(WAKES, runner)
 }
 
-/// What the runner is asked to do (`Mailbox::request`).
+/// What the runner is asked to do (`Orders::request`).
 pub mod request {
     /// Carry out the commands, then run the program.
     pub const RUN: u32 = 1;
@@ -155,58 +157,95 @@ pub struct Frame {
     pub ss: u64,
 }
 
-/// At the start of a runner's part of the arena.
+/// Which registers a program is to have.
+pub mod registers {
+    /// Those in the mailbox.
+    pub const MAILBOX: u32 = 0;
+    /// Those it left with, but for what the orders say.
+    pub const KEPT: u32 = 1;
+    /// The same, with RCX and R11 as after SYSRET.
+    pub const RETURNED: u32 = 2;
+}
+
+/// What the space says to a runner: the first 64 bytes with every turn.
+#[repr(C, align(64))]
+pub struct Orders {
+    /// Counts the turns given to the runner.
+    pub given: AtomicU32,
+    /// Not 0: another has the turn. Wake that one (the number less one) and sleep.
+    pub baton: AtomicU32,
+    /// What to do ([`request`]).
+    pub request: u32,
+    /// Commands to carry out first.
+    pub count: u32,
+    /// How long to look for the next turn before sleeping, in ticks.
+    pub awake: u32,
+    /// Microseconds after which the runner's timer fires, 0 = leave it.
+    pub timer_us: u32,
+    /// Which registers to load ([`registers`]).
+    pub registers: u32,
+    /// RFLAGS.
+    pub rflags: u32,
+    /// RAX.
+    pub rax: u64,
+    /// RIP.
+    pub rip: u64,
+    /// RSP.
+    pub rsp: u64,
+    /// For `request`.
+    pub argument: u32,
+    /// The commands.
+    pub commands: [Command; COMMANDS],
+}
+
+const _: () = assert!(core::mem::offset_of!(Orders, argument) <= 60);
+const _: () = assert!(size_of::<Orders>() as u64 <= crate::layout::ORDERS_SIZE);
+
+/// What the runner says, and registers on their way.
 #[repr(C, align(64))]
 pub struct Mailbox {
     /// The last turn that the runner gave back; a futex.
     pub done: AtomicU32,
+    /// What became of it ([`Event`]).
+    pub event: u32,
+    /// TSC when it was given back.
+    pub done_at: u64,
+    _line1: [u64; 6],
+    /// RAX, RCX, RDX, RBX, (RSP), RBP, RSI, RDI, R8..R15.
+    pub regs: [u64; 16],
+    /// The rest of the registers.
+    pub frame: Frame,
+    _line2: [u64; 3],
     /// The runner sleeps, or is about to, and must be woken for its next turn.
     pub runner_sleeps: AtomicU32,
     /// The space waits on `done` and must be woken.
     pub space_sleeps: AtomicU32,
-    /// How long the runner looks for its next turn before it sleeps, in ticks.
-    pub awake: AtomicU64,
     /// A signal asked for attention at a moment when the program could not be left.
     pub kicked: AtomicU32,
     /// Process id, 0 = not there yet.
     pub pid: AtomicI32,
     /// System time for which the runner's timer is armed, 0 = not.
     pub armed: AtomicU64,
-    /// 1: host system calls raise SIGSYS.
-    pub selector: u64,
-    /// RAX, RCX, RDX, RBX, (RSP), RBP, RSI, RDI, R8..R15.
-    pub regs: [u64; 16],
-    /// The rest of the registers.
-    pub frame: Frame,
     /// FS base to run with.
     pub fs: u64,
     /// GS base to run with.
     pub gs: u64,
-    /// What to do ([`request`]).
-    pub request: u32,
-    /// What became of it ([`Event`]).
-    pub event: u32,
-    /// For `request`.
-    pub argument: u32,
-    /// Commands to carry out first.
-    pub count: u32,
-    /// TSC when the turn was given back.
-    pub done_at: u64,
-    /// Microseconds after which the runner's timer fires, 0 = leave it.
-    pub timer_us: u64,
-    /// With [`Event::Signal`].
-    pub signal: Signal,
-    /// Low halves of the program's vector registers while the runner itself runs.
-    pub low: [u128; 16],
     /// Not 0: the program's vector state is in `vector`, else in the runner's registers.
     pub load_state: u64,
+    _line3: [u64; 1],
+    /// With [`Event::Signal`].
+    pub signal: Signal,
+    /// 1: host system calls raise SIGSYS.
+    pub selector: u64,
+    /// Low halves of the program's vector registers while the runner itself runs.
+    pub low: [u128; 16],
     /// Vector state on its way.
     pub vector: Vector,
-    /// The commands.
-    pub commands: [Command; COMMANDS],
 }
 
-const _: () = assert!(size_of::<Mailbox>() as u64 <= crate::layout::RUNNER_TARGETS);
+const _: () = assert!(core::mem::offset_of!(Mailbox, regs) == 64);
+const _: () = assert!(core::mem::offset_of!(Mailbox, runner_sleeps) == 256);
+const _: () = assert!(size_of::<Mailbox>() as u64 <= crate::layout::MAILBOX_SIZE);
 
 /// Offset in the arena of a runner's part.
 pub fn part_of(runner: usize) -> u64 {
@@ -219,6 +258,20 @@ pub fn of(runner: usize) -> &'static mut Mailbox {
     // SAFETY: within the arena; the turn says whose it is, and what a hostile
     // program writes meanwhile are plain numbers.
     unsafe { &mut *((at::ARENA + part_of(runner)) as *mut Mailbox) }
+}
+
+/// A runner's orders as the space writes them.
+pub fn orders_of(runner: usize) -> &'static mut Orders {
+    assert!(runner <= crate::space::MOST);
+    // SAFETY: within the arena; runners read it only.
+    unsafe { &mut *((at::ARENA + part_of(runner) + RUNNER_ORDERS) as *mut Orders) }
+}
+
+/// The orders of this process, a runner.
+pub fn own_orders() -> &'static Orders {
+    // SAFETY: mapped when the runner was made. The space writes only while it
+    // has the turn, but for the atomics.
+    unsafe { &*(ORDERS as *const Orders) }
 }
 
 /// The mailbox of this process, a runner.

@@ -103,8 +103,7 @@ impl Monitor {
 
     /// Has the nursery make runner `number`.
     fn bear(&mut self, number: usize) -> bool {
-        let nursery = mailbox::of(NURSERY);
-        nursery.argument = number as u32;
+        mailbox::orders_of(NURSERY).argument = number as u32;
         direct::Tables::of_runner(number).init();
         let born = self.take_turn(NURSERY, request::BEAR) == Event::Done;
         if born {

@@ -7,18 +7,23 @@ use boundary::{at, fd};
 
 use super::{
     gates::{is_on_entry, runner_enter, runner_save},
-    mailbox::{self, Command, Event, Mailbox, Signal, request},
+    mailbox::{self, Command, Event, Frame, Mailbox, Orders, Signal, registers, request},
     turn::ticks,
 };
 use crate::{
     direct,
     layout::{
-        MAILBOX, RETURNS, RETURNS_SIZE, RUNNER_RETURNS, RUNNER_SIZE, RUNNER_TARGETS, SITE_STUBS,
+        MAILBOX, MAILBOX_SIZE, ORDERS, ORDERS_SIZE, RETURNS, RETURNS_SIZE, RUNNER_ORDERS,
+        RUNNER_RETURNS, RUNNER_SIZE, RUNNER_TARGETS, SITE_STUBS,
     },
     signal::{self, UContext},
     space::local,
     sys::{self, MAP_FIXED, MAP_SHARED, READ, WRITE_ACCESS},
 };
+
+/// Code and stack segment of 64-bit user code on the host (asm/segment.h).
+const USER_CS: u64 = 0x33;
+const USER_SS: u64 = 0x2b;
 
 /// The nursery's mailbox; runners have the others.
 pub const NURSERY: usize = 0;
@@ -41,6 +46,12 @@ fn map_part(to: u64, len: u64, prot: u32, offset: u64) {
     }
 }
 
+fn map_mailbox(number: usize) {
+    let part = mailbox::part_of(number);
+    map_part(MAILBOX, MAILBOX_SIZE, READ | WRITE_ACCESS, part);
+    map_part(ORDERS, ORDERS_SIZE, READ, part + RUNNER_ORDERS);
+}
+
 /// Unmaps all that a program must not reach.
 fn forget_the_monitor() {
     let end_of_code = SITE_STUBS;
@@ -58,15 +69,15 @@ fn forget_the_monitor() {
 
 fn nursery() -> ! {
     sys::die_with_parent();
-    map_part(MAILBOX, RUNNER_TARGETS, READ | WRITE_ACCESS, mailbox::part_of(NURSERY));
+    map_mailbox(NURSERY);
     forget_the_monitor();
     local().runner = true;
     let mut turn = 0;
     loop {
-        let own = mailbox::own();
-        turn = wait_for_turn(own, NURSERY, turn);
-        let number = own.argument as usize;
-        let born = if own.request == request::BEAR && number <= crate::space::MOST {
+        let (own, orders) = (mailbox::own(), mailbox::own_orders());
+        turn = wait_for_turn(own, orders, NURSERY, turn);
+        let number = orders.argument as usize;
+        let born = if orders.request == request::BEAR && number <= crate::space::MOST {
             // SAFETY: the child goes on in `run`.
             unsafe { sys::clone() }
         } else {
@@ -84,7 +95,7 @@ fn nursery() -> ! {
 fn run(number: usize) -> ! {
     sys::die_with_parent();
     let part = mailbox::part_of(number);
-    map_part(MAILBOX, RUNNER_TARGETS, READ | WRITE_ACCESS, part);
+    map_mailbox(number);
     map_part(at::SITES, at::SITES_SIZE, READ, part + RUNNER_TARGETS);
     map_part(RETURNS, RETURNS_SIZE, READ, part + RUNNER_RETURNS);
     let own = mailbox::own();
@@ -92,13 +103,14 @@ fn run(number: usize) -> ! {
     sys::dispatch_syscalls(core::ptr::from_ref(&own.selector) as u64);
     sys::fault_on_cpuid();
     own.pid.store(sys::getpid(), Ordering::Release);
+    let orders = mailbox::own_orders();
     let mut turn = 0;
     loop {
-        turn = wait_for_turn(own, number, turn);
-        match carry_out(own) {
+        turn = wait_for_turn(own, orders, number, turn);
+        match carry_out(orders) {
             false => own.event = Event::FAILED,
-            true if own.request == request::RUN => run_program(own),
-            true if own.request == request::SAVE => {
+            true if orders.request == request::RUN => run_program(own, orders),
+            true if orders.request == request::SAVE => {
                 if own.load_state == 0 {
                     // SAFETY: keeps registers that calls keep; writes the mailbox.
                     unsafe { runner_save() };
@@ -111,10 +123,18 @@ fn run(number: usize) -> ! {
     }
 }
 
-fn run_program(own: &mut Mailbox) {
-    if own.timer_us != 0 {
-        sys::set_timer(own.timer_us);
+fn run_program(own: &mut Mailbox, orders: &Orders) {
+    if orders.timer_us != 0 {
+        sys::set_timer(orders.timer_us.into());
     }
+    if orders.registers != registers::MAILBOX {
+        own.regs[0] = orders.rax;
+        if orders.registers == registers::RETURNED {
+            (own.regs[1], own.regs[11]) = (orders.rip, orders.rflags.into());
+        }
+    }
+    let (rip, rflags, rsp) = (orders.rip, orders.rflags.into(), orders.rsp);
+    own.frame = Frame { rip, cs: USER_CS, rflags, rsp, ss: USER_SS };
     own.event = Event::UNTOUCHED;
     local().in_program = true;
     // SAFETY: the gate comes back with this loop's registers.
@@ -123,9 +143,9 @@ fn run_program(own: &mut Mailbox) {
 }
 
 /// Carries out the commands; false if the host refused one.
-fn carry_out(own: &Mailbox) -> bool {
-    let count = (own.count as usize).min(mailbox::COMMANDS);
-    own.commands[..count].iter().all(|c| {
+fn carry_out(orders: &Orders) -> bool {
+    let count = (orders.count as usize).min(mailbox::COMMANDS);
+    orders.commands[..count].iter().all(|c| {
         // SAFETY: addresses of the user half, checked by the space that wrote them.
         let r = unsafe {
             match c.what {
@@ -149,26 +169,34 @@ fn carry_out(own: &Mailbox) -> bool {
 /// Waits for a turn after number `last`; its number. A runner whose space turns
 /// to another one wakes that and sleeps: on one CPU this is a plain context
 /// switch, while the space, on another, would have to interrupt this one.
-fn wait_for_turn(own: &Mailbox, number: usize, last: u32) -> u32 {
-    let mine = mailbox::turn_seen(number);
-    let end = ticks().wrapping_add(own.awake.load(Ordering::Relaxed));
+fn wait_for_turn(own: &Mailbox, orders: &Orders, number: usize, last: u32) -> u32 {
+    let end = ticks().wrapping_add(orders.awake.into());
     loop {
-        let given = mine.given.load(Ordering::Acquire);
+        let given = orders.given.load(Ordering::Acquire);
         if given != last {
             return given;
         }
-        if ticks() < end && mine.baton.load(Ordering::Relaxed) == 0 {
+        if ticks() < end && orders.baton.load(Ordering::Relaxed) == 0 {
             core::hint::spin_loop();
             continue;
         }
-        own.runner_sleeps.store(1, Ordering::SeqCst);
-        let baton = mine.baton.load(Ordering::SeqCst) as usize;
-        if (1..=crate::space::MOST + 1).contains(&baton) {
-            sys::futex_wake(&mailbox::turn_seen(baton - 1).given);
-        }
-        sys::futex_wait(&mine.given, last, None);
-        own.runner_sleeps.store(0, Ordering::SeqCst);
+        sleep(own, orders, number, last);
     }
+}
+
+/// Sleeps until woken, unless the turn has come.
+fn sleep(own: &Mailbox, orders: &Orders, number: usize, last: u32) {
+    let wake = mailbox::wake_seen(number);
+    let before = wake.count.load(Ordering::SeqCst);
+    own.runner_sleeps.store(1, Ordering::SeqCst);
+    let baton = orders.baton.load(Ordering::SeqCst) as usize;
+    if (1..=crate::space::MOST + 1).contains(&baton) {
+        sys::futex_wake(&mailbox::wake_seen(baton - 1).count);
+    }
+    if orders.given.load(Ordering::SeqCst) == last {
+        sys::futex_wait(&wake.count, before, None);
+    }
+    own.runner_sleeps.store(0, Ordering::SeqCst);
 }
 
 fn give_back(own: &mut Mailbox, turn: u32) {

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
-use super::mailbox::{self, Event, Frame, Mailbox, request};
+use super::mailbox::{self, Event, Mailbox, Orders, registers, request};
 use crate::{
     gate::{context, gate, reason},
     signal::UserSignal,
@@ -13,13 +13,10 @@ use crate::{
 
 /// How long a side waits awake before it goes to sleep, in ticks of the TSC: some
 /// forty microseconds, a few times what being woken on another CPU costs.
-const AWAKE: u64 = 400_000;
+const AWAKE: u32 = 400_000;
 /// How sure staying awake must have paid off lately, and how sure one can be.
 const SURE: u32 = 3;
 const SUREST: u32 = 12;
-/// Code and stack segment of 64-bit user code on the host (asm/segment.h).
-const USER_CS: u64 = 0x33;
-const USER_SS: u64 = 0x2b;
 /// Most of the timer's ticks in one go, µs.
 const LONGEST: u64 = 3_600_000_000;
 
@@ -40,7 +37,8 @@ impl Turns {
 
     /// Notes how long a turn took; whether the next is expected to be short.
     fn note(&mut self, took: u64) -> bool {
-        self.0 = if took < AWAKE { (self.0 + 1).min(SUREST) } else { self.0.saturating_sub(1) };
+        self.0 =
+            if took < AWAKE.into() { (self.0 + 1).min(SUREST) } else { self.0.saturating_sub(1) };
         self.is_short()
     }
 }
@@ -54,36 +52,40 @@ pub fn ticks() -> u64 {
 impl Monitor {
     /// Has a runner do what `what` says and waits until it is done.
     pub(super) fn take_turn(&mut self, runner: usize, what: u32) -> Event {
-        let b = mailbox::of(runner);
-        b.request = what;
+        let (b, o) = (mailbox::of(runner), mailbox::orders_of(runner));
         let given = ticks();
         let short = self.runners.ours.note(given.wrapping_sub(self.runners.since));
-        b.awake.store(self.awake_if(short), Ordering::Relaxed);
-        let turn = self.give_turn(runner, b);
+        o.awake = self.awake_if(short);
+        o.request = what;
+        let turn = self.give_turn(runner, b, o);
         if !self.await_awake(b, turn) {
             self.await_asleep(b, turn);
             self.runners.theirs.note(b.done_at.wrapping_sub(given));
         }
         self.runners.since = ticks();
-        b.count = 0;
+        o.count = 0;
         Event::of(b.event)
     }
 
     /// Gives a runner its next turn, of which this is the number, and wakes it:
     /// through the one that had the last turn, if that is awake.
-    fn give_turn(&mut self, runner: usize, b: &Mailbox) -> u32 {
-        let mine = mailbox::turn_of(runner);
+    fn give_turn(&mut self, runner: usize, b: &Mailbox, o: &Orders) -> u32 {
         let before = core::mem::replace(&mut self.runners.last, runner);
-        mine.baton.store(0, Ordering::Relaxed);
-        let turn = mine.given.load(Ordering::Relaxed).wrapping_add(1);
-        mine.given.store(turn, Ordering::SeqCst);
+        o.baton.store(0, Ordering::Relaxed);
+        let turn = o.given.load(Ordering::Relaxed).wrapping_add(1);
+        o.given.store(turn, Ordering::SeqCst);
+        let sleeps = b.runner_sleeps.load(Ordering::SeqCst) != 0;
+        if sleeps {
+            mailbox::wake_of(runner).count.fetch_add(1, Ordering::SeqCst);
+        }
         let mut passed = false;
         if before != runner {
-            mailbox::turn_of(before).baton.store(runner as u32 + 1, Ordering::SeqCst);
+            let baton = &mailbox::orders_of(before).baton;
+            baton.store(runner as u32 + 1, Ordering::SeqCst);
             passed = mailbox::of(before).runner_sleeps.load(Ordering::SeqCst) == 0;
         }
-        if !passed && b.runner_sleeps.load(Ordering::SeqCst) != 0 {
-            sys::futex_wake(&mine.given);
+        if sleeps && !passed {
+            sys::futex_wake(&mailbox::wake_of(runner).count);
         }
         turn
     }
@@ -91,7 +93,7 @@ impl Monitor {
     /// Looks for the turn's end for a while if that paid off lately.
     fn await_awake(&mut self, b: &Mailbox, turn: u32) -> bool {
         let awake = self.awake_if(self.runners.theirs.is_short());
-        let end = ticks().wrapping_add(awake);
+        let end = ticks().wrapping_add(awake.into());
         while awake != 0 {
             if b.done.load(Ordering::Acquire) == turn {
                 self.runners.theirs.note(0);
@@ -118,26 +120,25 @@ impl Monitor {
     }
 
     /// On a single CPU nobody comes while somebody looks.
-    fn awake_if(&self, short: bool) -> u64 {
+    fn awake_if(&self, short: bool) -> u32 {
         if short && self.setup.cpus > 1 { AWAKE } else { 0 }
     }
 
     /// Runs the guest program in the loaded runner until it leaves. The context
     /// holds its registers before and after, and why it left.
     pub fn run_program(&mut self, rip: u64) {
-        let b = mailbox::of(self.runners.loaded);
+        let runner = self.runners.loaded;
+        let (b, o) = (mailbox::of(runner), mailbox::orders_of(runner));
         let c = context();
         c.reason = reason::ATTENTION;
         c.rip = self.vcpu.rip;
-        b.regs = c.regs;
-        b.frame = Frame { rip, cs: USER_CS, rflags: c.rflags, rsp: c.regs[4], ss: USER_SS };
-        (b.fs, b.gs) = (gate().user_fs, gate().user_gs);
-        if !self.arm_runner(b) || page().inbox.load(Ordering::SeqCst) != 0 {
+        if !self.arm_runner(b, o) || page().inbox.load(Ordering::SeqCst) != 0 {
             local().pending = true;
             return;
         }
-        self.give_state(self.runners.loaded);
-        let event = self.take_turn(self.runners.loaded, request::RUN);
+        order_registers(b, o, rip);
+        self.give_state(runner);
+        let event = self.take_turn(runner, request::RUN);
         self.take_program(b, event);
         if b.kicked.load(Ordering::Relaxed) != 0 {
             b.kicked.store(0, Ordering::Relaxed);
@@ -153,8 +154,8 @@ impl Monitor {
     }
 
     /// Sees to it that the runner's timer fires in time; false if it is time now.
-    fn arm_runner(&mut self, b: &mut Mailbox) -> bool {
-        b.timer_us = 0;
+    fn arm_runner(&mut self, b: &Mailbox, o: &mut Orders) -> bool {
+        o.timer_us = 0;
         let deadline = self.timer.deadline;
         if deadline == 0 {
             return true;
@@ -165,7 +166,7 @@ impl Monitor {
             return false;
         }
         if armed == 0 || armed > deadline || armed < now {
-            b.timer_us = (deadline - now).div_ceil(1000).min(LONGEST);
+            o.timer_us = (deadline - now).div_ceil(1000).min(LONGEST) as u32;
             b.armed.store(deadline, Ordering::Relaxed);
         }
         true
@@ -194,5 +195,31 @@ impl Monitor {
         if event == Event::Signal {
             self.program_signal(&UserSignal::from(&b.signal));
         }
+    }
+}
+
+const RAX: usize = 0;
+const RCX: usize = 1;
+const RSP: usize = 4;
+const R11: usize = 11;
+
+/// Says with which registers the program is to go on at `rip`. What it left with
+/// lies in its own cache still: only what changed since is sent.
+fn order_registers(b: &mut Mailbox, o: &mut Orders, rip: u64) {
+    let c = context();
+    (o.rip, o.rflags, o.rsp, o.rax) = (rip, c.rflags as u32, c.regs[RSP], c.regs[RAX]);
+    let differ = |i: usize| c.regs[i] != b.regs[i];
+    let others = (0..16).any(|i| ![RAX, RCX, RSP, R11].contains(&i) && differ(i));
+    o.registers = if !others && c.regs[RCX] == rip && c.regs[R11] == c.rflags {
+        registers::RETURNED
+    } else if !others && !differ(RCX) && !differ(R11) {
+        registers::KEPT
+    } else {
+        b.regs = c.regs;
+        registers::MAILBOX
+    };
+    let g = gate();
+    if (b.fs, b.gs) != (g.user_fs, g.user_gs) {
+        (b.fs, b.gs) = (g.user_fs, g.user_gs);
     }
 }
