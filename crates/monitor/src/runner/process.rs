@@ -1,7 +1,7 @@
 //! The runner's side. A runner is a clone of the *nursery*, itself a clone of
 //! the first space from the time before anything of the guest was mapped.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{Ordering, fence};
 
 use boundary::{at, fd};
 
@@ -201,7 +201,10 @@ fn sleep(own: &Mailbox, orders: &Orders, number: usize, last: u32) {
 
 fn give_back(own: &mut Mailbox, turn: u32) {
     own.done_at = ticks();
-    own.done.store(turn, Ordering::SeqCst);
+    // A plain store is on its way while those before it still are; the fence is
+    // for the flag alone.
+    own.done.store(turn, Ordering::Release);
+    fence(Ordering::SeqCst);
     if own.space_sleeps.load(Ordering::SeqCst) != 0 {
         sys::futex_wake(&own.done);
     }

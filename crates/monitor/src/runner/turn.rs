@@ -1,6 +1,6 @@
 //! Giving a runner the turn, and what it comes back with.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{Ordering, fence};
 
 use super::mailbox::{self, Event, Mailbox, Orders, registers, request};
 use crate::{
@@ -73,7 +73,9 @@ impl Monitor {
         let before = core::mem::replace(&mut self.runners.last, runner);
         o.baton.store(0, Ordering::Relaxed);
         let turn = o.given.load(Ordering::Relaxed).wrapping_add(1);
-        o.given.store(turn, Ordering::SeqCst);
+        // As in `process::give_back`.
+        o.given.store(turn, Ordering::Release);
+        fence(Ordering::SeqCst);
         let sleeps = b.runner_sleeps.load(Ordering::SeqCst) != 0;
         if sleeps {
             mailbox::wake_of(runner).count.fetch_add(1, Ordering::SeqCst);
