@@ -340,7 +340,7 @@ fn dispatch(m: &mut Monitor) {
         }
         reason::FAULT => m.inject(m.vcpu.fault),
         reason::SWITCH => m.load_user_half(),
-        reason::STATE => m.fetch_state(),
+        reason::STATE => m.need_state(),
         reason::ATTENTION | reason::RETRANSLATE => {}
         other => crate::crash::end_with(m, |w| {
             use core::fmt::Write;

@@ -47,6 +47,8 @@ pub struct Space {
     pub continuations: HashMap<u64, u64, Hash>,
     /// The user half belongs to an address space that is gone.
     pub stale: bool,
+    /// A runner carries out commands that nobody waits for yet: the number of its turn.
+    pub posted: Option<u32>,
     /// Switch count when it last ran.
     pub used: u64,
     /// Frame that it has mapped as the vcpu_info page.
@@ -130,7 +132,7 @@ impl Spaces {
     }
 
     /// An address space is gone.
-    pub fn retire(&mut self, root: u32) {
+    fn retire(&mut self, root: u32) {
         for s in &mut self.all {
             if s.root == root {
                 s.root = FREE;
@@ -153,6 +155,7 @@ impl Space {
             stale_kernel_pages: Vec::new(),
             continuations: HashMap::with_hasher(Hash::default()),
             stale: false,
+            posted: None,
             used: 0,
             info_frame: FREE,
             turn: AtomicU32::new(0),
@@ -175,6 +178,15 @@ impl Monitor {
     pub fn user_space(&mut self) -> &mut Space {
         let i = self.user_index();
         &mut self.spaces.all[i]
+    }
+
+    /// The guest unpinned a top-level table: its address space is gone.
+    pub fn retire(&mut self, root: u32) {
+        if self.is_separate() {
+            self.retire_runners(root);
+        } else {
+            self.spaces.retire(root);
+        }
     }
 
     /// The guest loaded a base pointer.

@@ -4,6 +4,7 @@
 use super::mailbox::{self, COMMANDS, Command, request};
 use crate::{
     layout::at,
+    space::FREE,
     state::Monitor,
     sys::{EXEC, MAP_POPULATE, READ},
     tlb::{HIGHEST, LOWEST, MapAccess},
@@ -15,6 +16,7 @@ const POPULATE: u64 = 16;
 impl Monitor {
     fn command(&mut self, command: Command) {
         let runner = self.runners.loaded;
+        self.settle(runner);
         if mailbox::orders_of(runner).count as usize >= COMMANDS {
             self.carry_out_commands();
         }
@@ -81,14 +83,41 @@ impl Monitor {
         });
     }
 
+    /// Unmaps the whole user half of a runner.
+    pub(super) fn unmap_all_of(&mut self, runner: usize) {
+        self.stats.unmaps += 1;
+        let o = mailbox::orders_of(runner);
+        let parts =
+            [(LOWEST, at::SITES), (at::SITES + at::SITES_SIZE, at::START), (at::ALIASES, HIGHEST)];
+        // What was to be mapped need not be.
+        for (slot, (start, end)) in o.commands.iter_mut().zip(parts) {
+            *slot = Command { what: Command::UNMAP, start, len: end - start, ..Command::default() };
+        }
+        o.count = parts.len() as u32;
+    }
+
     /// Unmaps the whole user half of the loaded runner.
     pub fn runner_unmap_all(&mut self) {
-        // What was to be mapped need not be.
-        mailbox::orders_of(self.runners.loaded).count = 0;
-        for (start, end) in
-            [(LOWEST, at::SITES), (at::SITES + at::SITES_SIZE, at::START), (at::ALIASES, HIGHEST)]
-        {
-            self.runner_unmap(start, (end - start) >> 12);
+        self.unmap_all_of(self.runners.loaded);
+    }
+
+    /// An address space is gone: its runner unmaps it while the guest kernel goes on.
+    pub(in crate::runner) fn retire_runner(&mut self, runner: usize) {
+        self.settle(runner);
+        let space = &mut self.spaces.all[runner];
+        space.root = FREE;
+        space.user.regions.clear();
+        space.continuations.clear();
+        self.unmap_all_of(runner);
+        self.post_turn(runner);
+    }
+
+    /// Does so for all runners of the address space.
+    pub fn retire_runners(&mut self, root: u32) {
+        for runner in 1..self.spaces.all.len() {
+            if self.spaces.all[runner].root == root {
+                self.retire_runner(runner);
+            }
         }
     }
 }

@@ -52,6 +52,7 @@ pub fn ticks() -> u64 {
 impl Monitor {
     /// Has a runner do what `what` says and waits until it is done.
     pub(super) fn take_turn(&mut self, runner: usize, what: u32) -> Event {
+        self.settle(runner);
         let (b, o) = (mailbox::of(runner), mailbox::orders_of(runner));
         let given = ticks();
         let short = self.runners.ours.note(given.wrapping_sub(self.runners.since));
@@ -65,6 +66,26 @@ impl Monitor {
         self.runners.since = ticks();
         o.count = 0;
         Event::of(b.event)
+    }
+
+    /// Has a runner carry out its commands while the space goes on.
+    pub(super) fn post_turn(&mut self, runner: usize) {
+        let (b, o) = (mailbox::of(runner), mailbox::orders_of(runner));
+        (o.request, o.awake) = (request::MAP, 0);
+        let turn = self.give_turn(runner, b, o);
+        self.spaces.all[runner].posted = Some(turn);
+    }
+
+    /// Waits until a runner is done with what was posted to it.
+    pub(super) fn settle(&mut self, runner: usize) {
+        let Some(turn) = self.spaces.all.get_mut(runner).and_then(|s| s.posted.take()) else {
+            return;
+        };
+        let b = mailbox::of(runner);
+        if !self.await_awake(b, turn) {
+            self.await_asleep(b, turn);
+        }
+        mailbox::orders_of(runner).count = 0;
     }
 
     /// Gives a runner its next turn, of which this is the number, and wakes it:

@@ -7,7 +7,7 @@
 use super::mailbox::{self, Mailbox, request};
 use crate::{
     gate::context,
-    space::{restore_vector, save_vector},
+    space::{Vector, restore_vector, save_vector},
     state::Monitor,
 };
 
@@ -17,7 +17,44 @@ const XMM: usize = 160;
 const STATE_BITS: usize = 512;
 const SSE: u64 = 2;
 
+/// The state that a processor starts with: no component is in use. MXCSR's
+/// initial value lies at 24.
+static INITIAL: Vector = {
+    let mut area = [0; 8192];
+    area[24] = 0x80;
+    area[25] = 0x1f;
+    Vector(area)
+};
+
 impl Monitor {
+    /// Guest kernel code needs the vector state at `vcpu.rip`.
+    pub fn need_state(&mut self) {
+        if self.replaces_state() {
+            // What it would replace is not fetched. Should it fault, the state is
+            // the initial one, and nobody else's.
+            self.runners.has_state = None;
+            context().xmm = [0; 16];
+            restore_vector(&INITIAL);
+            context().state_away = 0;
+        } else {
+            self.fetch_state();
+        }
+    }
+
+    /// Is the instruction at `vcpu.rip` an XRSTOR of all that the guest has?
+    fn replaces_state(&mut self) -> bool {
+        let all = crate::cpuid::guest_xcr0();
+        let c = context();
+        let (bytes, n) = self.fetch(self.vcpu.rip);
+        let rest = match bytes {
+            [0x40..=0x4f, ..] => &bytes[1..],
+            _ => &bytes[..],
+        };
+        // 0F AE /5 with a memory operand (SDM vol. 2, XRSTOR).
+        let xrstor = n > 4 && rest[..2] == [0x0f, 0xae] && matches!(rest[2] >> 3, 5 | 13 | 21);
+        xrstor && c.regs[0] & all == all
+    }
+
     /// Brings the vector state into this process's registers.
     pub fn fetch_state(&mut self) {
         let Some(runner) = self.runners.has_state.take() else { return };
