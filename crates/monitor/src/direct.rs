@@ -73,6 +73,11 @@ impl Sites {
         }
     }
 
+    /// Slots in use.
+    pub fn count(&self) -> usize {
+        self.slots.len()
+    }
+
     /// A slot's form, and where its site and the return from it lie with its
     /// frame mapped at `page`.
     fn at(&self, slot: u16, page: u64) -> (Form, u64, u64) {
@@ -114,9 +119,9 @@ impl Tables {
         unsafe { &mut *(self.returns as *mut [[u64; 2]; SITE_SLOTS]) }
     }
 
-    /// Empties them.
-    pub fn init(&self) {
-        for (slot, target) in self.targets().iter_mut().enumerate() {
+    /// Empties the first `slots`.
+    pub fn init(&self, slots: usize) {
+        for (slot, target) in self.targets().iter_mut().enumerate().take(slots) {
             *target = unfilled(slot);
         }
     }
@@ -132,7 +137,7 @@ fn continuations() -> &'static mut [[u64; 2]; CONTINUE_ENTRIES] {
 
 /// Prepares this space's tables.
 pub fn init_tables() {
-    Tables::own().init();
+    Tables::own().init(SITE_SLOTS);
     continuations().fill([u64::MAX, 0]);
 }
 
@@ -295,6 +300,9 @@ impl Monitor {
         let slot = self.sites.slots.len();
         let gate = if self.is_separate() { runner::syscall_gate() } else { gate::syscall() };
         write_stub(slot, site.form, original, gate);
+        for runner in 1..self.spaces.all.len() * usize::from(self.is_separate()) {
+            Tables::of_runner(runner).targets()[slot] = unfilled(slot);
+        }
         self.sites.slots.push(site);
         self.sites.by_frame.entry(site.frame).or_default().push(slot as u16);
         self.make_shadow(site.frame);

@@ -352,6 +352,9 @@ fn dispatch(m: &mut Monitor) {
 impl Monitor {
     /// Waits until an event is pending or the timer fires.
     pub fn idle(&mut self) {
+        if self.is_separate() {
+            self.clean_runners();
+        }
         loop {
             local().pending = false;
             let seen = page().wake.load(Ordering::Acquire);

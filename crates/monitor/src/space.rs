@@ -132,7 +132,7 @@ impl Spaces {
     }
 
     /// An address space is gone.
-    fn retire(&mut self, root: u32) {
+    pub fn retire(&mut self, root: u32) {
         for s in &mut self.all {
             if s.root == root {
                 s.root = FREE;
@@ -178,15 +178,6 @@ impl Monitor {
     pub fn user_space(&mut self) -> &mut Space {
         let i = self.user_index();
         &mut self.spaces.all[i]
-    }
-
-    /// The guest unpinned a top-level table: its address space is gone.
-    pub fn retire(&mut self, root: u32) {
-        if self.is_separate() {
-            self.retire_runners(root);
-        } else {
-            self.spaces.retire(root);
-        }
     }
 
     /// The guest loaded a base pointer.

@@ -114,7 +114,7 @@ impl Monitor {
             }
             mmu::UNPIN_TABLE => {
                 let frame = self.ram_frame(op.arg1)?;
-                self.retire(frame);
+                self.spaces.retire(frame);
             }
             mmu::NEW_BASEPTR => {
                 self.vcpu.kernel_root = self.ram_frame(op.arg1)?;

@@ -4,7 +4,6 @@
 use super::mailbox::{self, COMMANDS, Command, request};
 use crate::{
     layout::at,
-    space::FREE,
     state::Monitor,
     sys::{EXEC, MAP_POPULATE, READ},
     tlb::{HIGHEST, LOWEST, MapAccess},
@@ -101,23 +100,14 @@ impl Monitor {
         self.unmap_all_of(self.runners.loaded);
     }
 
-    /// An address space is gone: its runner unmaps it while the guest kernel goes on.
-    pub(in crate::runner) fn retire_runner(&mut self, runner: usize) {
+    /// A runner whose address space is gone unmaps it, while the space goes on.
+    pub(super) fn clean_runner(&mut self, runner: usize) {
         self.settle(runner);
         let space = &mut self.spaces.all[runner];
-        space.root = FREE;
+        space.stale = false;
         space.user.regions.clear();
         space.continuations.clear();
         self.unmap_all_of(runner);
         self.post_turn(runner);
-    }
-
-    /// Does so for all runners of the address space.
-    pub fn retire_runners(&mut self, root: u32) {
-        for runner in 1..self.spaces.all.len() {
-            if self.spaces.all[runner].root == root {
-                self.retire_runner(runner);
-            }
-        }
     }
 }

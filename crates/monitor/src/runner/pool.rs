@@ -14,6 +14,9 @@ use crate::{
     state::{Monitor, page},
 };
 
+/// So many runners are made before those of dead programs are used again at once.
+const FEW: usize = 6;
+
 /// The runners of a domain. `Spaces::all` holds what each has mapped, by its
 /// number; number 0 there is the space itself, and here the nursery.
 pub struct Pool {
@@ -58,11 +61,13 @@ impl Monitor {
     /// Loads the runner for the guest's current base pointer, making one if need be.
     pub fn load_runner(&mut self) {
         let wanted = self.vcpu.kernel_root;
-        let found = self.runner_of(wanted).or_else(|| self.runner_of(FREE));
-        let target = match found {
-            Some(target) => target,
-            None => self.new_runner(),
-        };
+        let clean = |s: &Space| s.root == FREE && !s.stale;
+        let target = self
+            .runner_with(|s| s.root == wanted)
+            .or_else(|| self.runner_with(clean))
+            .or_else(|| self.more_runners())
+            .or_else(|| self.runner_with(|s| s.root == FREE))
+            .unwrap_or_else(|| self.new_runner());
         if self.ended {
             return;
         }
@@ -81,8 +86,22 @@ impl Monitor {
         self.catch_up_user();
     }
 
-    fn runner_of(&self, root: u32) -> Option<usize> {
-        self.spaces.all.iter().skip(1).position(|s| s.root == root).map(|i| i + 1)
+    fn runner_with(&self, is: impl Fn(&Space) -> bool) -> Option<usize> {
+        self.spaces.all.iter().skip(1).position(is).map(|i| i + 1)
+    }
+
+    /// Another runner, while there are few: a new one is ready sooner than one
+    /// that has to unmap all of a dead program.
+    fn more_runners(&mut self) -> Option<usize> {
+        let number = self.spaces.all.len();
+        (number <= FEW && self.bear(number)).then_some(number)
+    }
+
+    /// The guest idles: time for runners of dead programs to unmap them.
+    pub fn clean_runners(&mut self) {
+        while let Some(runner) = self.runner_with(|s| s.root == FREE && s.stale) {
+            self.clean_runner(runner);
+        }
     }
 
     /// A new runner's number, or the least recently used one's.
@@ -104,7 +123,7 @@ impl Monitor {
     /// Has the nursery make runner `number`.
     fn bear(&mut self, number: usize) -> bool {
         mailbox::orders_of(NURSERY).argument = number as u32;
-        direct::Tables::of_runner(number).init();
+        direct::Tables::of_runner(number).init(self.sites.count());
         let born = self.take_turn(NURSERY, request::BEAR) == Event::Done;
         if born {
             self.stats.clones += 1;
