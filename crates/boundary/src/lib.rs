@@ -169,6 +169,8 @@ pub struct Setup {
     pub flags: u32,
     /// Host CPUs that the domain may use.
     pub cpus: u32,
+    /// Process id of `xendomain` as its spaces see it, 0 = they see another.
+    pub parent: i32,
 }
 
 /// Bits of [`Setup::flags`].

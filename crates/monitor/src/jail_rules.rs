@@ -8,6 +8,7 @@ const MPROTECT: i64 = 10;
 const MUNMAP: i64 = 11;
 const RT_SIGRETURN: i64 = 15;
 const GETPID: i64 = 39;
+const GETPPID: i64 = 110;
 const SETITIMER: i64 = 38;
 const CLONE: i64 = 56;
 const PRCTL: i64 = 157;
@@ -82,6 +83,7 @@ pub fn rules() -> Vec<(i64, Vec<SeccompRule>)> {
         (ARCH_PRCTL, vec![rule(vec![is(0, ARCH_CPUID)])]),
         (FUTEX, vec![rule(vec![is(1, FUTEX_WAIT)]), rule(vec![is(1, FUTEX_WAKE)])]),
         (GETPID, vec![]),
+        (GETPPID, vec![]),
         (SIGALTSTACK, vec![]),
         (EXIT_GROUP, vec![]),
     ]

@@ -6,6 +6,7 @@
 //! only one that touches it.
 #![no_std]
 #![no_main]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 extern crate alloc;
 

@@ -257,7 +257,7 @@ impl Monitor {
             0 => {
                 local().index = index;
                 local().pending = false;
-                sys::die_with_parent();
+                sys::die_with_parent(self.setup.parent);
                 arm_dispatch();
                 self.park_and_run(index)
             }

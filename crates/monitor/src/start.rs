@@ -237,6 +237,13 @@ extern "C" fn start() -> ! {
         ));
         refuse("the host's kernel is older than 6.12", 96);
     }
+    if !sys::can_dispatch() {
+        crate::log::line(format_args!(
+            "this host's kernel cannot send system calls of programs to the monitor (Syscall User \
+             Dispatch, Linux 5.11), which the pv engine needs"
+        ));
+        refuse("the host's kernel has no Syscall User Dispatch", 98);
+    }
     cpuid::read_host();
     if let Some(what) = cpuid::missing(!is_separate()) {
         crate::log::line(format_args!(
@@ -251,6 +258,7 @@ extern "C" fn start() -> ! {
     signal::install();
     direct::init_tables();
     runner::init_places();
+    sys::close_to_others();
     let m = build();
     if !is_separate() {
         space::arm_dispatch();
@@ -262,7 +270,7 @@ extern "C" fn start() -> ! {
         }
     }
     if is_separate() {
-        runner::become_nursery();
+        runner::become_nursery(m.setup.parent);
     }
     page().active_pid.store(m.pid, core::sync::atomic::Ordering::Release);
     page().spaces.store(1, core::sync::atomic::Ordering::Relaxed);

@@ -9,6 +9,7 @@ const MUNMAP: u64 = 11;
 const RT_SIGACTION: u64 = 13;
 const SETITIMER: u64 = 38;
 const GETPID: u64 = 39;
+const GETPPID: u64 = 110;
 const CLONE: u64 = 56;
 const SIGALTSTACK: u64 = 131;
 const PRCTL: u64 = 157;
@@ -141,10 +142,30 @@ pub unsafe fn clone() -> i64 {
     unsafe { call6(CLONE, [0x8000 | 17, 0, 0, 0, 0, 0]) }
 }
 
-/// `PR_SET_PDEATHSIG` with SIGKILL.
-pub fn die_with_parent() {
+/// `PR_SET_PDEATHSIG` with SIGKILL; ends this process if the parent, `xendomain`,
+/// is dead already.
+pub fn die_with_parent(parent: i32) {
     // SAFETY: touches no memory.
-    unsafe { call6(PRCTL, [1, 9, 0, 0, 0, 0]) };
+    let now = unsafe {
+        call6(PRCTL, [1, 9, 0, 0, 0, 0]);
+        call6(GETPPID, [0; 6])
+    };
+    if now != i64::from(parent) {
+        exit(0);
+    }
+}
+
+/// No other process of the same user may look into this one (`PR_SET_DUMPABLE`).
+/// Clones inherit it.
+pub fn close_to_others() {
+    // SAFETY: touches no memory.
+    unsafe { call6(PRCTL, [4, 0, 0, 0, 0, 0]) };
+}
+
+/// Does the host know Syscall User Dispatch (Linux 5.11)?
+pub fn can_dispatch() -> bool {
+    // SAFETY: touches no memory; switches off what is not on.
+    unsafe { call6(PRCTL, [59, 0, 0, 0, 0, 0]) == 0 }
 }
 
 /// Sends system calls made while `*selector` is 1 to SIGSYS

@@ -38,8 +38,8 @@ impl Memory {
     /// Smallest domain, in MiB: a kernel with its initial ramdisk does not
     /// come up in less.
     pub const LEAST: u64 = 16;
-    /// Largest domain, in MiB (1 TiB).
-    pub const MOST: u64 = 1 << 20;
+    /// Largest domain, in MiB (500 GiB): the monitor tells frames apart by 27 bits.
+    pub const MOST: u64 = 500 << 10;
     /// What xm gives a domain whose file does not say, in MiB.
     pub const DEFAULT: u64 = 128;
 }

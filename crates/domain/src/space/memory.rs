@@ -38,6 +38,7 @@ impl DomainMemory {
         setup.tsc_mul = scale.mul;
         setup.tsc_shift = scale.shift;
         setup.flags = flags | isolation.flag();
+        setup.parent = rustix::process::getpid().as_raw_nonzero().get();
         setup.cpus = u32::try_from(super::usable_cpus().len()).unwrap_or(u32::MAX);
         (setup.tsc_start, setup.wall_sec, setup.wall_nsec) = time_zero();
         arena.write_domain_page(&setup)?;

@@ -29,10 +29,10 @@ const USER_SS: u64 = 0x2b;
 pub const NURSERY: usize = 0;
 
 /// Clones this process into the nursery. Before guest code runs.
-pub fn become_nursery() {
+pub fn become_nursery(parent: i32) {
     // SAFETY: both sides go on: here, and in `nursery`.
     match unsafe { sys::clone() } {
-        0 => nursery(),
+        0 => nursery(parent),
         pid if pid > 0 => mailbox::of(NURSERY).pid.store(pid as i32, Ordering::Relaxed),
         _ => {}
     }
@@ -67,8 +67,8 @@ fn forget_the_monitor() {
     }
 }
 
-fn nursery() -> ! {
-    sys::die_with_parent();
+fn nursery(parent: i32) -> ! {
+    sys::die_with_parent(parent);
     map_mailbox(NURSERY);
     forget_the_monitor();
     local().runner = true;
@@ -84,7 +84,7 @@ fn nursery() -> ! {
             -1
         };
         if born == 0 {
-            run(number);
+            run(number, parent);
         }
         own.event = if born > 0 { Event::DONE } else { Event::FAILED };
         give_back(own, turn);
@@ -92,8 +92,8 @@ fn nursery() -> ! {
 }
 
 /// A new runner's life.
-fn run(number: usize) -> ! {
-    sys::die_with_parent();
+fn run(number: usize, parent: i32) -> ! {
+    sys::die_with_parent(parent);
     let part = mailbox::part_of(number);
     map_mailbox(number);
     map_part(at::SITES, at::SITES_SIZE, READ, part + RUNNER_TARGETS);
