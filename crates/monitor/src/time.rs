@@ -21,7 +21,12 @@ impl Monitor {
     /// ns since the domain's start of time.
     pub fn now(&self) -> u64 {
         // SAFETY: reads a counter.
-        let ticks = unsafe { _rdtsc() }.wrapping_sub(self.setup.tsc_start);
+        self.time_at(unsafe { _rdtsc() })
+    }
+
+    /// System time at a value of the TSC.
+    pub fn time_at(&self, tsc: u64) -> u64 {
+        let ticks = tsc.wrapping_sub(self.setup.tsc_start);
         let shifted = if self.setup.tsc_shift >= 0 {
             ticks << (self.setup.tsc_shift & 63)
         } else {

@@ -208,7 +208,7 @@ pub struct Mailbox {
     pub done: AtomicU32,
     /// What became of it ([`Event`]).
     pub event: u32,
-    /// TSC when it was given back.
+    /// TSC when it was last given back to a space that slept.
     pub done_at: u64,
     _line1: [u64; 6],
     /// RAX, RCX, RDX, RBX, (RSP), RBP, RSI, RDI, R8..R15.

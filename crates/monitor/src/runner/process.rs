@@ -200,12 +200,12 @@ fn sleep(own: &Mailbox, orders: &Orders, number: usize, last: u32) {
 }
 
 fn give_back(own: &mut Mailbox, turn: u32) {
-    own.done_at = ticks();
     // A plain store is on its way while those before it still are; the fence is
     // for the flag alone.
     own.done.store(turn, Ordering::Release);
     fence(Ordering::SeqCst);
     if own.space_sleeps.load(Ordering::SeqCst) != 0 {
+        own.done_at = ticks();
         sys::futex_wake(&own.done);
     }
 }

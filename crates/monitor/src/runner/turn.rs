@@ -53,18 +53,22 @@ pub fn ticks() -> u64 {
 impl Monitor {
     /// Has a runner do what `what` says and waits until it is done.
     pub(super) fn take_turn(&mut self, runner: usize, what: u32) -> Event {
+        self.take_turn_at(runner, what, ticks())
+    }
+
+    /// The same; it is `now` by the TSC.
+    fn take_turn_at(&mut self, runner: usize, what: u32, now: u64) -> Event {
         self.settle(runner);
         let (b, o) = (mailbox::of(runner), mailbox::orders_of(runner));
-        let given = ticks();
-        let short = self.runners.ours.note(given.wrapping_sub(self.runners.since));
+        let short = self.runners.ours.note(now.wrapping_sub(self.runners.since));
         o.awake = self.awake_if(short);
         o.request = what;
         let turn = self.give_turn(runner, b, o);
-        if !self.await_awake(b, turn) {
+        if !self.await_awake(b, turn, now) {
             self.await_asleep(b, turn);
-            self.runners.theirs.note(b.done_at.wrapping_sub(given));
+            self.runners.theirs.note(b.done_at.wrapping_sub(now));
+            self.runners.since = ticks();
         }
-        self.runners.since = ticks();
         o.count = 0;
         Event::of(b.event)
     }
@@ -83,7 +87,7 @@ impl Monitor {
             return;
         };
         let b = mailbox::of(runner);
-        if !self.await_awake(b, turn) {
+        if !self.await_awake(b, turn, ticks()) {
             self.await_asleep(b, turn);
         }
         mailbox::orders_of(runner).count = 0;
@@ -114,19 +118,23 @@ impl Monitor {
         turn
     }
 
-    /// Looks for the turn's end for a while if that paid off lately.
-    fn await_awake(&mut self, b: &Mailbox, turn: u32) -> bool {
+    /// Looks for the turn's end for a while if that paid off lately; it was given
+    /// at `given`.
+    fn await_awake(&mut self, b: &Mailbox, turn: u32, given: u64) -> bool {
         let awake = self.awake_if(self.runners.theirs.is_short());
-        let end = ticks().wrapping_add(awake.into());
+        let end = given.wrapping_add(awake.into());
+        let mut now = given;
         loop {
             if b.done.load(Ordering::Acquire) == turn {
                 self.runners.theirs.note(0);
+                self.runners.since = now;
                 return true;
             }
-            if awake == 0 || ticks() > end {
+            if awake == 0 || now > end {
                 return false;
             }
             core::hint::spin_loop();
+            now = ticks();
         }
     }
 
@@ -155,13 +163,14 @@ impl Monitor {
         let c = context();
         c.reason = reason::ATTENTION;
         c.rip = self.vcpu.rip;
-        if !self.arm_runner(b, o) || page().inbox.load(Ordering::SeqCst) != 0 {
+        let now = ticks();
+        if !self.arm_runner(b, o, now) || page().inbox.load(Ordering::SeqCst) != 0 {
             local().pending = true;
             return;
         }
         order_registers(b, o, rip);
         self.give_state(runner);
-        let event = self.take_turn(runner, request::RUN);
+        let event = self.take_turn_at(runner, request::RUN, now);
         self.take_program(b, event);
         if b.kicked.load(Ordering::Relaxed) != 0 {
             b.kicked.store(0, Ordering::Relaxed);
@@ -177,14 +186,14 @@ impl Monitor {
     }
 
     /// Sees to it that the runner's timer fires in time; false if it is time now.
-    fn arm_runner(&mut self, b: &Mailbox, o: &mut Orders) -> bool {
+    fn arm_runner(&mut self, b: &Mailbox, o: &mut Orders, now: u64) -> bool {
         o.timer_us = 0;
         let deadline = self.timer.deadline;
         if deadline == 0 {
             return true;
         }
         let armed = b.armed.load(Ordering::Relaxed);
-        let now = self.now();
+        let now = self.time_at(now);
         if deadline <= now {
             return false;
         }
