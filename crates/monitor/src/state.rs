@@ -77,6 +77,8 @@ impl Frame {
     pub const CODE: u8 = 1;
     /// It has a shadow copy with patched sites.
     pub const SHADOW: u8 = 2;
+    /// It was mapped writable elsewhere than in the direct map and the image.
+    pub const WRITABLE: u8 = 4;
     /// It must not be mapped writable.
     pub fn is_protected(self) -> bool {
         self.0 & (Self::CODE | Self::SHADOW) != 0

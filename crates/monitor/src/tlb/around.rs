@@ -89,6 +89,9 @@ impl Monitor {
         let va = base + ((start as u64) << 12);
         self.user_map(va, head.frame, (end - start) as u64, head.access);
         for (i, p) in cluster[start..end].iter().flatten().enumerate() {
+            if p.installed.write() {
+                self.note_writable(p.frame);
+            }
             self.user_space().user.set(va + ((i as u64) << 12), p.installed);
         }
     }

@@ -5,7 +5,7 @@ use abi::mmu::{PTE_ACCESSED, PTE_DIRTY, PTE_PRESENT, PTE_WRITE};
 use super::{host::Access, mapped::Installed, user::code};
 use crate::{
     guest::{DIRECT_MAP, IMAGE_MAP, Leaf, M2P, fold, frame_of},
-    state::Monitor,
+    state::{Frame, Monitor},
 };
 
 /// What became of an access.
@@ -102,6 +102,10 @@ impl Monitor {
             space.user.forget(fold(start), count << 12);
         }
         if !linear {
+            for i in 0..count * u64::from(write) {
+                self.note_writable(first_frame + i as u32);
+            }
+            let space = self.space();
             for i in 0..count {
                 let installed = Installed::new(first_frame + i as u32, write, false);
                 space.kernel.set(start + (i << 12), installed);
@@ -118,8 +122,22 @@ impl Monitor {
         self.write_protect_half(frame, false);
     }
 
+    /// Notes that a frame is mapped writable where only a search finds it.
+    pub(super) fn note_writable(&mut self, frame: u32) {
+        if let Some(facts) = self.frames.get_mut(frame as usize) {
+            facts.0 |= Frame::WRITABLE;
+        }
+    }
+
+    fn was_mapped_writable(&self, frame: u32) -> bool {
+        self.frames.get(frame as usize).is_some_and(|f| f.0 & Frame::WRITABLE != 0)
+    }
+
     /// The same for what is remembered of one half.
     pub(super) fn write_protect_half(&mut self, frame: u32, kernel: bool) {
+        if !self.was_mapped_writable(frame) {
+            return;
+        }
         let mut found = [(0u64, Installed::default()); 16];
         loop {
             let mut n = 0;
