@@ -5,12 +5,9 @@ use super::mailbox::{self, COMMANDS, Command, request};
 use crate::{
     layout::at,
     state::Monitor,
-    sys::{EXEC, MAP_POPULATE, READ},
+    sys::{EXEC, READ},
     tlb::{HIGHEST, LOWEST, MapAccess},
 };
-
-/// Runs up to this many pages are populated at once: they are about to be used.
-const POPULATE: u64 = 16;
 
 impl Monitor {
     fn command(&mut self, command: Command) {
@@ -47,6 +44,7 @@ impl Monitor {
     }
 
     /// Maps `count` frames from `frame` on at a user address of the loaded runner.
+    /// They are not populated: the host's own fault-around is cheaper.
     pub fn runner_map(&mut self, va: u64, frame: u32, count: u64, access: MapAccess) {
         self.stats.maps += 1;
         self.command(Command {
@@ -56,7 +54,6 @@ impl Monitor {
             len: count << 12,
             offset: u64::from(frame) << 12,
             file: access.file(),
-            flags: if count > 1 && count <= POPULATE { MAP_POPULATE } else { 0 },
         });
     }
 

@@ -123,10 +123,8 @@ pub struct Command {
     pub len: u64,
     /// Offset in the file.
     pub offset: u64,
-    /// File descriptor, and `MAP_POPULATE` or 0.
+    /// File descriptor.
     pub file: i32,
-    /// See `file`.
-    pub flags: u32,
 }
 
 impl Command {

@@ -150,7 +150,7 @@ fn carry_out(orders: &Orders) -> bool {
         let r = unsafe {
             match c.what {
                 Command::MAP => {
-                    let flags = MAP_SHARED | MAP_FIXED | c.flags;
+                    let flags = MAP_SHARED | MAP_FIXED;
                     let r = sys::mmap(c.start, c.len, c.prot, flags, c.file, c.offset);
                     if r as u64 == c.start { 0 } else { -1 }
                 }
