@@ -77,7 +77,10 @@ impl Monitor {
     pub(super) fn post_turn(&mut self, runner: usize) {
         let (b, o) = (mailbox::of(runner), mailbox::orders_of(runner));
         (o.request, o.awake) = (request::MAP, 0);
-        let turn = self.give_turn(runner, b, o);
+        let (turn, sleeps) = raise_turn(runner, b, o);
+        if sleeps {
+            sys::futex_wake(&mailbox::wake_of(runner).count);
+        }
         self.spaces.all[runner].posted = Some(turn);
     }
 
@@ -94,23 +97,17 @@ impl Monitor {
     }
 
     /// Gives a runner its next turn, of which this is the number, and wakes it:
-    /// through the one that had the last turn, if that is awake.
+    /// through the one that had the last turn, if that is awake. The caller waits
+    /// for the turn's end, so a baton has been taken before there is another.
     fn give_turn(&mut self, runner: usize, b: &Mailbox, o: &Orders) -> u32 {
+        let (turn, sleeps) = raise_turn(runner, b, o);
         let before = core::mem::replace(&mut self.runners.last, runner);
-        o.baton.store(0, Ordering::Relaxed);
-        let turn = o.given.load(Ordering::Relaxed).wrapping_add(1);
-        // As in `process::give_back`.
-        o.given.store(turn, Ordering::Release);
-        fence(Ordering::SeqCst);
-        let sleeps = b.runner_sleeps.load(Ordering::SeqCst) != 0;
-        if sleeps {
-            mailbox::wake_of(runner).count.fetch_add(1, Ordering::SeqCst);
-        }
         let mut passed = false;
         if before != runner {
             let baton = &mailbox::orders_of(before).baton;
             baton.store(runner as u32 + 1, Ordering::SeqCst);
-            passed = mailbox::of(before).runner_sleeps.load(Ordering::SeqCst) == 0;
+            let busy = self.spaces.all.get(before).is_some_and(|s| s.posted.is_some());
+            passed = !busy && mailbox::of(before).runner_sleeps.load(Ordering::SeqCst) == 0;
         }
         if sleeps && !passed {
             sys::futex_wake(&mailbox::wake_of(runner).count);
@@ -228,6 +225,20 @@ impl Monitor {
             self.program_signal(&UserSignal::from(&b.signal));
         }
     }
+}
+
+/// Raises a runner's turn: its number, and whether the runner must be woken.
+fn raise_turn(runner: usize, b: &Mailbox, o: &Orders) -> (u32, bool) {
+    o.baton.store(0, Ordering::Relaxed);
+    let turn = o.given.load(Ordering::Relaxed).wrapping_add(1);
+    // As in `process::give_back`.
+    o.given.store(turn, Ordering::Release);
+    fence(Ordering::SeqCst);
+    let sleeps = b.runner_sleeps.load(Ordering::SeqCst) != 0;
+    if sleeps {
+        mailbox::wake_of(runner).count.fetch_add(1, Ordering::SeqCst);
+    }
+    (turn, sleeps)
 }
 
 const RAX: usize = 0;
