@@ -34,6 +34,7 @@ mod sys;
 mod time;
 mod tlb;
 mod trap;
+mod user_signal;
 mod watch;
 
 #[global_allocator]

@@ -18,27 +18,20 @@ use crate::{
     state::{Fault, Monitor, is_separate},
     sys,
     tlb::{Outcome, UserAccess},
+    user_signal::UserSignal,
 };
 
-const SIGILL: u32 = 4;
+pub const SIGILL: u32 = 4;
 pub const SIGTRAP: u32 = 5;
 const SIGBUS: u32 = 7;
-const SIGFPE: u32 = 8;
+pub const SIGFPE: u32 = 8;
 pub const SIGUSR1: u32 = 10;
 const SIGSEGV: u32 = 11;
 pub const SIGALRM: u32 = 14;
-const SIGSYS: u32 = 31;
+pub const SIGSYS: u32 = 31;
 
 /// TF.
 pub const TRAP: u64 = 0x100;
-/// `si_code` of a system call that the jail's filter refused.
-const SYS_SECCOMP: u32 = 1;
-/// The vsyscall page (uapi/asm/vsyscall.h).
-const VSYSCALL: u64 = 0xffff_ffff_ff60_0000;
-/// `si_arch` of a 64-bit system call (linux/audit.h).
-const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
-/// `si_code` of a single step (asm-generic/siginfo.h).
-const TRAP_TRACE: u32 = 2;
 
 /// `struct sigcontext` (asm/sigcontext.h), x86-64.
 #[repr(C)]
@@ -258,52 +251,6 @@ fn take_user_registers(mc: &SigContext, why: u64) {
     gate().user_mode = 1;
 }
 
-/// A signal that guest user code met.
-pub struct UserSignal {
-    number: u32,
-    /// `si_code`.
-    code: u32,
-    /// SIGSYS: `si_call_addr` and `si_arch`.
-    call: u64,
-    arch: u32,
-    /// Exception vector, error code, CR2.
-    trap: u64,
-    error: u64,
-    address: u64,
-}
-
-impl UserSignal {
-    fn new(number: u32, info: *const u8, mc: &SigContext) -> UserSignal {
-        // SAFETY: fields of `siginfo` (asm-generic/siginfo.h): `si_code` at offset
-        // 8; of SIGSYS `si_call_addr` at 16 and `si_arch` at 28.
-        unsafe {
-            UserSignal {
-                number,
-                code: info.add(8).cast::<u32>().read_unaligned(),
-                call: info.add(16).cast::<u64>().read_unaligned(),
-                arch: info.add(28).cast::<u32>().read_unaligned(),
-                trap: mc.trapno,
-                error: mc.error,
-                address: mc.cr2,
-            }
-        }
-    }
-}
-
-impl From<&runner::Signal> for UserSignal {
-    fn from(s: &runner::Signal) -> UserSignal {
-        UserSignal {
-            number: s.number,
-            code: s.code,
-            call: s.call,
-            arch: s.arch,
-            trap: s.trap.into(),
-            error: s.error,
-            address: s.address,
-        }
-    }
-}
-
 /// A signal while guest user code ran directly in this space.
 fn on_user_signal(signal: u32, info: *const u8, mc: &mut SigContext) -> Next {
     let m = monitor();
@@ -318,84 +265,8 @@ fn on_user_signal(signal: u32, info: *const u8, mc: &mut SigContext) -> Next {
     Next::Leave
 }
 
-impl Monitor {
-    /// A signal in a runner; the context holds the program's registers.
-    pub fn program_signal(&mut self, s: &UserSignal) {
-        context().reason = reason::ATTENTION;
-        let rip = context().rip;
-        let asks = matches!(s.number, SIGALRM | SIGUSR1);
-        if is_stub(rip) && !asks {
-            match self.fill_late(rip).filter(|_| s.number == SIGILL) {
-                // From the site's start again.
-                Some(late) => context().rip = late.site,
-                None => note(self, Fault::Vector { vector: 6, code: None }),
-            }
-            return;
-        }
-        self.user_signal(s);
-    }
-
-    fn user_signal(&mut self, s: &UserSignal) {
-        let c = context();
-        match s.number {
-            SIGALRM | SIGUSR1 => {
-                local().pending = true;
-                if !self.is_separate() {
-                    self.timer.armed = 0;
-                }
-            }
-            SIGSYS => self.trapped_call(s),
-            SIGTRAP if s.trap == 3 => note(self, Fault::Vector { vector: 3, code: None }),
-            SIGTRAP => {
-                let step = if s.code == TRAP_TRACE { 1 << 14 } else { 0 };
-                self.vcpu.debug[6] = 0xffff_0ff0 | step;
-                note(self, Fault::Vector { vector: 1, code: None });
-            }
-            SIGILL if self.is_site_rest(c.rip) => {
-                c.rip += 2;
-                c.reason = reason::SYSCALL;
-            }
-            SIGILL => note(self, Fault::Vector { vector: 6, code: None }),
-            SIGFPE => note(self, Fault::Vector { vector: s.trap as u8, code: None }),
-            _ => user_fault(self, s),
-        }
-    }
-
-    /// SIGSYS: a system call of user code, or one that the jail's filter stopped.
-    fn trapped_call(&mut self, s: &UserSignal) {
-        let c = context();
-        if s.code == SYS_SECCOMP && s.call >= VSYSCALL {
-            // The host emulates calls into its vsyscall page; the guest
-            // kernel does so for its own, at the fetch fault.
-            c.rip = s.call;
-            c.regs[4] = c.regs[4].wrapping_sub(8);
-            note(self, Fault::Page { address: s.call, code: 0x15 });
-        } else if s.code == SYS_SECCOMP {
-            crate::crash::end(self, "the jail's filter refused a system call of the host");
-        } else if s.arch == AUDIT_ARCH_X86_64 {
-            self.stats.trapped_syscalls += 1;
-            c.reason = reason::SYSCALL;
-            self.patch_site(c.rip, c.regs[0]);
-        } else {
-            // INT 80h, if the guest kernel lets user code have it.
-            let trap = self.vcpu.traps[0x80];
-            let fault = if trap.flags & 3 == 3 && trap.address != 0 {
-                Fault::Vector { vector: 0x80, code: None }
-            } else {
-                c.rip = c.rip.wrapping_sub(2);
-                Fault::Vector { vector: 13, code: Some(0x80 << 3 | 2) }
-            };
-            note(self, fault);
-        }
-    }
-}
-
-fn note(m: &mut Monitor, fault: Fault) {
-    m.vcpu.fault = fault;
-    context().reason = reason::FAULT;
-}
-
-fn is_stub(rip: u64) -> bool {
+/// In the stub of a patched site?
+pub fn is_stub(rip: u64) -> bool {
     (crate::layout::SITE_STUBS..at::CODE + at::CODE_SIZE).contains(&rip)
 }
 
@@ -430,38 +301,6 @@ fn on_stub_signal(m: &mut Monitor, signal: u32, mc: &mut SigContext) -> Next {
     }
     // Back into the stub: the selector may stay open, the gate behind it opens it anyway.
     Next::Return
-}
-
-/// SIGSEGV or SIGBUS of user code.
-fn user_fault(m: &mut Monitor, s: &UserSignal) {
-    m.stats.faults += 1;
-    if s.trap != 14 {
-        // #GP of CPUID where CPUID faults; else the guest's.
-        context().reason = reason::EMULATE;
-        context().argument = s.error;
-        if s.trap != 13 {
-            let vector = s.trap as u8;
-            let code = matches!(vector, 10..=13 | 17).then_some(s.error as u32);
-            note(m, Fault::Vector { vector, code });
-        }
-        return;
-    }
-    let (va, write, fetch) = (s.address, s.error & 2 != 0, s.error & 16 != 0);
-    if crate::tlb::is_reserved(va) {
-        // The monitor's own place: such an address cannot exist for the guest.
-        return note(m, Fault::Vector { vector: 13, code: Some(0) });
-    }
-    if !crate::tlb::is_available(va) {
-        let code =
-            4 | if write { 2 } else { 0 } | if fetch { 16 } else { 0 } | u32::from(is_kernel(va));
-        return note(m, Fault::Page { address: va, code });
-    }
-    if !fetch && m.shadow_was_read(va) && !write {
-        return;
-    }
-    if let Err(code) = m.resolve_user(va, UserAccess { write, fetch, from_user: true }) {
-        note(m, Fault::Page { address: va, code });
-    }
 }
 
 /// Did a protection key close the page? The error code does not tell where the

@@ -47,6 +47,8 @@ pub struct Space {
     pub continuations: HashMap<u64, u64, Hash>,
     /// The user half belongs to an address space that is gone.
     pub stale: bool,
+    /// System time for which a runner's timer was armed last; it has fired once that is past.
+    pub armed: u64,
     /// A runner carries out commands that nobody waits for yet: the number of its turn.
     pub posted: Option<u32>,
     /// Switch count when it last ran.
@@ -155,6 +157,7 @@ impl Space {
             stale_kernel_pages: Vec::new(),
             continuations: HashMap::with_hasher(Hash::default()),
             stale: false,
+            armed: 0,
             posted: None,
             used: 0,
             info_frame: FREE,

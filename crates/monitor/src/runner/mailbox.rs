@@ -9,11 +9,12 @@
 //! The order of fields is that of cache lines: each costs some sixty nanoseconds
 //! on its way to the other side.
 
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicI32, AtomicU32};
 
 use crate::{
     layout::{ARENA_RUNNERS, ARENA_WAKES, MAILBOX, ORDERS, RUNNER_ORDERS, RUNNER_SIZE, WAKES, at},
     space::Vector,
+    user_signal::UserSignal,
 };
 
 /// A word that a sleeping runner waits on. Only the space can write it.
@@ -87,26 +88,6 @@ impl Event {
             _ => Event::Failed,
         }
     }
-}
-
-/// A host signal that the program met.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-pub struct Signal {
-    /// Its number.
-    pub number: u32,
-    /// `si_code`.
-    pub code: u32,
-    /// SIGSYS: `si_call_addr`.
-    pub call: u64,
-    /// SIGSYS: `si_arch`.
-    pub arch: u32,
-    /// Exception vector.
-    pub trap: u32,
-    /// Exception error code.
-    pub error: u64,
-    /// CR2.
-    pub address: u64,
 }
 
 /// A change of the runner's mappings.
@@ -222,17 +203,15 @@ pub struct Mailbox {
     pub kicked: AtomicU32,
     /// Process id, 0 = not there yet.
     pub pid: AtomicI32,
-    /// System time for which the runner's timer is armed, 0 = not.
-    pub armed: AtomicU64,
     /// FS base to run with.
     pub fs: u64,
     /// GS base to run with.
     pub gs: u64,
     /// Not 0: the program's vector state is in `vector`, else in the runner's registers.
     pub load_state: u64,
-    _line3: [u64; 1],
+    _line3: [u64; 2],
     /// With [`Event::Signal`].
-    pub signal: Signal,
+    pub signal: UserSignal,
     /// 1: host system calls raise SIGSYS.
     pub selector: u64,
     /// Low halves of the program's vector registers while the runner itself runs.

@@ -24,7 +24,6 @@ mod turn;
 mod vector;
 
 pub use gates::syscall as syscall_gate;
-pub use mailbox::Signal;
 pub use pool::Pool;
 pub use process::{become_nursery, on_signal};
 pub use reach::init_places;

@@ -7,7 +7,7 @@ use boundary::{at, fd};
 
 use super::{
     gates::{is_on_entry, runner_enter, runner_save},
-    mailbox::{self, Command, Event, Frame, Mailbox, Orders, Signal, registers, request},
+    mailbox::{self, Command, Event, Frame, Mailbox, Orders, registers, request},
     turn::ticks,
 };
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
     signal::{self, UContext},
     space::local,
     sys::{self, MAP_FIXED, MAP_SHARED, READ, WRITE_ACCESS},
+    user_signal::UserSignal,
 };
 
 /// Code and stack segment of 64-bit user code on the host (asm/segment.h).
@@ -220,15 +221,12 @@ pub fn on_signal(number: u32, info: *const u8, uc: &mut UContext) -> u64 {
     let own = mailbox::own();
     own.selector = 0;
     let asks = matches!(number, signal::SIGALRM | signal::SIGUSR1);
-    if number == signal::SIGALRM {
-        own.armed.store(0, Ordering::Relaxed);
-    }
     let rip = uc.mc.rip;
     if is_on_entry(rip) {
         if !asks {
             // IRETQ refused what it was given: the program's general protection fault.
             own.event = Event::SIGNAL;
-            own.signal = describe(number, info, uc);
+            own.signal = UserSignal::new(number, info, &uc.mc);
         }
         return uc.mc.fpstate | LEAVE;
     }
@@ -266,24 +264,8 @@ pub fn on_signal(number: u32, info: *const u8, uc: &mut UContext) -> u64 {
     own.frame.rflags = uc.mc.flags;
     own.frame.rsp = uc.mc.rsp;
     own.event = Event::SIGNAL;
-    own.signal = describe(number, info, uc);
+    own.signal = UserSignal::new(number, info, &uc.mc);
     uc.mc.fpstate | KEEP
-}
-
-fn describe(number: u32, info: *const u8, uc: &UContext) -> Signal {
-    // SAFETY: `siginfo` (asm-generic/siginfo.h): `si_code` at offset 8; of SIGSYS
-    // `si_call_addr` at 16 and `si_arch` at 28.
-    unsafe {
-        Signal {
-            number,
-            code: info.add(8).cast::<u32>().read_unaligned(),
-            call: info.add(16).cast::<u64>().read_unaligned(),
-            arch: info.add(28).cast::<u32>().read_unaligned(),
-            trap: uc.mc.trapno as u32,
-            error: uc.mc.error,
-            address: uc.mc.cr2,
-        }
-    }
 }
 
 const _: () = assert!(RUNNER_SIZE >= 0x9_0000);

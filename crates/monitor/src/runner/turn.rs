@@ -5,7 +5,6 @@ use core::sync::atomic::{Ordering, fence};
 use super::mailbox::{self, Event, Mailbox, Orders, registers, request};
 use crate::{
     gate::{context, gate, reason},
-    signal::UserSignal,
     space::local,
     state::{Monitor, page},
     sys,
@@ -161,7 +160,7 @@ impl Monitor {
         c.reason = reason::ATTENTION;
         c.rip = self.vcpu.rip;
         let now = ticks();
-        if !self.arm_runner(b, o, now) || page().inbox.load(Ordering::SeqCst) != 0 {
+        if !self.arm_runner(o, now) || page().inbox.load(Ordering::SeqCst) != 0 {
             local().pending = true;
             return;
         }
@@ -183,20 +182,20 @@ impl Monitor {
     }
 
     /// Sees to it that the runner's timer fires in time; false if it is time now.
-    fn arm_runner(&mut self, b: &Mailbox, o: &mut Orders, now: u64) -> bool {
+    fn arm_runner(&mut self, o: &mut Orders, now: u64) -> bool {
         o.timer_us = 0;
         let deadline = self.timer.deadline;
         if deadline == 0 {
             return true;
         }
-        let armed = b.armed.load(Ordering::Relaxed);
+        let armed = self.spaces.all[self.runners.loaded].armed;
         let now = self.time_at(now);
         if deadline <= now {
             return false;
         }
         if armed == 0 || armed > deadline || armed < now {
             o.timer_us = (deadline - now).div_ceil(1000).min(LONGEST) as u32;
-            b.armed.store(deadline, Ordering::Relaxed);
+            self.spaces.all[self.runners.loaded].armed = deadline;
         }
         true
     }
@@ -222,7 +221,8 @@ impl Monitor {
         c.rip = b.frame.rip;
         gate().user_mode = 1;
         if event == Event::Signal {
-            self.program_signal(&UserSignal::from(&b.signal));
+            let signal = b.signal;
+            self.program_signal(&signal);
         }
     }
 }
