@@ -52,12 +52,12 @@ pub fn ticks() -> u64 {
 impl Monitor {
     /// Has a runner do what `what` says and waits until it is done.
     pub(super) fn take_turn(&mut self, runner: usize, what: u32) -> Event {
+        self.settle(runner);
         self.take_turn_at(runner, what, ticks())
     }
 
-    /// The same; it is `now` by the TSC.
+    /// The same for a runner that is settled; it is `now` by the TSC.
     fn take_turn_at(&mut self, runner: usize, what: u32, now: u64) -> Event {
-        self.settle(runner);
         let (b, o) = (mailbox::of(runner), mailbox::orders_of(runner));
         let short = self.runners.ours.note(now.wrapping_sub(self.runners.since));
         o.awake = self.awake_if(short);
@@ -159,6 +159,7 @@ impl Monitor {
         let c = context();
         c.reason = reason::ATTENTION;
         c.rip = self.vcpu.rip;
+        self.settle(runner);
         let now = ticks();
         if !self.arm_runner(o, now) || page().inbox.load(Ordering::SeqCst) != 0 {
             local().pending = true;
