@@ -219,15 +219,6 @@ fn write_stub(slot: usize, form: Form, original: &[u8; 9], gate: u64) {
     out.copy_from_slice(&bytes);
 }
 
-/// What became of a slot that the process had not filled.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Late {
-    /// The stub to go on in; `None` = the true page was mapped instead.
-    pub stub: Option<u64>,
-    /// Address of the site.
-    pub site: u64,
-}
-
 impl Monitor {
     /// Tables of the process that runs user code now.
     fn tables(&self) -> Tables {
@@ -439,9 +430,33 @@ impl Monitor {
         true
     }
 
+    /// The system call that a stub of this space's is about to make, if `rip` lies in
+    /// its first half: the address behind it, and its number where the stub sets it.
+    pub fn call_of_stub(&self, rip: u64) -> Option<(u64, Option<u64>)> {
+        let slot = usize::try_from(rip.checked_sub(SITE_STUBS)? / SITE_STUB).ok()?;
+        let form = self.sites.slots.get(slot)?.form;
+        let tables = Tables::own();
+        if *tables.targets().get(slot)? != stub(slot) || rip - stub(slot) >= AFTER {
+            return None;
+        }
+        let [ret, _] = *tables.returns().get(slot)?;
+        // `mov eax, imm32` and `mov rax, simm32`, behind the seven bytes of `mov rcx`.
+        let immediate = |at: u64| {
+            let at = (stub(slot) - at::CODE + at) as u32;
+            let bytes: [u8; 4] = writable(at, 4).try_into().unwrap_or_default();
+            u32::from_le_bytes(bytes)
+        };
+        Some(match form {
+            Form::MovEax => (ret, Some(immediate(8).into())),
+            Form::MovRax => (ret, Some(i64::from(immediate(10) as i32) as u64)),
+            Form::Compare => (ret, None),
+        })
+    }
+
     /// User code came to a slot that this space has not filled: its page was
-    /// mapped before the site was patched. `None` = not a patched site there.
-    pub fn fill_late(&mut self, rip: u64) -> Option<Late> {
+    /// mapped before the site was patched. The site's address, which is to be run
+    /// again; `None` = not a patched site there.
+    pub fn fill_late(&mut self, rip: u64) -> Option<u64> {
         let slot = usize::try_from(rip.checked_sub(SITE_STUBS)? / SITE_STUB).ok()?;
         if rip != unfilled(slot) {
             return None;
@@ -457,11 +472,10 @@ impl Monitor {
             }
         }
         let page = found?;
-        let filled = self.fill_sites(page, site.frame);
-        if !filled {
+        if !self.fill_sites(page, site.frame) {
             self.replace_shadow(page);
         }
-        Some(Late { stub: filled.then(|| stub(slot)), site: page + u64::from(site.offset) })
+        Some(page + u64::from(site.offset))
     }
 
     /// An invalid instruction at `rip` of user code: is it the rest of a patched

@@ -248,7 +248,7 @@ fn run_translated(m: &mut Monitor, link: u32) -> u32 {
         let u = gate::user_context();
         (u.argument, u.fold) = (0, translate::FOLD);
         gate().user_rip = rip;
-        local().user_step = false;
+        (local().user_step, local().user_translated) = (false, true);
     }
     prepare(m);
     // SAFETY: the block was made by the translator; its memory accesses are
@@ -260,6 +260,7 @@ fn run_translated(m: &mut Monitor, link: u32) -> u32 {
             gate::enter_kernel();
         }
     }
+    local().user_translated = false;
     after(m)
 }
 
@@ -290,6 +291,9 @@ fn after(m: &mut Monitor) -> u32 {
     let c = context();
     if !in_user_mode() {
         c.rflags &= !TRAP;
+    }
+    if c.reason == reason::USER_EXIT {
+        c.reason = gate::user_exit();
     }
     match c.reason {
         reason::LINK => {

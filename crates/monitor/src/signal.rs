@@ -8,16 +8,16 @@
 use translate::{FaultKind, Mode, guest_fault, repair};
 
 use crate::{
-    cpuid,
-    direct::{self, Late},
+    cpuid, direct,
     gate::{self, Part, context, entry_page, gate, reason},
     guest::is_kernel,
-    layout::{PKRU_USER, at},
+    layout::{PKRU_KERNEL, PKRU_KERNEL_NO_USER, PKRU_USER, SIGNAL_STACK, SIGNAL_STACK_SIZE, at},
     runner,
     space::local,
     state::{Fault, Monitor, is_separate},
     sys,
     tlb::{Outcome, UserAccess},
+    trap::in_user_mode,
     user_signal::UserSignal,
 };
 
@@ -82,8 +82,16 @@ impl SigContext {
     }
 }
 
-/// Installs the handlers. They are inherited by clones.
+/// Installs the stack and the handlers. They are inherited by clones.
 pub fn install() {
+    let l = local();
+    // In runners frames are the program's to forge, and nothing hangs on them; in
+    // spaces without keys no program runs.
+    l.nested = 1;
+    l.first_frame = core::ptr::from_ref(&l.no_frame) as u64;
+    l.signal_stack = sys::signal_stack(SIGNAL_STACK, SIGNAL_STACK_SIZE, !is_separate());
+    // SAFETY: the signal stack was mapped for this.
+    unsafe { sys::sigaltstack(&l.signal_stack) };
     /// `SA_SIGINFO | SA_ONSTACK | SA_RESTORER | SA_NODEFER`.
     const FLAGS: u64 = 4 | 0x0800_0000 | 0x0400_0000 | 0x4000_0000;
     for signal in [SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGUSR1, SIGSEGV, SIGALRM, SIGSYS] {
@@ -96,6 +104,12 @@ pub fn install() {
         ];
         // SAFETY: handler and restorer are the gates made for this.
         unsafe { sys::sigaction(signal, &action) };
+    }
+    if !is_separate() {
+        // From now on frames are checked: this one shows where the first one lies.
+        // SAFETY: its handler returns.
+        unsafe { core::arch::asm!("int3") };
+        (l.first_frame, l.rearm, l.nested) = (l.last_frame, 1, 0);
     }
 }
 
@@ -117,31 +131,27 @@ extern "C" fn on_signal(signal: u32, info: *const u8, uc: *mut UContext) -> u64 
     if local().runner {
         return runner::on_signal(signal, info, uc);
     }
+    if !is_separate() && local().rearm == 0 {
+        // The one that `install` waits for.
+        return 0;
+    }
     entry_page().selector = 0;
     let mc = &mut uc.mc;
-    let next = match gate::part(mc.rip) {
-        Part::Recover(to) if signal == SIGSEGV || signal == SIGBUS => {
-            mc.rip = to;
-            Next::Return
-        }
-        Part::UserEntry => {
-            finish_user_entry(mc);
-            on_user_signal(signal, info, mc)
-        }
-        Part::Outside if is_separate() => {
-            if is_code(mc.rip) {
-                on_translated_signal(signal, info, mc)
-            } else {
-                on_monitor_signal(signal, mc)
+    let next = if is_separate() {
+        serve(signal, info, mc)
+    } else {
+        match saved_pkru(mc) {
+            PKRU_USER if !local().user_translated => on_program_signal(signal, info, mc),
+            _ if gate::part(mc.rip) == Part::Refused => intrude(signal, mc),
+            0 | PKRU_USER | PKRU_KERNEL | PKRU_KERNEL_NO_USER if !is_astray(mc.rip) => {
+                serve(signal, info, mc)
             }
+            // A handler that has just begun; and what is about to be refused.
+            _ if is_request(signal) && gate::part(mc.rip) == Part::Other => {
+                on_gate_signal(signal, mc)
+            }
+            _ => intrude(signal, mc),
         }
-        // The keys tell who ran: guest code cannot open the monitor's.
-        Part::Outside => match saved_pkru(mc) {
-            0 => on_monitor_signal(signal, mc),
-            PKRU_USER if !is_code(mc.rip) => on_user_signal(signal, info, mc),
-            _ => on_translated_signal(signal, info, mc),
-        },
-        Part::Recover(_) | Part::Other => on_gate_signal(signal, mc),
     };
     match next {
         Next::Return => {
@@ -158,6 +168,82 @@ extern "C" fn on_signal(signal: u32, info: *const u8, uc: *mut UContext) -> u64 
         }
         Next::Leave => mc.fpstate,
     }
+}
+
+/// A signal of anything but guest user code that runs directly.
+fn serve(signal: u32, info: *const u8, mc: &mut SigContext) -> Next {
+    match gate::part(mc.rip) {
+        Part::Recover(to) if signal == SIGSEGV || signal == SIGBUS => {
+            mc.rip = to;
+            Next::Return
+        }
+        Part::UserEntry => {
+            finish_user_entry(mc);
+            on_user_signal(signal, info, mc)
+        }
+        Part::Outside if is_code(mc.rip) => on_translated_signal(signal, info, mc),
+        // The keys tell who ran: guest code cannot open the monitor's.
+        Part::Outside => on_monitor_signal(signal, mc),
+        Part::SystemCall(_) | Part::Recover(_) | Part::Refused | Part::Other => {
+            on_gate_signal(signal, mc)
+        }
+    }
+}
+
+/// A signal while guest user code ran directly. It is never returned from: what
+/// follows would run with the selector open.
+fn on_program_signal(signal: u32, info: *const u8, mc: &mut SigContext) -> Next {
+    match gate::part(mc.rip) {
+        Part::Outside if is_code(mc.rip) => intrude(signal, mc),
+        Part::Outside => on_user_signal(signal, info, mc),
+        Part::UserEntry => {
+            finish_user_entry(mc);
+            on_user_signal(signal, info, mc)
+        }
+        Part::SystemCall(put_aside) => on_system_call(signal, mc, put_aside),
+        Part::Recover(_) | Part::Refused | Part::Other => intrude(signal, mc),
+    }
+}
+
+/// A signal at the start of the gate for system calls: it is one.
+fn on_system_call(signal: u32, mc: &mut SigContext, put_aside: bool) -> Next {
+    if !is_request(signal) {
+        return intrude(signal, mc);
+    }
+    if put_aside {
+        let [rax, rdx, _] = gate::put_aside();
+        (mc.rax, mc.rdx, mc.rcx) = (rax, rdx, mc.r11);
+    }
+    mc.rip = mc.rcx;
+    take_user_registers(mc, reason::SYSCALL);
+    note_request(signal);
+    Next::Leave
+}
+
+/// A program is where it cannot be: it gets what an address that does not exist gives.
+fn intrude(signal: u32, mc: &mut SigContext) -> Next {
+    take_user_registers(mc, reason::FAULT);
+    monitor().vcpu.fault = Fault::Vector { vector: 13, code: Some(0) };
+    note_request(signal);
+    Next::Leave
+}
+
+/// Does it come between two instructions, and not from one?
+fn is_request(signal: u32) -> bool {
+    matches!(signal, SIGALRM | SIGUSR1 | SIGTRAP)
+}
+
+/// Remembers that a timer or an event asked for attention.
+fn note_request(signal: u32) {
+    if matches!(signal, SIGALRM | SIGUSR1) {
+        local().pending = true;
+        monitor().timer.armed = 0;
+    }
+}
+
+/// Is a program in translations that are not its own? It jumped there.
+fn is_astray(rip: u64) -> bool {
+    is_code(rip) && in_user_mode() && !local().user_translated
 }
 
 /// In the code cache, the stubs of sites not counted?
@@ -272,35 +358,28 @@ pub fn is_stub(rip: u64) -> bool {
 
 /// Within a site's stub, or at a slot that is not filled.
 fn on_stub_signal(m: &mut Monitor, signal: u32, mc: &mut SigContext) -> Next {
-    match signal {
-        SIGTRAP => mc.flags &= !TRAP,
-        SIGALRM | SIGUSR1 => {
-            gate().attention = 1;
-            m.retry_soon();
-        }
-        SIGILL => match m.fill_late(mc.rip) {
-            Some(Late { stub: Some(stub), .. }) => mc.rip = stub,
-            Some(late) => {
-                take_user_registers(mc, reason::ATTENTION);
-                context().rip = late.site;
-                return Next::Leave;
-            }
-            None => {
-                take_user_registers(mc, reason::FAULT);
-                m.vcpu.fault = Fault::Vector { vector: 6, code: None };
-                return Next::Leave;
-            }
-        },
-        _ => {
-            // User code jumped here by itself: it gets what an invalid
-            // instruction at this address gives.
-            take_user_registers(mc, reason::FAULT);
-            m.vcpu.fault = Fault::Vector { vector: 6, code: None };
-            return Next::Leave;
-        }
+    let late = if signal == SIGILL { m.fill_late(mc.rip) } else { None };
+    if let Some(site) = late {
+        // From the site's start again.
+        take_user_registers(mc, reason::ATTENTION);
+        context().rip = site;
+        return Next::Leave;
     }
-    // Back into the stub: the selector may stay open, the gate behind it opens it anyway.
-    Next::Return
+    if is_request(signal)
+        && let Some((after, number)) = m.call_of_stub(mc.rip)
+    {
+        mc.rip = after;
+        mc.rax = number.unwrap_or(mc.rax);
+        take_user_registers(mc, reason::SYSCALL);
+        note_request(signal);
+        return Next::Leave;
+    }
+    // User code jumped here by itself: it gets what an invalid instruction at
+    // this address gives.
+    take_user_registers(mc, reason::FAULT);
+    m.vcpu.fault = Fault::Vector { vector: 6, code: None };
+    note_request(signal);
+    Next::Leave
 }
 
 /// Did a protection key close the page? The error code does not tell where the

@@ -98,6 +98,22 @@ pub struct Local {
     pub runner: bool,
     /// The runner's program runs, or a gate to or from it.
     pub in_program: bool,
+    /// Translated user code runs.
+    pub user_translated: bool,
+    /// Not 0: a signal handler runs, or frames are not checked here.
+    pub nested: u64,
+    /// Where a frame begins that interrupts guest code.
+    pub first_frame: u64,
+    /// Where the last frame began.
+    pub last_frame: u64,
+    /// Not 0: leaving a handler makes `signal_stack` the signal stack again.
+    pub rearm: u64,
+    /// `stack_t` (sigaltstack(2)).
+    pub signal_stack: [u64; 3],
+    /// 1: the monitor loads vector state.
+    pub restoring: u64,
+    /// What `first_frame` names where frames are not checked.
+    pub no_frame: u64,
 }
 
 /// This space's own data.
@@ -372,15 +388,9 @@ pub fn save_vector(to: &mut Vector) {
 
 /// Loads what [`save_vector`] saved.
 pub fn restore_vector(from: &Vector) {
-    // SAFETY: what `save_vector` wrote. XMM0..15 are the compiler's to use, and
-    // it is told that they change.
-    unsafe {
-        asm!("xrstor64 [{}]", in(reg) from.0.as_ptr(), in("eax") COMPONENTS, in("edx") 0,
-             out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _,
-             out("xmm5") _, out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _,
-             out("xmm10") _, out("xmm11") _, out("xmm12") _, out("xmm13") _, out("xmm14") _,
-             out("xmm15") _, options(nostack));
-    }
+    // SAFETY: what `save_vector` wrote. XMM0..15 are the compiler's to use, and it
+    // is told that they change with a call.
+    unsafe { crate::gate::gate_restore_vector(from.0.as_ptr(), COMPONENTS) };
 }
 
 const _: () = assert!(at::PRIVATE == crate::layout::PRIVATE);

@@ -253,8 +253,6 @@ extern "C" fn start() -> ! {
     }
     // SAFETY: the arena is fresh and nothing has allocated.
     unsafe { heap::init() };
-    // SAFETY: the signal stack was mapped for this.
-    unsafe { sys::sigaltstack(SIGNAL_STACK, SIGNAL_STACK_SIZE) };
     signal::install();
     direct::init_tables();
     runner::init_places();

@@ -68,7 +68,7 @@ impl Monitor {
         if is_stub(rip) && !asks {
             match self.fill_late(rip).filter(|_| s.number == SIGILL) {
                 // From the site's start again.
-                Some(late) => context().rip = late.site,
+                Some(site) => context().rip = site,
                 None => note(self, Fault::Vector { vector: 6, code: None }),
             }
             return;

@@ -1,113 +1,18 @@
-//! The ways between the monitor, guest kernel code and guest user code.
+//! The gates' instructions.
 //!
-//! The hot ones (a guest system call, the return from it) never enter Rust.
-//! All gates lie in one section, so that the signal handler knows a gate by its
-//! address. `docs/ARCHITECTURE.md` draws the picture.
+//! Keys do not forbid execution: user code can jump to any instruction here with
+//! any registers. So each WRPKRU and XRSTOR is followed by a check that only the
+//! way which leads to it can pass, and a refused one ends at `gate_refused`.
 
 use core::arch::global_asm;
 
 use translate::Context;
 
-use crate::layout::{CTX, ENTRY, GATE, PKRU_KERNEL, PKRU_USER, USER_CTX};
-
-/// Why guest code left for the monitor (`Context::reason`).
-pub mod reason {
-    /// A direct branch without a translation: `target`, `argument`.
-    pub const LINK: u64 = 1;
-    /// An indirect branch missed the lookup tables: `target`.
-    pub const INDIRECT: u64 = 2;
-    /// An instruction to emulate at `rip`.
-    pub const EMULATE: u64 = 3;
-    /// A hypercall; `rip` after it.
-    pub const HYPERCALL: u64 = 4;
-    /// A system call of guest user code; `rip` after it.
-    pub const SYSCALL: u64 = 5;
-    /// A fault that the signal handler noted in the vCPU.
-    pub const FAULT: u64 = 6;
-    /// An event or timer asks for attention; state is precise at `rip`.
-    pub const ATTENTION: u64 = 7;
-    /// Translate again from `rip`.
-    pub const RETRANSLATE: u64 = 8;
-    /// The user half of another address space is needed; go on at `rip`.
-    pub const SWITCH: u64 = 9;
-    /// The vector state is needed and is in a runner.
-    pub const STATE: u64 = 10;
-}
-
-/// State shared by the gates and the run loop; guest kernel code can write it.
-#[repr(C)]
-pub struct GateState {
-    /// 0 kernel, 1 user.
-    pub user_mode: u64,
-    /// Host address (folded) of the guest kernel stack for entries from user mode.
-    pub kernel_stack: u64,
-    /// Host address of the translated system-call entry.
-    pub syscall_entry: u64,
-    /// `gate_syscall_fast` or `gate_syscall_slow`.
-    pub syscall_path: u64,
-    /// PKRU to enter guest kernel mode with.
-    pub pkru_kernel: u32,
-    /// Not 0: the return to user mode must visit the monitor.
-    pub attention: u32,
-    /// Folded kernel GS base, for host FS.
-    pub kernel_fs: u64,
-    /// The guest's user FS base.
-    pub user_fs: u64,
-    /// The guest's user GS base.
-    pub user_gs: u64,
-    /// User RSP while a system call is on its way in.
-    pub user_rsp: u64,
-    /// Address of `vcpu_info` in the mapped page.
-    pub vcpu_info: u64,
-    /// Guest RIP of the last return to user mode by the fast gate.
-    pub user_rip: u64,
-    /// System calls that took the fast gate.
-    pub fast_syscalls: u64,
-    /// 1: the event mask is set when a system call enters the kernel.
-    pub syscall_masks: u64,
-}
-
-/// The page user mode is entered through: it can read it, not write it.
-#[repr(C)]
-pub struct EntryPage {
-    /// 1: host system calls raise SIGSYS.
-    pub selector: u64,
-    /// RAX, RCX, RDX, RSP to load last.
-    pub rax: u64,
-    /// See `rax`.
-    pub rcx: u64,
-    /// See `rax`.
-    pub rdx: u64,
-    /// See `rax`.
-    pub rsp: u64,
-    /// Where to go.
-    pub target: u64,
-}
-
-/// The vCPU's registers.
-pub fn context() -> &'static mut Context {
-    // SAFETY: mapped at this address for the life of a space; one space at a
-    // time runs the vCPU, and the borrow ends before guest code runs again.
-    unsafe { &mut *(CTX as *mut Context) }
-}
-
-/// The context of translated user code in this space.
-pub fn user_context() -> &'static mut Context {
-    // SAFETY: in the scratch page, mapped at start; see `context`.
-    unsafe { &mut *(USER_CTX as *mut Context) }
-}
-
-/// What the gates and the run loop share.
-pub fn gate() -> &'static mut GateState {
-    // SAFETY: as for `context`.
-    unsafe { &mut *(GATE as *mut GateState) }
-}
-
-/// This space's entry page.
-pub fn entry_page() -> &'static mut EntryPage {
-    // SAFETY: as for `context`.
-    unsafe { &mut *(ENTRY as *mut EntryPage) }
-}
+use super::{GateState, reason};
+use crate::{
+    layout::{PKRU_KERNEL, PKRU_USER},
+    space::Local,
+};
 
 unsafe extern "C" {
     /// Runs translated kernel code at `Context::enter` until it leaves.
@@ -120,20 +25,25 @@ unsafe extern "C" {
     pub fn signal_entry();
     /// Where they return.
     pub fn signal_restorer();
-    static gates_start: u8;
-    static gates_end: u8;
-    static user_entry_start: u8;
-    static user_entry_end: u8;
-    static syscall_fast_start: u8;
-    static syscall_fast_end: u8;
-    static iret_fast_start: u8;
-    static iret_fast_end: u8;
+    /// Loads the components `mask` of an XSAVE area into the vector registers.
+    pub fn gate_restore_vector(area: *const u8, mask: u32);
+    pub(super) static gates_start: u8;
+    pub(super) static gates_end: u8;
+    pub(super) static user_entry_start: u8;
+    pub(super) static user_entry_end: u8;
+    pub(super) static syscall_fast_start: u8;
+    pub(super) static syscall_fast_end: u8;
+    pub(super) static syscall_entry_saved: u8;
+    pub(super) static syscall_entry_end: u8;
+    pub(super) fn gate_refused();
+    pub(super) static iret_fast_start: u8;
+    pub(super) static iret_fast_end: u8;
     static key_sites_start: u64;
     static key_sites_end: u64;
-    fn gate_iret_slow();
-    fn gate_syscall();
+    pub(super) fn gate_iret_slow();
+    pub(super) fn gate_syscall();
     fn gate_syscall_fast();
-    fn gate_syscall_slow();
+    pub(super) fn gate_syscall_slow();
     fn gate_hypercall();
     fn exit_link();
     fn uexit_link();
@@ -187,41 +97,6 @@ addresses! {
     user_syscall = uexit_syscall;
 }
 
-/// In which part of the gates a host address lies.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Part {
-    /// Not in a gate.
-    Outside,
-    /// In the tail of the way to user mode: user state is complete in the
-    /// remaining registers and the entry page.
-    UserEntry,
-    /// Touching the guest kernel stack for a system call; on a fault go on at the address.
-    Recover(u64),
-    /// Elsewhere in a gate.
-    Other,
-}
-
-/// Classifies a host address.
-pub fn part(rip: u64) -> Part {
-    let within = |a: &u8, b: &u8| {
-        rip >= core::ptr::from_ref(a) as u64 && rip < core::ptr::from_ref(b) as u64
-    };
-    // SAFETY: the symbols are labels of the gates; only their addresses are used.
-    unsafe {
-        if !within(&gates_start, &gates_end) {
-            Part::Outside
-        } else if within(&user_entry_start, &user_entry_end) {
-            Part::UserEntry
-        } else if within(&syscall_fast_start, &syscall_fast_end) {
-            Part::Recover(gate_syscall_slow as *const () as u64)
-        } else if within(&iret_fast_start, &iret_fast_end) {
-            Part::Recover(gate_iret_slow as *const () as u64)
-        } else {
-            Part::Other
-        }
-    }
-}
-
 macro_rules! gates {
     ($($line:literal)*) => {
         global_asm!($(concat!($line, "\n"),)*
@@ -246,6 +121,13 @@ macro_rules! gates {
             URIP = const core::mem::offset_of!(GateState, user_rip),
             COUNT = const core::mem::offset_of!(GateState, fast_syscalls),
             MASKS = const core::mem::offset_of!(GateState, syscall_masks),
+            LEAVING = const core::mem::offset_of!(GateState, leaving),
+            NESTED = const core::mem::offset_of!(Local, nested),
+            FIRST = const core::mem::offset_of!(Local, first_frame),
+            LAST = const core::mem::offset_of!(Local, last_frame),
+            REARM = const core::mem::offset_of!(Local, rearm),
+            STACK = const core::mem::offset_of!(Local, signal_stack),
+            RESTORING = const core::mem::offset_of!(Local, restoring),
             PKRU_KERNEL = const PKRU_KERNEL,
             PKRU_USER = const PKRU_USER,
             FOLD = const translate::FOLD,
@@ -255,6 +137,8 @@ macro_rules! gates {
             R_HYPERCALL = const reason::HYPERCALL,
             R_SYSCALL = const reason::SYSCALL,
             R_STATE = const reason::STATE,
+            R_USER_EXIT = const reason::USER_EXIT,
+            COMPONENTS = const crate::space::COMPONENTS,
         );
     };
 }
@@ -267,7 +151,24 @@ gates! {
     ".section .text.gates,\"ax\",@progbits"
     ".globl gates_start, gates_end, user_entry_start, user_entry_end"
     ".globl syscall_fast_start, syscall_fast_end, iret_fast_start, iret_fast_end"
+    ".globl syscall_entry_saved, syscall_entry_end, gate_refused"
     "gates_start:"
+
+    // Where a way ends that began in its middle.
+    "gate_refused:"
+    "ud2"
+    // Goes on if RCX is 0, and is refused else; the other way round.
+    ".macro MUST_BE_ZERO"
+    "jrcxz 7771f"
+    "jmp gate_refused"
+    "7771:"
+    ".endm"
+    ".macro MUST_NOT_BE_ZERO"
+    "jrcxz 7772f"
+    "jmp 7773f"
+    "7772: jmp gate_refused"
+    "7773:"
+    ".endm"
 
     // WRPKRU, and a note of where it is: see `leave_out_keys`.
     ".macro LOAD_KEYS"
@@ -341,6 +242,9 @@ gates! {
     "mov ecx, 0"
     "mov edx, 0"
     "LOAD_KEYS"
+    // Programs do not come here.
+    "mov rcx, [rip + GATE + {USER_MODE}]"
+    "MUST_BE_ZERO"
     "mov rax, [rip + CTX + 0]"
     "mov rcx, [rip + CTX + 8]"
     "mov rdx, [rip + CTX + 16]"
@@ -375,6 +279,8 @@ gates! {
     "exit_common:"
     "mov [rip + CTX + 32], rsp"
     "exit_but_rsp:"
+    // Who cannot write this has not come by this way.
+    "mov qword ptr [rip + GATE + {LEAVING}], 1"
     "mov [rip + CTX + 0], rax"
     "mov [rip + CTX + 8], rcx"
     "mov [rip + CTX + 16], rdx"
@@ -394,6 +300,9 @@ gates! {
     "mov ecx, 0"
     "mov edx, 0"
     "LOAD_KEYS"
+    "mov rcx, [rip + GATE + {LEAVING}]"
+    "MUST_NOT_BE_ZERO"
+    "mov qword ptr [rip + GATE + {LEAVING}], 0"
     "mov rsp, [rip + LOCAL]"
     "pushfq"
     "pop qword ptr [rip + CTX + {RFLAGS}]"
@@ -436,9 +345,10 @@ gates! {
     "mov ecx, 0"
     "mov edx, 0"
     "LOAD_KEYS"
+    "lea rcx, [rax - {PKRU_KERNEL}]"
+    "MUST_BE_ZERO"
     "mov byte ptr [rip + ENTRY], 0"
-    "mov rax, [rip + SCRATCH + 16]"
-    "mov [rip + CTX + {REASON}], rax"
+    "mov dword ptr [rip + CTX + {REASON}], {R_USER_EXIT}"
     "mov rax, [rip + SCRATCH + 0x400 + {RIP}]"
     "mov [rip + CTX + {RIP}], rax"
     "mov rax, [rip + SCRATCH + 0x400 + {TARGET}]"
@@ -464,6 +374,8 @@ gates! {
     "mov ecx, 0"
     "mov edx, 0"
     "LOAD_KEYS"
+    "lea rcx, [rax - {PKRU_USER}]"
+    "MUST_BE_ZERO"
     "mov rax, [rip + ENTRY + 8]"
     "mov rcx, [rip + ENTRY + 16]"
     "mov rdx, [rip + ENTRY + 24]"
@@ -476,6 +388,8 @@ gates! {
     "mov ecx, 0"
     "mov edx, 0"
     "LOAD_KEYS"
+    "lea rcx, [rax - {PKRU_USER}]"
+    "MUST_BE_ZERO"
     "mov rax, [rip + ENTRY + 8]"
     "mov rcx, [rip + ENTRY + 16]"
     "mov rdx, [rip + ENTRY + 24]"
@@ -501,10 +415,14 @@ gates! {
     "mov [rip + SCRATCH], rax"
     "mov [rip + SCRATCH + 8], rdx"
     "mov r11, rcx"
+    "syscall_entry_saved:"
     "mov eax, {PKRU_KERNEL}"
     "mov ecx, 0"
     "mov edx, 0"
     "LOAD_KEYS"
+    "syscall_entry_end:"
+    "lea rcx, [rax - {PKRU_KERNEL}]"
+    "MUST_BE_ZERO"
     "mov byte ptr [rip + ENTRY], 0"
     "mov rax, [rip + SCRATCH]"
     "mov rdx, [rip + SCRATCH + 8]"
@@ -618,15 +536,34 @@ gates! {
     "popfq"
     "jmp user_entry_start"
 
-    // ---- Signals. They start with only key 0 open.
+    // ---- Signals. They start with only key 0 open. A frame is genuine if the
+    // host wrote it: where the first one lies while no handler runs, there is the
+    // restorer's address, which is taken away at once. A handler that is interrupted
+    // before that finds it again.
     ".globl signal_entry, signal_restorer"
     "signal_entry:"
-    "mov r8, rdx"
     "mov eax, 0"
     "mov ecx, 0"
     "mov edx, 0"
     "LOAD_KEYS"
-    "mov rdx, r8"
+    "mov rax, [rip + LOCAL + {FIRST}]"
+    "mov r9, [rax]"
+    "mov rcx, [rip + LOCAL + {NESTED}]"
+    "jrcxz 4f"
+    "5:"
+    "mov qword ptr [rip + LOCAL + {NESTED}], 1"
+    "mov qword ptr [rax], 0"
+    "mov [rip + LOCAL + {LAST}], rsp"
+    // The frame (struct rt_sigframe, asm/sigframe.h): return address, ucontext, siginfo.
+    "lea rdx, [rsp + 8]"
+    "lea rsi, [rsp + 312]"
+    "mov edi, [rsi]"
+    "cmp rax, rsp"
+    "jne 6f"
+    "mov r9d, 0"
+    "6:"
+    "push r9"
+    "push rcx"
     // Alignment checks (AC) are the guest's.
     "push 2"
     "popfq"
@@ -635,7 +572,17 @@ gates! {
     "add rsp, 8"
     "test rax, rax"
     "jnz 3f"
-    "ret"
+    "mov rax, [rip + LOCAL + {FIRST}]"
+    "pop qword ptr [rip + LOCAL + {NESTED}]"
+    "pop qword ptr [rax]"
+    "add rsp, 8"
+    "jmp signal_restorer"
+    "4:"
+    "lea rcx, [rip + signal_restorer]"
+    "cmp rcx, r9"
+    "jne gate_refused"
+    "mov ecx, 0"
+    "jmp 5b"
     // Leave without returning from the signal: take the vector state from the
     // frame. The low bits of its address say that this is a runner (1), and
     // that the state is the program's (2).
@@ -646,15 +593,40 @@ gates! {
     "mov eax, 0xfffffdff"
     "mov edx, 0xffffffff"
     "xrstor64 [rdi]"
+    "mov rcx, [rip + LOCAL + {NESTED}]"
+    "MUST_NOT_BE_ZERO"
     "test r8d, 2"
     "jnz runner_keep"
     "test r8d, 1"
     "jnz runner_leave"
+    // The host took the signal stack away when it entered the handler
+    // (SS_AUTODISARM): whatever RSP a program has, its frames lie at the top.
+    "cmp qword ptr [rip + LOCAL + {REARM}], 0"
+    "je 8f"
+    "mov eax, 131"
+    "lea rdi, [rip + LOCAL + {STACK}]"
+    "mov esi, 0"
+    "syscall"
+    "mov qword ptr [rip + LOCAL + {NESTED}], 0"
+    "8:"
     "mov rsp, [rip + LOCAL]"
     "jmp exit_vector"
     "signal_restorer:"
     "mov eax, 15"
     "syscall"
+
+    // ---- RDI = an XSAVE area: loads the vector state from it; RSI = the components.
+    ".globl gate_restore_vector"
+    "gate_restore_vector:"
+    "mov qword ptr [rip + LOCAL + {RESTORING}], 1"
+    "mov eax, esi"
+    "and eax, {COMPONENTS}"
+    "mov edx, 0"
+    "xrstor64 [rdi]"
+    "mov rcx, [rip + LOCAL + {RESTORING}]"
+    "MUST_NOT_BE_ZERO"
+    "mov qword ptr [rip + LOCAL + {RESTORING}], 0"
+    "ret"
 
     "gates_end:"
     ".section .rodata.key_sites,\"a\",@progbits"
