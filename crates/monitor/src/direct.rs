@@ -175,8 +175,8 @@ pub fn behind_site(rip: u64) -> Option<u64> {
     }
 }
 
-/// Writes a slot's stub.
-fn write_stub(slot: usize, form: Form, original: &[u8; 9], gate: u64) {
+/// Writes a slot's stub; false if it would hold what programs may not execute.
+fn write_stub(slot: usize, form: Form, original: &[u8; 9], gate: u64) -> bool {
     let base = stub(slot);
     let out = writable((base - at::CODE) as u32, SITE_STUB as usize);
     let ret = RETURNS + slot as u64 * 16;
@@ -216,7 +216,12 @@ fn write_stub(slot: usize, form: Form, original: &[u8; 9], gate: u64) {
         bytes[n + 2..n + 6].copy_from_slice(&relative(base + n as u64 + 6, ret + 8));
     }
     bytes[SITE_STUB as usize - 2..].copy_from_slice(&[0x0f, 0x0b]);
+    // It begins and ends with bytes that no such sequence has at its borders.
+    if translate::forbidden::find(&bytes, 0).is_some() {
+        return false;
+    }
     out.copy_from_slice(&bytes);
+    true
 }
 
 impl Monitor {
@@ -290,7 +295,9 @@ impl Monitor {
     fn add_site(&mut self, site: Site, original: &[u8; 9]) {
         let slot = self.sites.slots.len();
         let gate = if self.is_separate() { runner::syscall_gate() } else { gate::syscall() };
-        write_stub(slot, site.form, original, gate);
+        if !write_stub(slot, site.form, original, gate) {
+            return;
+        }
         for runner in 1..self.spaces.all.len() * usize::from(self.is_separate()) {
             Tables::of_runner(runner).targets()[slot] = unfilled(slot);
         }
@@ -336,7 +343,7 @@ impl Monitor {
     }
 
     /// Makes the shadow copy of a frame, with the patches it had.
-    fn make_shadow(&mut self, frame: u32) {
+    pub(crate) fn make_shadow(&mut self, frame: u32) {
         if self.frames[frame as usize].0 & Frame::SHADOW != 0 {
             return;
         }
@@ -354,10 +361,14 @@ impl Monitor {
     /// Fills this space's slots for the sites of a frame mapped at `page`.
     /// False if one of them is in use for another address here.
     pub fn fill_sites(&mut self, page: u64, frame: u32) -> bool {
-        if self.sites.read.get(&frame).is_some_and(|n| *n >= READS) {
+        let traps = self.has_traps(frame);
+        if self.sites.read.get(&frame).is_some_and(|n| *n >= READS) && !traps {
             return false;
         }
-        let Some(slots) = self.sites.by_frame.get(&frame).cloned() else { return false };
+        let slots = match self.sites.by_frame.get(&frame).cloned() {
+            None if !traps => return false,
+            slots => slots.unwrap_or_default(),
+        };
         let tables = self.tables();
         let (targets, returns) = (tables.targets(), tables.returns());
         let mapped = &self.spaces.all[self.user_index()].user;
@@ -402,14 +413,14 @@ impl Monitor {
         }
     }
 
-    /// A frame lost its shadow copy: its sites die with it.
-    pub fn drop_shadow(&mut self, frame: u32) {
+    /// A frame may no longer be executed as it was: its sites die with that.
+    pub fn drop_executable(&mut self, frame: u32) {
         self.sites.by_frame.remove(&frame);
         let mut found = Vec::new();
         for (key, region) in &self.user_space().user.regions {
             for i in region.indices() {
                 let p = region.pages[i];
-                if p.is_shadow() && p.frame() == frame {
+                if p.exec() && p.frame() == frame && (p.is_shadow() || !is_separate()) {
                     found.push((key << 21) + ((i as u64) << 12));
                 }
             }

@@ -97,6 +97,7 @@ impl Monitor {
                 self.do_cpuid();
                 Ok(None)
             }
+            Xrstor | Xrstor64 => self.restore_state(ins),
             // The rest is for translated user code: run directly, these do not fault.
             Xgetbv if self.translates_user() => {
                 self.xgetbv()?;
@@ -139,6 +140,12 @@ impl Monitor {
     fn emulate_kernel(&mut self, ins: &Instruction) -> Result<Option<u64>, Fault> {
         use Mnemonic::*;
         let c = context();
+        if matches!(ins.mnemonic(), Xrstor | Xrstor64) {
+            return self.restore_state(ins);
+        }
+        if self.code.avoided.contains(&ins.ip()) {
+            return self.run_immediate(ins);
+        }
         let memory = (0..ins.op_count()).any(|i| ins.op_kind(i) == OpKind::Memory);
         if memory && self.code.user_access.contains(&ins.ip()) {
             return self.run_aliased(ins);
@@ -292,7 +299,7 @@ impl Monitor {
     }
 
     /// Guest value of a register, RSP unfolded.
-    fn register(&self, r: Register) -> u64 {
+    pub(crate) fn register(&self, r: Register) -> u64 {
         let n = r.full_register().number();
         let v = context().regs[n];
         let v = if n == 4 && !in_user_mode() { unfold(v) } else { v };
@@ -312,6 +319,7 @@ impl Monitor {
         let operand = (0..ins.op_count()).find(|i| ins.op_kind(*i) == OpKind::Memory).unwrap_or(0);
         ins.virtual_address(operand, 0, |r, _, _| {
             Some(match r {
+                Register::GS if in_user_mode() => self.vcpu.gs_user,
                 Register::GS => self.vcpu.gs_kernel,
                 Register::FS => self.vcpu.fs_user,
                 r if r.is_segment_register() => 0,

@@ -3,6 +3,7 @@
 use core::sync::atomic::Ordering;
 
 use boundary::{inbox, vcpu_state};
+use iced_x86::{Decoder, DecoderOptions, Mnemonic, OpKind, Register};
 
 use crate::{
     code::NONE,
@@ -40,8 +41,11 @@ pub fn run(m: &mut Monitor) -> ! {
         if m.vcpu.rip != rip {
             link = NONE;
         }
-        if in_user_mode() && !m.translates_user() {
-            link = run_user(m);
+        let alone = m.vcpu.alone.take() == Some(m.vcpu.rip);
+        if in_user_mode() && alone && m.is_trap(m.vcpu.rip) {
+            link = run_trap(m);
+        } else if in_user_mode() && !alone && !m.runs_translated(m.vcpu.rip) {
+            link = run_user(m, false);
         } else {
             link = run_translated(m, link);
         }
@@ -112,8 +116,9 @@ fn user_base(base: u64) -> u64 {
 }
 
 /// Guest user code, directly. Returns a link as `run_translated` does: the
-/// fast gates may have gone on to the guest kernel.
-fn run_user(m: &mut Monitor) -> u32 {
+/// fast gates may have gone on to the guest kernel. `one`: one instruction, from
+/// the page's true form.
+fn run_user(m: &mut Monitor, one: bool) -> u32 {
     if !m.user_half_is_loaded() {
         // Another space may run meanwhile: look at everything anew.
         m.load_user_half();
@@ -136,12 +141,13 @@ fn run_user(m: &mut Monitor) -> u32 {
         }
         hits = data;
     }
-    let stepped = guest_steps || m.watches();
+    let stepped = guest_steps || one || m.watches();
     if stepped {
         c.rflags |= TRAP;
-    }
-    if stepped {
         m.replace_shadow(rip);
+    }
+    if one {
+        m.open_true_page(rip);
     }
     if m.is_separate() {
         m.update_bases();
@@ -149,6 +155,9 @@ fn run_user(m: &mut Monitor) -> u32 {
         m.run_program(start);
     } else {
         run_beside_kernel(m, rip, stepped);
+    }
+    if one {
+        m.unmap_user_page(rip & !0xfff);
     }
     if stepped && !guest_steps {
         end_of_step(m, hits);
@@ -240,6 +249,12 @@ fn run_translated(m: &mut Monitor, link: u32) -> u32 {
         }
     };
     m.code.note(rip);
+    enter_block(m, enter, user);
+    after(m)
+}
+
+/// Runs translated code at host address `enter`.
+fn enter_block(m: &mut Monitor, enter: u64, user: bool) {
     let c = context();
     c.enter = enter;
     c.argument = 0;
@@ -247,7 +262,7 @@ fn run_translated(m: &mut Monitor, link: u32) -> u32 {
     if user {
         let u = gate::user_context();
         (u.argument, u.fold) = (0, translate::FOLD);
-        gate().user_rip = rip;
+        gate().user_rip = m.vcpu.rip;
         (local().user_step, local().user_translated) = (false, true);
     }
     prepare(m);
@@ -261,7 +276,24 @@ fn run_translated(m: &mut Monitor, link: u32) -> u32 {
         }
     }
     local().user_translated = false;
-    after(m)
+}
+
+/// The user instruction at a breakpoint of ours (`crate::scan`). If only its bytes
+/// are those of another, it is run as it is: by a single step, after which the page
+/// is closed again, nothing else is executed.
+fn run_trap(m: &mut Monitor) -> u32 {
+    m.stats.alone += 1;
+    let (bytes, n) = m.fetch(m.vcpu.rip);
+    let ins = Decoder::with_ip(64, &bytes[..n], m.vcpu.rip, DecoderOptions::NONE).decode();
+    match ins.mnemonic() {
+        Mnemonic::Xrstor | Mnemonic::Xrstor64 | Mnemonic::Wrpkru => m.emulate(),
+        // A load of SS puts the step off by one instruction.
+        _ if ins.op0_kind() == OpKind::Register && ins.op0_register() == Register::SS => {
+            m.inject(Fault::Vector { vector: 13, code: Some(0) });
+        }
+        _ => return run_user(m, true),
+    }
+    NONE
 }
 
 impl Monitor {

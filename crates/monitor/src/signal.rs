@@ -89,18 +89,19 @@ pub fn install() {
     // spaces without keys no program runs.
     l.nested = 1;
     l.first_frame = core::ptr::from_ref(&l.no_frame) as u64;
-    l.signal_stack = sys::signal_stack(SIGNAL_STACK, SIGNAL_STACK_SIZE, !is_separate());
+    // Whatever RSP a program has, its frames lie at the stack's top (SS_AUTODISARM).
     // SAFETY: the signal stack was mapped for this.
-    unsafe { sys::sigaltstack(&l.signal_stack) };
+    unsafe { sys::sigaltstack(SIGNAL_STACK, SIGNAL_STACK_SIZE, !is_separate()) };
     /// `SA_SIGINFO | SA_ONSTACK | SA_RESTORER | SA_NODEFER`.
     const FLAGS: u64 = 4 | 0x0800_0000 | 0x0400_0000 | 0x4000_0000;
+    // Without keys nothing is: a handler leaves without returning.
+    let blocked = if is_separate() { 0 } else { 1 << (SIGALRM - 1) | 1 << (SIGUSR1 - 1) };
     for signal in [SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGUSR1, SIGSEGV, SIGALRM, SIGSYS] {
         let action = [
             gate::signal_entry as *const () as u64,
             FLAGS,
             gate::signal_restorer as *const () as u64,
-            // Nothing is blocked: a handler may leave without returning.
-            0,
+            blocked,
         ];
         // SAFETY: handler and restorer are the gates made for this.
         unsafe { sys::sigaction(signal, &action) };
@@ -109,7 +110,7 @@ pub fn install() {
         // From now on frames are checked: this one shows where the first one lies.
         // SAFETY: its handler returns.
         unsafe { core::arch::asm!("int3") };
-        (l.first_frame, l.rearm, l.nested) = (l.last_frame, 1, 0);
+        (l.first_frame, l.frames_checked, l.nested) = (l.last_frame, true, 0);
     }
 }
 
@@ -131,7 +132,7 @@ extern "C" fn on_signal(signal: u32, info: *const u8, uc: *mut UContext) -> u64 
     if local().runner {
         return runner::on_signal(signal, info, uc);
     }
-    if !is_separate() && local().rearm == 0 {
+    if !is_separate() && !local().frames_checked {
         // The one that `install` waits for.
         return 0;
     }
@@ -146,10 +147,7 @@ extern "C" fn on_signal(signal: u32, info: *const u8, uc: *mut UContext) -> u64 
             0 | PKRU_USER | PKRU_KERNEL | PKRU_KERNEL_NO_USER if !is_astray(mc.rip) => {
                 serve(signal, info, mc)
             }
-            // A handler that has just begun; and what is about to be refused.
-            _ if is_request(signal) && gate::part(mc.rip) == Part::Other => {
-                on_gate_signal(signal, mc)
-            }
+            // Keys that a refused way would have left with.
             _ => intrude(signal, mc),
         }
     };
@@ -166,7 +164,11 @@ extern "C" fn on_signal(signal: u32, info: *const u8, uc: *mut UContext) -> u64 
             }
             0
         }
-        Next::Leave => mc.fpstate,
+        Next::Leave if is_separate() => mc.fpstate,
+        Next::Leave => {
+            leave_by_return(mc);
+            0
+        }
     }
 }
 
@@ -184,9 +186,19 @@ fn serve(signal: u32, info: *const u8, mc: &mut SigContext) -> Next {
         Part::Outside if is_code(mc.rip) => on_translated_signal(signal, info, mc),
         // The keys tell who ran: guest code cannot open the monitor's.
         Part::Outside => on_monitor_signal(signal, mc),
-        Part::SystemCall(_) | Part::Recover(_) | Part::Refused | Part::Other => {
-            on_gate_signal(signal, mc)
-        }
+        _ => on_gate_signal(signal, mc),
+    }
+}
+
+/// Returns from the signal to the run loop: that brings back the signal mask and
+/// the stack too.
+fn leave_by_return(mc: &mut SigContext) {
+    (mc.rip, mc.rsp, mc.flags) = (gate::leave(), local().rsp, 2);
+    // SAFETY: the frame's XSAVE area, which the kernel wrote; without its component
+    // PKRU is as it is initially: all keys open.
+    unsafe {
+        let present = (mc.fpstate + STATE_BV) as *mut u64;
+        *present &= !PKRU_STATE;
     }
 }
 
@@ -201,7 +213,7 @@ fn on_program_signal(signal: u32, info: *const u8, mc: &mut SigContext) -> Next 
             on_user_signal(signal, info, mc)
         }
         Part::SystemCall(put_aside) => on_system_call(signal, mc, put_aside),
-        Part::Recover(_) | Part::Refused | Part::Other => intrude(signal, mc),
+        _ => intrude(signal, mc),
     }
 }
 
@@ -251,14 +263,17 @@ fn is_code(rip: u64) -> bool {
     (at::CODE..crate::layout::SITE_STUBS).contains(&rip)
 }
 
+/// Offset of XSTATE_BV in the XSAVE area (SDM vol. 1 13.4.2).
+const STATE_BV: u64 = 512;
+/// PKRU's component.
+const PKRU_STATE: u64 = 1 << 9;
+
 /// PKRU of the interrupted code, from the vector state in its frame.
 fn saved_pkru(mc: &SigContext) -> u32 {
-    /// Offset of XSTATE_BV in the XSAVE area (SDM vol. 1 13.4.2).
-    const STATE_BV: u64 = 512;
     let offset = u64::from(cpuid::pkru_offset());
     // SAFETY: the kernel wrote the XSAVE area to the signal stack, PKRU included.
     unsafe {
-        if ((mc.fpstate + STATE_BV) as *const u64).read() & 1 << 9 == 0 {
+        if ((mc.fpstate + STATE_BV) as *const u64).read() & PKRU_STATE == 0 {
             return 0;
         }
         ((mc.fpstate + offset) as *const u32).read()

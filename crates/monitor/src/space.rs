@@ -106,10 +106,8 @@ pub struct Local {
     pub first_frame: u64,
     /// Where the last frame began.
     pub last_frame: u64,
-    /// Not 0: leaving a handler makes `signal_stack` the signal stack again.
-    pub rearm: u64,
-    /// `stack_t` (sigaltstack(2)).
-    pub signal_stack: [u64; 3],
+    /// Frames are checked from now on.
+    pub frames_checked: bool,
     /// 1: the monitor loads vector state.
     pub restoring: u64,
     /// What `first_frame` names where frames are not checked.

@@ -19,6 +19,7 @@ use crate::{
         WAKES_SIZE, key,
     },
     runner::{self, Pool},
+    scan::Traps,
     signal,
     space::{self, Spaces, local},
     state::{Callback, Fault, Frame, Monitor, Stats, Vcpu, is_separate, page},
@@ -178,25 +179,45 @@ fn map_areas() {
 
 unsafe extern "C" {
     static __executable_start: u8;
-    static etext: u8;
     static end: u8;
+}
+
+/// Programs can jump into the monitor's own code: it may hold the instructions that
+/// load PKRU where the gates check them and nowhere else, at any byte.
+fn check_image() {
+    /// XRSTOR in the gates: of signals, of vector state, of runners.
+    const RESTORES: usize = 3;
+    let found = core::cell::Cell::new(0);
+    let (first, last) = image_range();
+    image_segments(first, last, |from, to, prot| {
+        if prot & sys::EXEC != 0 {
+            // SAFETY: a segment of the image, mapped and unchanging.
+            let code =
+                unsafe { core::slice::from_raw_parts(from as *const u8, (to - from) as usize) };
+            found.set(found.get() + translate::forbidden::count(code));
+        }
+    });
+    if found.get() != crate::gate::key_loads().len() + RESTORES {
+        refuse("this build of the monitor holds instructions that programs could abuse", 99);
+    }
 }
 
 /// Puts the key on the monitor's own image and stack.
 fn guard_image() {
-    let page_up = |a: u64| (a + 4095) & !4095;
+    let (first, last) = image_range();
+    // The segments keep their protection: code readable and executable, data as the
+    // linker made it.
+    image_segments(first, last, |from, to, prot| {
+        give_key(from, to - from, prot, key::MONITOR);
+    });
+    give_key(STACK, STACK_SIZE, READ | WRITE_ACCESS, key::MONITOR);
+}
+
+/// First address of the image and the one behind it, in whole pages.
+fn image_range() -> (u64, u64) {
     let address = |s: &u8| core::ptr::from_ref(s) as u64;
-    // SAFETY: linker symbols; only their addresses are used. The segments keep
-    // their protection: code readable and executable, data as the linker made it.
-    unsafe {
-        let _ = address(&etext);
-        let first = address(&__executable_start) & !4095;
-        let last = page_up(address(&end));
-        image_segments(first, last, |from, to, prot| {
-            give_key(from, to - from, prot, key::MONITOR);
-        });
-        give_key(STACK, STACK_SIZE, READ | WRITE_ACCESS, key::MONITOR);
-    }
+    // SAFETY: linker symbols; only their addresses are used.
+    unsafe { (address(&__executable_start) & !4095, (address(&end) + 4095) & !4095) }
 }
 
 /// Calls `f` for each loadable segment of the image, from its own ELF header.
@@ -229,6 +250,9 @@ extern "C" fn start() -> ! {
     unmap_the_rest();
     map_arena();
     map_areas();
+    if !is_separate() {
+        check_image();
+    }
     guard_image();
     if !is_separate() && sys::kernel_version() < OLDEST_KERNEL {
         crate::log::line(format_args!(
@@ -294,6 +318,7 @@ fn build() -> &'static mut Monitor {
         info_offset: 0,
         fault: Fault::Vector { vector: 6, code: None },
         expected: None,
+        alone: None,
     };
     let m = Box::leak(Box::new(Monitor {
         setup,
@@ -302,6 +327,7 @@ fn build() -> &'static mut Monitor {
         timer: Timer::default(),
         code: Code::new(),
         sites: direct::Sites::new(),
+        traps: Traps::new(),
         spaces: Spaces::new(if is_separate() { space::FREE } else { root }),
         frames: vec![Frame::default(); setup.nr_frames as usize].into_boxed_slice(),
         complaints: hashbrown::HashSet::with_hasher(crate::code::Hash::default()),

@@ -14,6 +14,7 @@ use crate::{
     event::Events,
     layout::at,
     runner::Pool,
+    scan::Traps,
     space::{Space, Spaces},
     time::Timer,
 };
@@ -66,6 +67,8 @@ pub struct Vcpu {
     pub fault: Fault,
     /// User page fault last given to the guest: its page is mapped when the guest returns.
     pub expected: Option<(u64, bool)>,
+    /// User code at this address cannot be executed directly.
+    pub alone: Option<u64>,
 }
 
 /// What is known of a frame.
@@ -79,9 +82,13 @@ impl Frame {
     pub const SHADOW: u8 = 2;
     /// It was mapped writable elsewhere than in the direct map and the image.
     pub const WRITABLE: u8 = 4;
+    /// It was looked through, and programs may execute it (`crate::scan`).
+    pub const EXECUTED: u8 = 8;
+    /// It was looked through, and programs may execute it translated only.
+    pub const CLOSED: u8 = 16;
     /// It must not be mapped writable.
     pub fn is_protected(self) -> bool {
-        self.0 & (Self::CODE | Self::SHADOW) != 0
+        self.0 & (Self::CODE | Self::SHADOW | Self::EXECUTED | Self::CLOSED) != 0
     }
 }
 
@@ -99,6 +106,8 @@ pub struct Monitor {
     pub code: Code,
     /// Patched system-call sites.
     pub sites: Sites,
+    /// Instructions of programs that are breakpoints.
+    pub traps: Traps,
     /// The pool.
     pub spaces: Spaces,
     /// Facts about frames, by MFN.
@@ -156,6 +165,10 @@ pub struct Stats {
     pub states: u64,
     /// User mappings dropped by revalidation.
     pub dropped: u64,
+    /// Frames looked through before programs executed them.
+    pub scanned: u64,
+    /// Instructions of programs emulated or run by themselves.
+    pub alone: u64,
 }
 
 /// The domain page.

@@ -109,17 +109,13 @@ pub unsafe fn sigaction(signal: u32, action: &[u64; 4]) -> i64 {
     unsafe { call6(RT_SIGACTION, [signal.into(), action.as_ptr() as u64, 0, 8, 0, 0]) }
 }
 
-/// `stack_t` (sigaltstack(2)) of a stack of `size` bytes at `base`; `disarmed`: not
-/// while a handler runs (`SS_AUTODISARM`, asm-generic/signal-defs.h, Linux 4.7).
-pub fn signal_stack(base: u64, size: u64, disarmed: bool) -> [u64; 3] {
-    [base, if disarmed { 1 << 31 } else { 0 }, size]
-}
-
-/// Sets the signal stack.
+/// Sets the signal stack; `disarmed`: it is not one while a handler runs
+/// (`SS_AUTODISARM`, asm-generic/signal-defs.h, Linux 4.7).
 ///
 /// # Safety
 /// The range is a stack that nothing else uses.
-pub unsafe fn sigaltstack(stack: &[u64; 3]) -> i64 {
+pub unsafe fn sigaltstack(base: u64, size: u64, disarmed: bool) -> i64 {
+    let stack: [u64; 3] = [base, if disarmed { 1 << 31 } else { 0 }, size];
     // SAFETY: `stack` is read during the call; the caller answers for the range.
     unsafe { call6(SIGALTSTACK, [stack.as_ptr() as u64, 0, 0, 0, 0, 0]) }
 }

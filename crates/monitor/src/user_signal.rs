@@ -87,6 +87,10 @@ impl Monitor {
                 }
             }
             SIGSYS => self.trapped_call(s),
+            SIGTRAP if s.trap == 3 && self.is_trap(c.rip.wrapping_sub(1)) => {
+                c.rip -= 1;
+                self.vcpu.alone = Some(c.rip);
+            }
             SIGTRAP if s.trap == 3 => note(self, Fault::Vector { vector: 3, code: None }),
             SIGTRAP => {
                 let step = if s.code == TRAP_TRACE { 1 << 14 } else { 0 };
@@ -168,5 +172,7 @@ fn user_fault(m: &mut Monitor, s: &UserSignal) {
     }
     if let Err(code) = m.resolve_user(va, UserAccess { write, fetch, from_user: true }) {
         note(m, Fault::Page { address: va, code });
+    } else if fetch && !m.user_space().user.get(va).exec() && !m.is_separate() {
+        m.vcpu.alone = Some(context().rip);
     }
 }

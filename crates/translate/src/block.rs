@@ -8,7 +8,7 @@ use crate::lookup::{PROLOGUE, emit_prologue};
 use crate::output::{Entry, Fix, MAX_ENTRIES, MAX_INSTRUCTIONS, MAX_LINKS, Output};
 use crate::sensitive::{Class, classify};
 use crate::stack::uses_stack_pointer;
-use crate::state::{is_masked, uses_state};
+use crate::state::{is_masked, is_restore, uses_state};
 use crate::string::is_pointer_instruction;
 use crate::{Mode, Targets, UserMemory};
 use iced_x86::{
@@ -51,6 +51,11 @@ pub struct Request<'a> {
     /// Leave to [`Targets::exit_state`] before the first instruction that uses
     /// vector registers or the like, if [`crate::Context::state_away`] says so.
     pub state_may_be_away: bool,
+    /// XRSTOR goes to the monitor: the code can be executed by who must not load
+    /// PKRU, with any mask.
+    pub restores_elsewhere: bool,
+    /// Whether the instruction at this address goes to the monitor.
+    pub avoid: &'a dyn Fn(u64) -> bool,
     /// Most instructions to take (1 for single-stepping guests).
     pub limit: usize,
 }
@@ -248,10 +253,16 @@ impl Builder<'_> {
         }
         match classify(instruction, self.request.mode) {
             Class::Emulate => return Err(Unsupported),
+            _ if (self.request.avoid)(instruction.ip()) => return Err(Unsupported),
             Class::Drop => return Ok(Flow::Next),
             Class::Segment => self.segment_move(guest)?,
             Class::Translate if instruction.flow_control() != FlowControl::Next => {
                 return self.branch(guest);
+            }
+            Class::Translate
+                if self.request.restores_elsewhere && is_restore(instruction.mnemonic()) =>
+            {
+                return Err(Unsupported);
             }
             Class::Translate if is_masked(instruction.mnemonic()) => self.masked_state(guest)?,
             Class::Translate if instruction.mnemonic() == Mnemonic::Lea => {

@@ -1,7 +1,7 @@
 //! Branches, calls, returns, and exits to the monitor.
 
 use crate::block::{Builder, Guest};
-use crate::emit::{Address, Field, Gpr, sign_extended};
+use crate::emit::{Address, Field, Gpr, is_delicate, sign_extended};
 use crate::layout::{Bytes, Memory};
 use crate::lookup::emit_lookup;
 use crate::output::{Fix, Link};
@@ -125,6 +125,17 @@ impl Builder<'_> {
     fn push_return_address(&mut self, guest: &Guest, fix: Fix) {
         let address = guest.instruction.next_ip();
         self.mark(guest, fix);
+        if is_delicate(address) {
+            self.code.byte(0x68); // push imm32
+            self.code.imm32(0);
+            for word in 0..4u8 {
+                self.mark(guest, fix.with(Fix::PUSHED));
+                // mov word [rsp + 2 * word], imm16
+                self.code.bytes(&[0x66, 0xc7, 0x44, 0x24, 2 * word]);
+                self.code.bytes(&((address >> (16 * word)) as u16).to_le_bytes());
+            }
+            return;
+        }
         if let Some(short) = sign_extended(address) {
             self.code.byte(0x68); // push imm32
             self.code.imm32(short as u32);

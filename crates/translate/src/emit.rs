@@ -239,7 +239,13 @@ impl<'a> Emitter<'a> {
 
     /// Stores a constant in a context field.
     pub fn save_constant(&mut self, field: Field, value: u64) {
-        if let Some(short) = sign_extended(value) {
+        if is_delicate(value) {
+            for word in 0..4 {
+                self.bytes(&[0x66, 0xc7]); // mov word [field + 2 * word], imm16
+                self.field_operand(0, Field(field.0 + 2 * word), 2);
+                self.bytes(&((value >> (16 * word)) as u16).to_le_bytes());
+            }
+        } else if let Some(short) = sign_extended(value) {
             self.bytes(&[0x48, 0xc7]);
             self.field_operand(0, field, 4);
             self.imm32(short as u32);
@@ -254,7 +260,13 @@ impl<'a> Emitter<'a> {
 
     /// Sets a register to a constant, in the shortest form.
     pub fn constant(&mut self, reg: Gpr, value: u64) {
-        if let Ok(short) = u32::try_from(value) {
+        if is_delicate(value) {
+            // In two parts.
+            let add = (1..).map(|i| i * 0x0102_0305).find(|i| !is_delicate(less(value, *i)));
+            let add = add.unwrap_or_default();
+            self.constant(reg, less(value, add));
+            self.lea(reg, Address { disp: add, ..Address::base(reg) });
+        } else if let Ok(short) = u32::try_from(value) {
             if reg.high() != 0 {
                 self.byte(0x41);
             }
@@ -376,6 +388,16 @@ impl<'a> Emitter<'a> {
         self.distance(target, 0);
         at
     }
+}
+
+/// Do the constant's bytes hold an instruction that loads PKRU? Guest addresses can, and
+/// whoever may not execute it can jump into translated code at any byte.
+pub(crate) fn is_delicate(value: u64) -> bool {
+    crate::forbidden::find(&value.to_le_bytes(), 0).is_some()
+}
+
+fn less(value: u64, by: i32) -> u64 {
+    value.wrapping_sub(by as u64)
 }
 
 /// `value` as an immediate that sign extension restores, if there is one.

@@ -13,6 +13,7 @@ mod block;
 pub mod context;
 mod control;
 mod emit;
+pub mod forbidden;
 mod layout;
 mod lookup;
 mod memory;

@@ -10,7 +10,7 @@
 
 use crate::block::{Builder, Guest};
 use crate::control::Unsupported;
-use crate::emit::{Address, Field, Gpr, sign_extended};
+use crate::emit::{Address, Field, Gpr, is_delicate, sign_extended};
 use crate::layout::{Bytes, FS, GS, Memory, Operand};
 use crate::output::Fix;
 use crate::scratch::{Spills, gpr};
@@ -105,8 +105,8 @@ impl Builder<'_> {
         };
         let operand = if instruction.is_ip_rel_memory_operand() {
             match sign_extended(instruction.ip_rel_memory_address()) {
-                Some(short) => Some(Operand::Absolute(short)),
-                None => Some(Operand::Base(self.effective_address(guest, spills)?)),
+                Some(short) if !is_delicate(short as u64) => Some(Operand::Absolute(short)),
+                _ => Some(Operand::Base(self.effective_address(guest, spills)?)),
             }
         } else if computed {
             Some(Operand::Base(self.effective_address(guest, spills)?))

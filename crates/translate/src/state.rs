@@ -23,6 +23,11 @@ pub(crate) fn is_masked(mnemonic: Mnemonic) -> bool {
     )
 }
 
+/// Whether `mnemonic` loads state.
+pub(crate) fn is_restore(mnemonic: Mnemonic) -> bool {
+    matches!(mnemonic, Mnemonic::Xrstor | Mnemonic::Xrstor64)
+}
+
 /// Whether an instruction reads or writes vector, mask, x87 or MXCSR state: all
 /// but those of features known to be about general registers alone.
 pub(crate) fn uses_state(instruction: &Instruction) -> bool {

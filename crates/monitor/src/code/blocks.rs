@@ -3,7 +3,7 @@
 use alloc::{boxed::Box, vec::Vec};
 
 use hashbrown::{HashMap, HashSet};
-use translate::{Error, Fix, Mode, Output, PROLOGUE, Request, Translator, UserMemory};
+use translate::{Error, Fix, Mode, Output, PROLOGUE, Request, Translator, UserMemory, forbidden};
 
 use super::{
     Block, CODE_END, CODE_START, Code, Hash, LinkRecord, NONE, STUB_END, targets, user_targets,
@@ -45,6 +45,20 @@ impl Kind {
 /// growing would leave the old records behind.
 const BLOCKS: usize = 1 << 20;
 
+/// After so many tries at other places a block is cut to one instruction; after one
+/// more that goes to the monitor.
+const SINGLE: u32 = 4;
+
+/// Do `len` bytes of the cache at `offset`, with those around, hold what programs
+/// may not execute?
+pub(super) fn holds(offset: u32, len: usize) -> bool {
+    let around = forbidden::LENGTH as u32 - 1;
+    let from = offset.saturating_sub(around);
+    let len = len + (offset - from + around) as usize;
+    let len = len.min((at::CODE_SIZE - u64::from(from)) as usize);
+    forbidden::find(writable(from, len), 0).is_some()
+}
+
 /// Fetch bit of a page-fault error code.
 const FETCH: u32 = 16;
 
@@ -77,6 +91,7 @@ impl Code {
             by_frame: HashMap::with_hasher(Hash::default()),
             alone: HashMap::with_hasher(Hash::default()),
             user_access: HashSet::with_hasher(Hash::default()),
+            avoided: HashSet::with_hasher(Hash::default()),
             next_code: CODE_START,
             next_stub: CODE_END,
             generation: 0,
@@ -110,6 +125,12 @@ impl Code {
     /// Host address at which the monitor enters a block.
     pub fn enter_address(&self, block: u32) -> u64 {
         at::CODE + u64::from(self.blocks[block as usize].host) + PROLOGUE
+    }
+
+    /// Leaves out a place where a block cannot be.
+    fn move_on(&mut self) {
+        self.next_code += 16;
+        self.next_stub += 5;
     }
 
     /// Notes a block entered from the monitor, for crash reports.
@@ -164,8 +185,16 @@ impl Monitor {
         let page_bytes = 4096 - offset;
         let mut len = page_bytes;
         let mut frame2 = NONE;
+        let mut tries = 0;
         loop {
-            match self.run_translator(va, kind, &bytes[..len], page_bytes) {
+            match self.run_translator(va, kind, &bytes[..len], page_bytes, tries) {
+                Ok(()) if self.holds_forbidden() => {
+                    tries += 1;
+                    self.code.move_on();
+                    if tries > SINGLE {
+                        self.code.avoided.insert(va);
+                    }
+                }
                 Ok(()) => return Ok(self.add_block(va, kind, frame, frame2)),
                 Err(Error::NeedNextPage) if frame2 == NONE => {
                     frame2 = self.fetch_frame((va & !0xfff) + 4096, user)?;
@@ -185,17 +214,26 @@ impl Monitor {
         }
     }
 
+    /// Programs can jump into what was just translated: does it hold, at any byte,
+    /// what they may not execute?
+    fn holds_forbidden(&self) -> bool {
+        let (code, out) = (&self.code, &self.code.output);
+        !self.is_separate()
+            && (holds(code.next_code, out.code_len) || holds(code.next_stub, out.stub_len))
+    }
+
     fn run_translator(
         &mut self,
         va: u64,
         kind: Kind,
         bytes: &[u8],
         page_bytes: usize,
+        tries: u32,
     ) -> Result<(), Error> {
         let separate = self.is_separate();
         let code = &mut self.code;
         let (c, s) = (code.next_code, code.next_stub);
-        let learnt = &code.user_access;
+        let (learnt, avoided) = (&code.user_access, &code.avoided);
         let user_memory = match (kind == Kind::Alone, separate) {
             (true, true) => UserMemory::Displaced,
             (true, false) => UserMemory::Plain,
@@ -213,7 +251,13 @@ impl Monitor {
             user_access: &|va| kind == Kind::Alone || learnt.contains(&va),
             user_memory,
             state_may_be_away: separate,
-            limit: if kind == Kind::Alone { 1 } else { translate::output::MAX_INSTRUCTIONS },
+            restores_elsewhere: !separate,
+            avoid: &|va| avoided.contains(&va),
+            limit: if kind == Kind::Alone || tries >= SINGLE {
+                1
+            } else {
+                translate::output::MAX_INSTRUCTIONS
+            },
         };
         let room = |from: u32, end: u32| (end - from).min(16384) as usize;
         let translator =

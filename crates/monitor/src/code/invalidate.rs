@@ -1,9 +1,9 @@
 //! Dropping translations.
 
-use super::{CODE_END, CODE_START, Code, NONE, writable};
+use super::{CODE_END, CODE_START, Code, NONE, blocks::holds, writable};
 use crate::{
     layout::at,
-    state::{Frame, Monitor},
+    state::{Frame, Monitor, is_separate},
 };
 
 impl Code {
@@ -22,6 +22,10 @@ impl Code {
             return;
         }
         self.set_link(link, self.enter_address(block));
+        if !is_separate() && holds(l.site, 4) {
+            // It leads there by way of the monitor.
+            return self.set_link(link, at::CODE + u64::from(l.stub));
+        }
         let incoming = self.blocks[block as usize].incoming;
         let l = &mut self.links[link as usize];
         l.linked = true;
@@ -63,11 +67,13 @@ impl Monitor {
     /// Drops everything made from a frame: it is about to be written.
     pub fn invalidate_frame(&mut self, frame: u32) {
         self.stats.invalidations += 1;
+        self.code.avoided.clear();
         if let Some(f) = self.frames.get_mut(frame as usize) {
-            let shadow = f.0 & Frame::SHADOW != 0;
-            f.0 &= !(Frame::CODE | Frame::SHADOW);
-            if shadow {
-                self.drop_shadow(frame);
+            let executed = f.0 & (Frame::SHADOW | Frame::EXECUTED) != 0;
+            f.0 &= !(Frame::CODE | Frame::SHADOW | Frame::EXECUTED | Frame::CLOSED);
+            if executed {
+                self.forget_scan(frame);
+                self.drop_executable(frame);
             }
         }
         for b in self.code.by_frame.remove(&frame).unwrap_or_default() {

@@ -101,6 +101,8 @@ pub struct Code {
     pub(crate) alone: HashMap<(u64, u32), u32, Hash>,
     /// Kernel instructions known to access user memory.
     pub(crate) user_access: HashSet<u64, Hash>,
+    /// Instructions whose bytes the cache must not hold (`translate::forbidden`).
+    pub(crate) avoided: HashSet<u64, Hash>,
     /// Next free offset for code, and for exit stubs.
     pub(crate) next_code: u32,
     pub(crate) next_stub: u32,

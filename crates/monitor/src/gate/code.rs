@@ -45,6 +45,7 @@ unsafe extern "C" {
     fn gate_syscall_fast();
     pub(super) fn gate_syscall_slow();
     fn gate_hypercall();
+    fn exit_vector();
     fn exit_link();
     fn uexit_link();
     fn uexit_indirect();
@@ -71,6 +72,8 @@ macro_rules! addresses {
     };
 }
 addresses! {
+    /// Where a handler goes that leaves for the run loop.
+    leave = exit_vector;
     /// Entry of patched system calls.
     syscall = gate_syscall;
     /// Fast path behind it.
@@ -125,8 +128,6 @@ macro_rules! gates {
             NESTED = const core::mem::offset_of!(Local, nested),
             FIRST = const core::mem::offset_of!(Local, first_frame),
             LAST = const core::mem::offset_of!(Local, last_frame),
-            REARM = const core::mem::offset_of!(Local, rearm),
-            STACK = const core::mem::offset_of!(Local, signal_stack),
             RESTORING = const core::mem::offset_of!(Local, restoring),
             PKRU_KERNEL = const PKRU_KERNEL,
             PKRU_USER = const PKRU_USER,
@@ -312,6 +313,7 @@ gates! {
     "jz exit_vector"
     "push 2"
     "popfq"
+    ".globl exit_vector"
     "exit_vector:"
     "SAVE_VECTOR"
     "pop r15"
@@ -537,9 +539,9 @@ gates! {
     "jmp user_entry_start"
 
     // ---- Signals. They start with only key 0 open. A frame is genuine if the
-    // host wrote it: where the first one lies while no handler runs, there is the
-    // restorer's address, which is taken away at once. A handler that is interrupted
-    // before that finds it again.
+    // host wrote it: where it lies there is the restorer's address, which is taken
+    // away at once. Timer and events wait while a handler runs; only a fault of the
+    // monitor itself brings another.
     ".globl signal_entry, signal_restorer"
     "signal_entry:"
     "mov eax, 0"
@@ -599,16 +601,6 @@ gates! {
     "jnz runner_keep"
     "test r8d, 1"
     "jnz runner_leave"
-    // The host took the signal stack away when it entered the handler
-    // (SS_AUTODISARM): whatever RSP a program has, its frames lie at the top.
-    "cmp qword ptr [rip + LOCAL + {REARM}], 0"
-    "je 8f"
-    "mov eax, 131"
-    "lea rdi, [rip + LOCAL + {STACK}]"
-    "mov esi, 0"
-    "syscall"
-    "mov qword ptr [rip + LOCAL + {NESTED}], 0"
-    "8:"
     "mov rsp, [rip + LOCAL]"
     "jmp exit_vector"
     "signal_restorer:"

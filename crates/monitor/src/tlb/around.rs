@@ -59,8 +59,11 @@ impl Monitor {
             *slot = if i == wanted {
                 Some(this)
             } else {
-                self.neighbour(base + ((i as u64) << 12), leaf, first + i)
+                self.neighbour(base + ((i as u64) << 12), leaf, first + i, this.access)
             };
+        }
+        if !self.is_separate() {
+            self.part_neighbours(&mut cluster, wanted);
         }
         let mut start = wanted;
         while start > 0 && continues(&cluster, start - 1, start) {
@@ -83,6 +86,19 @@ impl Monitor {
         }
     }
 
+    /// Leaves out pages that may not be executed side by side.
+    fn part_neighbours(&self, cluster: &mut Cluster, wanted: usize) {
+        for right in 1..CLUSTER {
+            let left = right - 1;
+            if let (Some(a), Some(b)) = (cluster[left], cluster[right])
+                && (a.access.exec && b.access.exec)
+                && !self.may_follow(a.frame, b.frame)
+            {
+                cluster[if right == wanted { left } else { right }] = None;
+            }
+        }
+    }
+
     /// Maps the pages at places `start..end`, which continue each other.
     fn map_run(&mut self, base: u64, cluster: &Cluster, start: usize, end: usize) {
         let Some(head) = cluster[start] else { return };
@@ -97,7 +113,7 @@ impl Monitor {
     }
 
     /// The page at another entry of the same table, if user code may have it now.
-    fn neighbour(&mut self, page: u64, leaf: &Leaf, index: usize) -> Option<Page> {
+    fn neighbour(&mut self, page: u64, leaf: &Leaf, index: usize, this: Access) -> Option<Page> {
         let entry = self.entry(leaf.table, index)?;
         let frame = frame_of(entry);
         let allow = entry & leaf.upper;
@@ -114,8 +130,16 @@ impl Monitor {
         if !plain {
             return None;
         }
+        let mut exec = executable && !self.translates_user();
+        if exec && !separate {
+            // Code next to code is looked through with it.
+            exec = (this.exec || self.is_executed(frame)) && self.may_execute(page, frame);
+            if exec && self.has_traps(frame) {
+                return None;
+            }
+        }
+        let facts = self.frames.get(frame as usize).copied().unwrap_or_default();
         let write = allow & PTE_WRITE != 0 && entry & PTE_DIRTY != 0 && !facts.is_protected();
-        let exec = executable && !self.translates_user();
         Some(Page {
             frame,
             access: Access { write, exec, key: key::USER, shadow: false },

@@ -83,7 +83,7 @@ impl Monitor {
     }
 
     /// Maps frames in the user half used now; as [`Monitor::host_map`].
-    pub(super) fn user_map(&mut self, va: u64, frame: u32, count: u64, access: Access) {
+    pub fn user_map(&mut self, va: u64, frame: u32, count: u64, access: Access) {
         if self.is_separate() {
             self.runner_map(va, frame, count, access);
         } else {

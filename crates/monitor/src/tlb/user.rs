@@ -99,9 +99,13 @@ impl Monitor {
             PTE_ACCESSED | if access.write { PTE_DIRTY } else { 0 },
         );
         let dirty = access.write || leaf.entry & PTE_DIRTY != 0;
+        let mut exec = leaf.executable() && leaf.user() && !self.translates_user();
+        if exec && !self.is_separate() {
+            // Executable and writable pages are one or the other, as last used.
+            exec = (access.fetch || self.is_executed(frame)) && self.may_execute(page, frame);
+        }
         let flags = self.frames.get(frame as usize).copied().unwrap_or_default();
         let write = leaf.writable() && dirty && !flags.is_protected();
-        let exec = leaf.executable() && leaf.user() && !self.translates_user();
         // The kernel half may use the host address too.
         let shared = !self.is_separate() && is_aliased(page);
         if shared {
@@ -116,6 +120,8 @@ impl Monitor {
         {
             return;
         }
+        // Its true form must not run.
+        exec &= !self.has_traps(frame);
         let page_key = if shared {
             key::SHARED_ADDRESS
         } else if leaf.user() {
@@ -138,6 +144,11 @@ impl Monitor {
         if before.is_shadow() {
             self.forget_continuations();
         }
+    }
+
+    /// Was the frame found fit for execution?
+    pub(super) fn is_executed(&self, frame: u32) -> bool {
+        self.frames.get(frame as usize).is_some_and(|f| f.0 & Frame::EXECUTED != 0)
     }
 
     /// Unmaps a user page; the next access finds it again.
@@ -171,9 +182,10 @@ impl Monitor {
         if !installed.is_shadow() {
             return false;
         }
-        let access = Access { write: false, exec: true, key: key::USER, shadow: false };
+        let exec = !self.has_traps(installed.frame());
+        let access = Access { write: false, exec, key: key::USER, shadow: false };
         self.user_map(page, installed.frame(), 1, access);
-        self.user_space().user.set(page, Installed::new(installed.frame(), false, true));
+        self.user_space().user.set(page, Installed::new(installed.frame(), false, exec));
         self.forget_continuations();
         true
     }
@@ -188,7 +200,9 @@ impl Monitor {
                 || (entry & upper & PTE_WRITE != 0
                     && entry & PTE_DIRTY != 0
                     && !flags.is_protected()))
-            && (!installed.exec() || entry & abi::mmu::PTE_NX == 0)
+            && (!installed.exec()
+                || (entry & abi::mmu::PTE_NX == 0
+                    && (self.is_separate() || flags.0 & Frame::EXECUTED != 0)))
             && (!installed.is_shadow() || flags.0 & Frame::SHADOW != 0)
     }
 }

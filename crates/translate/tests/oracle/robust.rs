@@ -39,6 +39,8 @@ fn request<'a>(mode: Mode, va: u64, code: &'a [u8], user: &'a dyn Fn(u64) -> boo
         user_access: user,
         user_memory: UserMemory::Checked,
         state_may_be_away: false,
+        restores_elsewhere: false,
+        avoid: &|_| false,
         limit: MAX_INSTRUCTIONS,
     }
 }
@@ -209,4 +211,39 @@ fn targets_out_of_reach() {
     let near = request(Mode::Kernel, 0xffff_ffff_8100_0000, &code, &user);
     let far = Request { code_host: BASE + (1 << 33), ..near };
     assert_eq!(translate(&far, 4096, 4096).err(), Some(Error::OutOfReach));
+}
+
+/// Guest addresses whose bytes are those of WRPKRU or XRSTOR do not bring these into
+/// translated code, whether they are return addresses, targets or operands.
+#[test]
+fn delicate_addresses() {
+    let codes: [&[u8]; 6] = [
+        &[0xe8, 0, 0, 0, 0],             // call next
+        &[0x75, 0x00],                   // jne next
+        &[0xeb, 0x00],                   // jmp next
+        &[0x48, 0x8d, 0x05, 0, 0, 0, 0], // lea rax, [rip]
+        &[0x48, 0x8b, 0x05, 0, 0, 0, 0], // mov rax, [rip]
+        &[0x0f, 0xa2],                   // cpuid, left to the monitor
+    ];
+    let forbidden = [[0x0f, 0xae, 0x2d], [0x0f, 0xae, 0x6c], [0x0f, 0x01, 0xef]];
+    for (code, bytes) in codes.iter().flat_map(|c| forbidden.iter().map(move |b| (c, b))) {
+        let low = u64::from(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], 0x81]));
+        let high = u64::from_le_bytes([7, bytes[0], bytes[1], bytes[2], 0x88, 0x88, 0xff, 0xff]);
+        for address in [0xffff_ffff_0000_0000 | low, high] {
+            // The address itself, and the one behind the instruction.
+            for va in [address, address.wrapping_sub(code.len() as u64)] {
+                let request = request(Mode::Kernel, va, code, &|_| false);
+                let (mut host, mut stubs) = (vec![0xcc; 4096], vec![0xcc; 4096]);
+                let mut out = Output::new();
+                TRANSLATOR
+                    .with_borrow_mut(|translator| {
+                        translator.translate(&request, &mut host, &mut stubs, &mut out)
+                    })
+                    .expect("translates");
+                let found = translate::forbidden::count(&host[..out.code_len])
+                    + translate::forbidden::count(&stubs[..out.stub_len]);
+                assert_eq!(found, 0, "{code:02x?} at {va:#x}");
+            }
+        }
+    }
 }

@@ -241,6 +241,8 @@ impl World {
             user_access: &|va| all || aware.contains(&va),
             user_memory: self.user_memory,
             state_may_be_away: self.state_may_be_away,
+            restores_elsewhere: false,
+            avoid: &|_| false,
             limit: self.limit,
         };
         let (code, stub) = (bytes_at(host, BLOCK), bytes_at(stubs, BLOCK));

@@ -1,0 +1,77 @@
+//! Instructions that guest programs may not execute by themselves because they can
+//! load PKRU: WRPKRU and XRSTOR. Their bytes are the same in 64-bit and in
+//! compatibility mode, and prefixes come before them, so that three bytes tell.
+
+use iced_x86::{Decoder, DecoderOptions};
+
+/// Bytes that identify one of the instructions.
+pub const LENGTH: usize = 3;
+/// WRPKRU (0F 01 EF), or XRSTOR (0F AE /5 with a memory operand; SDM vol. 2)?
+fn is_forbidden(bytes: &[u8]) -> bool {
+    match *bytes {
+        [0x0f, 0x01, 0xef, ..] => true,
+        [0x0f, 0xae, modrm, ..] => modrm >> 3 & 7 == 5 && modrm >> 6 != 3,
+        _ => false,
+    }
+}
+
+/// Where one begins in `bytes`, from `from` on.
+pub fn find(bytes: &[u8], from: usize) -> Option<usize> {
+    const CHUNK: usize = 64;
+    let mut at = from;
+    while at + LENGTH <= bytes.len() {
+        let end = (at + CHUNK + LENGTH - 1).min(bytes.len());
+        let chunk = bytes.get(at..end)?;
+        // Without a branch in it, so that it becomes vector code.
+        let hit = chunk
+            .windows(2)
+            .fold(false, |hit, w| hit | (w[0] == 0x0f) & ((w[1] == 0x01) | (w[1] == 0xae)));
+        if hit && let Some(i) = chunk.windows(LENGTH).position(is_forbidden) {
+            return Some(at + i);
+        }
+        at += CHUNK;
+    }
+    None
+}
+
+/// How many there are in `bytes`.
+pub fn count(bytes: &[u8]) -> usize {
+    let first = find(bytes, 0);
+    core::iter::successors(first, |at| find(bytes, at + 1)).count()
+}
+
+/// Does one begin in the last bytes of `left` and end in the first of `right`?
+pub fn straddles(left: &[u8], right: &[u8]) -> bool {
+    let (Some(l), Some(r)) = (left.last_chunk::<2>(), right.first_chunk::<2>()) else {
+        return false;
+    };
+    is_forbidden(&[l[0], l[1], r[0]]) || is_forbidden(&[l[1], r[0], r[1]])
+}
+
+/// Where the instruction begins that holds byte `at` of a page, if decoding from
+/// every one of a stretch of places before it agrees on that. Compiled code falls
+/// in step after a few instructions wherever one begins to read it.
+pub fn instruction_at(page: &[u8], at: usize) -> Option<usize> {
+    /// Where reading begins: so far before, and so many places in a row.
+    const BEFORE: usize = 80;
+    const PLACES: usize = 15;
+    let first = at.checked_sub(BEFORE)?;
+    let mut found = None;
+    for start in first..first + PLACES {
+        let mut decoder = Decoder::with_ip(64, page.get(start..)?, 0, DecoderOptions::NONE);
+        let mut here = start;
+        loop {
+            let ins = decoder.decode();
+            let len = if ins.is_invalid() { 1 } else { ins.len() };
+            if here + len > at {
+                break;
+            }
+            here += len;
+            decoder.set_position(here - start).ok()?;
+        }
+        if *found.get_or_insert(here) != here {
+            return None;
+        }
+    }
+    found
+}
