@@ -60,6 +60,9 @@ impl Monitor {
         let next = ins.next_ip();
         let outcome = if ins.is_invalid() {
             Err(UD)
+        } else if in_user_mode() && self.must_not_be_cached(&ins) {
+            self.vcpu.alone = Some(rip);
+            return;
         } else if in_user_mode() {
             self.emulate_user(&ins)
         } else {
@@ -74,6 +77,13 @@ impl Monitor {
             }
             Err(f) => self.inject(f),
         }
+    }
+
+    /// An instruction of a program that is not translated only because of its bytes?
+    fn must_not_be_cached(&self, ins: &Instruction) -> bool {
+        use Mnemonic::{Wrpkru, Xrstor, Xrstor64};
+        self.code.avoided.contains(&ins.ip())
+            && !matches!(ins.mnemonic(), Xrstor | Xrstor64 | Wrpkru)
     }
 
     /// The bytes of an instruction, as many as are mapped.

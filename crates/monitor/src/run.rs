@@ -42,7 +42,7 @@ pub fn run(m: &mut Monitor) -> ! {
             link = NONE;
         }
         let alone = m.vcpu.alone.take() == Some(m.vcpu.rip);
-        if in_user_mode() && alone && m.is_trap(m.vcpu.rip) {
+        if in_user_mode() && alone && m.runs_by_itself(m.vcpu.rip) {
             link = run_trap(m);
         } else if in_user_mode() && !alone && !m.runs_translated(m.vcpu.rip) {
             link = run_user(m, false);

@@ -146,6 +146,11 @@ impl Monitor {
             && offsets.is_some_and(|o| o.iter().any(|at| u64::from(*at) == rip & 0xfff))
     }
 
+    /// Is the user instruction at `rip` one that neither runs as it is nor translated?
+    pub fn runs_by_itself(&mut self, rip: u64) -> bool {
+        self.is_trap(rip) || self.code.avoided.contains(&rip)
+    }
+
     /// Maps the true form of the page of a breakpoint, for one single step.
     pub fn open_true_page(&mut self, rip: u64) {
         let page = rip & !0xfff;

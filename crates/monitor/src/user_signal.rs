@@ -167,12 +167,18 @@ fn user_fault(m: &mut Monitor, s: &UserSignal) {
             4 | if write { 2 } else { 0 } | if fetch { 16 } else { 0 } | u32::from(is_kernel(va));
         return note(m, Fault::Page { address: va, code });
     }
-    if !fetch && m.shadow_was_read(va) && !write {
-        return;
+    let was_read = !fetch && m.shadow_was_read(va);
+    if !was_read || write {
+        if let Err(code) = m.resolve_user(va, UserAccess { write, fetch, from_user: true }) {
+            return note(m, Fault::Page { address: va, code });
+        }
     }
-    if let Err(code) = m.resolve_user(va, UserAccess { write, fetch, from_user: true }) {
-        note(m, Fault::Page { address: va, code });
-    } else if fetch && !m.user_space().user.get(va).exec() && !m.is_separate() {
-        m.vcpu.alone = Some(context().rip);
+    // Executable pages are not writable, and some are not readable: an instruction
+    // that writes to or reads its own page, or lies in one that must not be
+    // executed, makes no way by itself.
+    let rip = context().rip;
+    let touches_itself = [rip, rip.wrapping_add(14)].iter().any(|at| (at ^ va) >> 12 == 0);
+    if !m.is_separate() && touches_itself && !m.user_space().user.get(rip).exec() {
+        m.vcpu.alone = Some(rip);
     }
 }
