@@ -168,6 +168,36 @@ static void hidden_bytes(void) {
         }
     }
     check(bad == 0, "hidden-bytes", "%d wrong", bad);
+    // The same behind code from which it is plain where the instruction begins, and across the end of a page.
+    char *pages = map(PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 2 * PAGE);
+    for (size_t i = 0; i < sizeof hidden / sizeof *hidden; i++) {
+        int value;
+        memcpy(&value, hidden[i], 4);
+        memset(pages, 0x90, 2 * PAGE);
+        write_constant(pages + 600, value);
+        for (int round = 0; round < 20; round++) bad += ((function)(uintptr_t)(pages + 200))() != value;
+        for (int before = 1; before <= 4; before++) {
+            memset(pages, 0x90, 2 * PAGE);
+            write_constant(pages + PAGE - before, value);
+            for (int round = 0; round < 3; round++) {
+                int got = ((function)(uintptr_t)(pages + PAGE - 64))();
+                if (got != value) {
+                    bad++;
+                    printf("# %#x at -%d: %#x in round %d\n", value, before, got, round);
+                }
+            }
+        }
+    }
+    check(bad == 0, "hidden-bytes-in-step", "%d wrong", bad);
+    // Reads its own page, which holds such bytes: mov -7(%rip), %eax; ret
+    static const unsigned char reads_itself[] = {0x8b, 0x05, 0xf3, 0xff, 0xff, 0xff, 0xc3};
+    memset(pages, 0x90, 2 * PAGE);
+    memcpy(pages + 500, hidden[1], 4);
+    memcpy(pages + 507, reads_itself, sizeof reads_itself);
+    int seen = ((function)(uintptr_t)(pages + 507))(), there;
+    memcpy(&there, pages + 507 + 6 - 13, 4);
+    check(seen == there, "hidden-bytes-read", "%#x instead of %#x", seen, there);
+    munmap(pages, 2 * PAGE);
     // A generated getpid: mov $39, %eax; syscall; ret
     static const unsigned char call[] = {0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc3};
     for (int i = 0; i < 100; i++) {
@@ -179,6 +209,46 @@ static void hidden_bytes(void) {
     munmap(code, PAGE);
 }
 
+// XRSTOR, which the dynamic linker executes at first calls of functions: the x87 and SSE state of the area, whatever the
+// mask names besides.
+static void state_restored(void) {
+    static unsigned char area[4096] __attribute__((aligned(64)));
+    static const int masks[] = {3, 7, 0xee | 3};
+    unsigned a = 1, b, c = 0, d;
+    asm volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+    if (!(c >> 27 & 1)) {
+        check_skip("state-restored", "no XSAVE");
+        return;
+    }
+    int bad = 0;
+    for (int i = 0; i < 60; i++) {
+        unsigned long seen, control;
+        memset(area, 0, sizeof area);
+        asm volatile("movq %2, %%xmm5\n xsave (%1)\n pxor %%xmm5, %%xmm5\n xrstor (%1)\n movq %%xmm5, %0"
+                     : "=r"(seen) : "r"(area), "r"(0x1234567890abcdefUL + i), "a"(masks[i % 3]), "d"(0) : "xmm5", "memory");
+        bad += seen != 0x1234567890abcdefUL + i;
+        // The component's bit clear: its state is that of the start.
+        area[512] = 0;
+        asm volatile("movq %2, %%xmm5\n xrstor (%1)\n movq %%xmm5, %0"
+                     : "=r"(control) : "r"(area), "r"(77UL), "a"(2), "d"(0) : "xmm5", "memory");
+        bad += control != 0;
+    }
+    check(bad == 0, "state-restored", "%d wrong", bad);
+    // A header with bits that must be zero (SDM vol. 1, 13.8.1: bytes 8 to 23); an operand that is not aligned.
+    signal(SIGSEGV, on_fault);
+    area[512 + 16] = 1;
+    if (sigsetjmp(back, 1) == 0) {
+        asm volatile("xrstor (%0)" : : "r"(area), "a"(3), "d"(0) : "memory");
+        bad++;
+    }
+    if (sigsetjmp(back, 1) == 0) {
+        asm volatile("xrstor 8(%0)" : : "r"(area), "a"(3), "d"(0) : "memory");
+        bad++;
+    }
+    signal(SIGSEGV, SIG_DFL);
+    check(bad == 0, "state-refused", "%d of 2 allowed", bad);
+}
+
 int main(void) {
     check_start("codegen");
     in_place();
@@ -187,5 +257,6 @@ int main(void) {
     changing_rights();
     reuse();
     hidden_bytes();
+    state_restored();
     return check_failed;
 }

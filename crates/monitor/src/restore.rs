@@ -44,8 +44,9 @@ impl Monitor {
         self.read_state(va, &mut area.0[..HEADER_END])?;
         let header = &area.0[HEADER..HEADER_END];
         let present = word(header, 0);
-        let rest_is_zero = header[8..].iter().all(|b| *b == 0);
-        if present & !(xcr0 | PKRU) != 0 || !rest_is_zero {
+        // Standard form only (SDM vol. 1, 13.8.1).
+        let standard = header[8..24].iter().all(|b| *b == 0);
+        if present & !(xcr0 | PKRU) != 0 || !standard {
             return Err(GP);
         }
         let mxcsr = word(&area.0, MXCSR) as u32;

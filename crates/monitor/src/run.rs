@@ -147,7 +147,7 @@ fn run_user(m: &mut Monitor, one: bool) -> u32 {
         m.replace_shadow(rip);
     }
     if one {
-        m.open_true_page(rip);
+        m.open_true_pages(rip);
     }
     if m.is_separate() {
         m.update_bases();
@@ -157,7 +157,7 @@ fn run_user(m: &mut Monitor, one: bool) -> u32 {
         run_beside_kernel(m, rip, stepped);
     }
     if one {
-        m.unmap_user_page(rip & !0xfff);
+        m.close_true_pages(rip);
     }
     if stepped && !guest_steps {
         end_of_step(m, hits);

@@ -22,6 +22,7 @@ use crate::{
     layout::{at, key},
     state::{Frame, Monitor},
     tlb::{Installed, MapAccess as Access},
+    user_signal::LONGEST,
 };
 
 /// Bytes of a page.
@@ -151,13 +152,24 @@ impl Monitor {
         self.is_trap(rip) || self.code.avoided.contains(&rip)
     }
 
-    /// Maps the true form of the page of a breakpoint, for one single step.
-    pub fn open_true_page(&mut self, rip: u64) {
-        let page = rip & !0xfff;
-        let installed = self.user_space().user.get(page);
-        let access = Access { write: false, exec: true, key: key::USER, shadow: false };
-        self.user_map(page, installed.frame(), 1, access);
-        self.user_space().user.set(page, Installed::new(installed.frame(), false, true));
+    /// Maps the true form of the pages of the instruction at `rip`, for one single step.
+    pub fn open_true_pages(&mut self, rip: u64) {
+        for page in pages_of(rip) {
+            let frame = self.user_space().user.get(page);
+            let allowed = self.walk(page).is_some_and(|l| l.user() && l.executable());
+            if frame.is_some() && allowed {
+                let access = Access { write: false, exec: true, key: key::USER, shadow: false };
+                self.user_map(page, frame.frame(), 1, access);
+                self.user_space().user.set(page, Installed::new(frame.frame(), false, true));
+            }
+        }
+    }
+
+    /// The step is over: the pages are looked at anew when they are used again.
+    pub fn close_true_pages(&mut self, rip: u64) {
+        for page in pages_of(rip) {
+            self.unmap_user_page(page);
+        }
     }
 
     /// Forgets what was found in a frame: it is about to be written.
@@ -175,4 +187,10 @@ impl Monitor {
             && installed.is_some()
             && self.frames.get(installed.frame() as usize).is_some_and(|f| f.0 & Frame::CLOSED != 0)
     }
+}
+
+/// The pages in which an instruction at `rip` can lie.
+fn pages_of(rip: u64) -> impl Iterator<Item = u64> {
+    let (first, last) = (rip & !0xfff, (rip + LONGEST - 1) & !0xfff);
+    core::iter::once(first).chain((last != first).then_some(last))
 }

@@ -15,6 +15,8 @@ const SYS_SECCOMP: u32 = 1;
 const VSYSCALL: u64 = 0xffff_ffff_ff60_0000;
 /// `si_arch` of a 64-bit system call (linux/audit.h).
 const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+/// Most bytes of an instruction.
+pub const LONGEST: u64 = 15;
 /// `si_code` of a single step (asm-generic/siginfo.h).
 const TRAP_TRACE: u32 = 2;
 /// #DE, #MF and #XM: what SIGFPE stands for (SDM vol. 3A 6.15).
@@ -177,8 +179,11 @@ fn user_fault(m: &mut Monitor, s: &UserSignal) {
     // that writes to or reads its own page, or lies in one that must not be
     // executed, makes no way by itself.
     let rip = context().rip;
-    let touches_itself = [rip, rip.wrapping_add(14)].iter().any(|at| (at ^ va) >> 12 == 0);
-    if !m.is_separate() && touches_itself && !m.user_space().user.get(rip).exec() {
+    let own = [rip, rip.wrapping_add(LONGEST - 1)].into_iter().find(|at| (at ^ va) >> 12 == 0);
+    if let Some(at) = own
+        && !m.is_separate()
+        && !m.user_space().user.get(at).exec()
+    {
         m.vcpu.alone = Some(rip);
     }
 }
