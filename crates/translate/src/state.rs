@@ -8,6 +8,7 @@
 use crate::block::{Builder, Guest};
 use crate::control::{Unsupported, addresses_with};
 use crate::emit::{Field, Gpr};
+use crate::output::Fix;
 use crate::scratch::Spills;
 use iced_x86::{CpuidFeature, Instruction, Mnemonic, Register};
 
@@ -99,6 +100,9 @@ impl Builder<'_> {
         self.exit(guest.instruction.ip(), self.targets.exit_state);
         self.code.land(jump);
         self.code.restore(Gpr::RCX, Field::LOOKUP_RCX);
+        // The instruction itself may fault here: it is unknown to this processor, or its
+        // exception is not masked.
+        self.mark(guest, Fix::NONE);
     }
 
     /// Translates one of the instructions of [`is_masked`].

@@ -263,3 +263,20 @@ fn state_that_is_away() {
         lab.check(&case);
     }
 }
+
+/// An instruction behind the question whether the state is away faults at its own address.
+#[test]
+fn faults_with_the_state_here() {
+    let mut lab = Lab::new(77);
+    for setting in KERNEL {
+        lab.set(setting);
+        lab.world.state_may_be_away = true;
+        lab.world.context().state_away = 0;
+        let mut case = lab.case(&code!("divps xmm0, xmm1"));
+        case.state.ymm[0] = std::array::from_fn(|i| [0, 0, 0x80, 0x3f][i % 4]);
+        case.state.ymm[1] = [0; 32];
+        // MXCSR with division by zero unmasked.
+        case.state.legacy[24..28].copy_from_slice(&0x1d80_u32.to_le_bytes());
+        assert_eq!(lab.check(&case), End::Trap(19));
+    }
+}
