@@ -12,6 +12,7 @@ use super::{
 use crate::{
     layout::at,
     state::{Frame, Monitor},
+    tlb::Half,
 };
 
 /// An instruction fetch that the guest's tables forbid.
@@ -59,6 +60,11 @@ pub(super) fn holds(offset: u32, len: usize) -> bool {
     forbidden::find(writable(from, len), 0).is_some()
 }
 
+/// The page behind that of `va`; behind the last one comes the first.
+fn next_page(va: u64) -> u64 {
+    (va & !0xfff).wrapping_add(4096)
+}
+
 /// Fetch bit of a page-fault error code.
 const FETCH: u32 = 16;
 
@@ -92,6 +98,7 @@ impl Code {
             alone: HashMap::with_hasher(Hash::default()),
             user_access: HashSet::with_hasher(Hash::default()),
             avoided: HashSet::with_hasher(Hash::default()),
+            pages: Half::default(),
             next_code: CODE_START,
             next_stub: CODE_END,
             generation: 0,
@@ -157,7 +164,7 @@ impl Monitor {
         let frame = self.fetch_frame(va, user)?;
         if let Some(&b) = self.code.index.get(&(va, frame | u32::from(user) << 31)) {
             let second = self.code.blocks[b as usize].frame2;
-            if second == NONE || self.fetch_frame((va & !0xfff) + 4096, user)? == second {
+            if second == NONE || self.fetch_frame(next_page(va), user)? == second {
                 return Ok(b);
             }
             self.invalidate_block(b);
@@ -170,6 +177,9 @@ impl Monitor {
         const ROOM: u32 = 16384;
         if self.code.next_code + ROOM > CODE_END || self.code.next_stub + ROOM > STUB_END {
             self.flush_code();
+        }
+        if !user {
+            self.note_code_page(va, frame);
         }
         self.protect_frame(frame, Frame::CODE);
         let offset = (va & 0xfff) as usize;
@@ -197,7 +207,10 @@ impl Monitor {
                 }
                 Ok(()) => return Ok(self.add_block(va, kind, frame, frame2)),
                 Err(Error::NeedNextPage) if frame2 == NONE => {
-                    frame2 = self.fetch_frame((va & !0xfff) + 4096, user)?;
+                    frame2 = self.fetch_frame(next_page(va), user)?;
+                    if !user {
+                        self.note_code_page(next_page(va), frame2);
+                    }
                     self.protect_frame(frame2, Frame::CODE);
                     // SAFETY: as above.
                     unsafe {

@@ -92,6 +92,7 @@ impl Monitor {
         code.index.clear();
         code.alone.clear();
         code.by_frame.clear();
+        code.clear_pages();
         code.next_code = CODE_START;
         code.next_stub = CODE_END;
         code.clear_lookup();

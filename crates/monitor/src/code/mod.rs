@@ -3,6 +3,7 @@
 mod blocks;
 mod invalidate;
 mod lookup;
+mod pages;
 
 use alloc::vec::Vec;
 use core::hash::{BuildHasherDefault, Hasher};
@@ -13,6 +14,7 @@ use translate::{Entry, Output, Targets, Translator};
 use crate::{
     gate,
     layout::{ALIAS_MASK_WORD, CTX, SITE_STUBS, USER_CTX, USER_TLB, at},
+    tlb::Half,
 };
 
 /// A multiplicative hash for integers (the keys are addresses and frame
@@ -103,6 +105,8 @@ pub struct Code {
     pub(crate) user_access: HashSet<u64, Hash>,
     /// Instructions whose bytes the cache must not hold (`translate::forbidden`).
     pub(crate) avoided: HashSet<u64, Hash>,
+    /// Kernel pages that code was translated from, outside the direct map and image.
+    pub(crate) pages: Half,
     /// Next free offset for code, and for exit stubs.
     pub(crate) next_code: u32,
     pub(crate) next_stub: u32,

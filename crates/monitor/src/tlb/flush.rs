@@ -16,6 +16,7 @@ impl Monitor {
         self.revalidate_user();
         self.spaces.kernel_flushes += 1;
         self.revalidate_kernel();
+        self.check_code_pages();
     }
 
     /// One address may have changed.
@@ -23,6 +24,7 @@ impl Monitor {
         let page = va & !0xfff;
         if is_kernel(va) {
             self.spaces.note_kernel_page(page);
+            self.check_code_page(page);
             let installed = self.space().kernel.get(page);
             if installed.is_some() && !self.kernel_page_valid(page, installed) {
                 self.host_unmap(fold(page), 1);

@@ -18,7 +18,7 @@ pub enum Outcome {
 }
 
 /// Is `va` part of a mapping that never changes: the direct map or the kernel image?
-fn is_linear(va: u64, frame: u32) -> bool {
+pub fn is_linear(va: u64, frame: u32) -> bool {
     let pa = u64::from(frame) << 12;
     let page = va & !0xfff;
     page.wrapping_sub(DIRECT_MAP) == pa || page.wrapping_sub(IMAGE_MAP) == pa

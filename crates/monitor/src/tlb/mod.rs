@@ -20,6 +20,6 @@ mod user;
 
 pub use alias::{operand_size, writes_memory};
 pub use host::Access as MapAccess;
-pub use kernel::Outcome;
+pub use kernel::{Outcome, is_linear};
 pub use mapped::{Half, Installed};
 pub use user::{END as HIGHEST, LOWEST, UserAccess, is_available, is_reserved, reserved};
