@@ -119,16 +119,17 @@ impl Monitor {
         let mut gone = Runs::new(Monitor::host_unmap);
         regions.retain(|key, region| {
             let base = (key << 21) | crate::guest::KERNEL_HALF;
-            let table = self.leaf_table(base);
+            let table = self.upper(base);
             for i in region.indices() {
                 let installed = region.pages[i];
-                let valid = table.and_then(|t| self.entry(t, i)).is_some_and(|e| {
+                let entry = table.and_then(|(t, upper)| Some((self.entry(t, i)?, upper)));
+                let valid = entry.is_some_and(|(e, upper)| {
                     let frame = frame_of(e);
                     let protected =
                         self.frames.get(frame as usize).is_some_and(|f| f.is_protected());
                     e & PTE_PRESENT != 0
                         && frame == installed.frame()
-                        && (!installed.write() || (e & PTE_WRITE != 0 && !protected))
+                        && (!installed.write() || (e & upper & PTE_WRITE != 0 && !protected))
                 });
                 if !valid {
                     region.set(i, Installed::default());
