@@ -60,6 +60,11 @@ pub fn frame_of(entry: u64) -> u32 {
     u32::try_from((entry & PTE_ADDR) >> 12).unwrap_or(u32::MAX)
 }
 
+/// Are bits 47 to 63 equal (SDM vol. 1 3.3.7.1)?
+pub fn is_canonical(va: u64) -> bool {
+    ((va << 16) as i64 >> 16) as u64 == va
+}
+
 /// Is the address canonical and in the kernel half?
 pub fn is_kernel(va: u64) -> bool {
     va >= KERNEL_HALF
@@ -121,6 +126,9 @@ impl Monitor {
 
     /// Walks the guest's tables from `root`.
     pub fn walk_from(&self, root: u32, va: u64) -> Option<Leaf> {
+        if !is_canonical(va) {
+            return None;
+        }
         let mut table = root;
         let mut allow = PTE_WRITE | PTE_USER;
         let mut nx = 0;
@@ -154,6 +162,9 @@ impl Monitor {
 
     /// The last-level table that covers `va`, if the upper levels are present.
     pub fn leaf_table(&self, va: u64) -> Option<u32> {
+        if !is_canonical(va) {
+            return None;
+        }
         let mut table = self.vcpu.kernel_root;
         for level in (1..4).rev() {
             let entry = self.entry(table, (va >> (12 + 9 * level)) as usize & 511)?;
