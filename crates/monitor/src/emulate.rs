@@ -8,7 +8,7 @@ use abi::trap as t;
 use crate::{
     event,
     gate::context,
-    guest::{fold, unfold},
+    guest::{fold, is_canonical, unfold},
     state::{Fault, Monitor},
     trap::in_user_mode,
 };
@@ -166,7 +166,7 @@ impl Monitor {
             Int1 => return Err(Fault::Vector { vector: 1, code: None }),
             Ud0 | Ud1 | Ud2 => return Err(UD),
             Rdmsr => self.rdmsr(),
-            Wrmsr => self.wrmsr(),
+            Wrmsr => self.wrmsr()?,
             Xgetbv => self.xgetbv()?,
             // XCR0 is what it is; Linux writes back what CPUID offers.
             Xsetbv | Wbinvd | Wbnoinvd | Invd | Clts | Stac | Clac | Lmsw | Lgdt | Lidt | Lldt
@@ -191,7 +191,7 @@ impl Monitor {
             Pop => c.regs[4] = c.regs[4].wrapping_add(8),
             Mov => self.system_move(ins)?,
             Rdpmc => (c.regs[0], c.regs[2]) = (0, 0),
-            Rdfsbase | Rdgsbase | Wrfsbase | Wrgsbase => self.base_move(ins),
+            Rdfsbase | Rdgsbase | Wrfsbase | Wrgsbase => self.base_move(ins)?,
             Sgdt | Sidt | Sldt | Str | Smsw => self.store_table(ins)?,
             Swapgs => {
                 core::mem::swap(&mut self.vcpu.gs_kernel, &mut self.vcpu.gs_user);
@@ -282,18 +282,23 @@ impl Monitor {
         (c.regs[0], c.regs[2]) = (value & 0xffff_ffff, value >> 32);
     }
 
-    fn wrmsr(&mut self) {
+    fn wrmsr(&mut self) -> Result<(), Fault> {
         let c = context();
         let value = c.regs[0] & 0xffff_ffff | c.regs[2] << 32;
-        match c.regs[1] as u32 {
+        let n = c.regs[1] as u32;
+        if (msr::FS_BASE..=msr::KERNEL_GS_BASE).contains(&n) && !is_canonical(value) {
+            return Err(GP);
+        }
+        match n {
             msr::FS_BASE => self.vcpu.fs_user = value,
             msr::GS_BASE => self.vcpu.gs_kernel = value,
             msr::KERNEL_GS_BASE => self.vcpu.gs_user = value,
             _ => {}
         }
+        Ok(())
     }
 
-    fn base_move(&mut self, ins: &Instruction) {
+    fn base_move(&mut self, ins: &Instruction) -> Result<(), Fault> {
         let c = context();
         let wide = ins.op0_register().size() == 8;
         let i = ins.op0_register().full_register().number();
@@ -303,9 +308,14 @@ impl Monitor {
         };
         if matches!(ins.mnemonic(), Mnemonic::Rdfsbase | Mnemonic::Rdgsbase) {
             c.regs[i] = if wide { *base } else { *base & 0xffff_ffff };
-        } else {
-            *base = if wide { c.regs[i] } else { c.regs[i] & 0xffff_ffff };
+            return Ok(());
         }
+        let value = if wide { c.regs[i] } else { c.regs[i] & 0xffff_ffff };
+        if !is_canonical(value) {
+            return Err(GP);
+        }
+        *base = value;
+        Ok(())
     }
 
     /// Guest value of a register, RSP unfolded.

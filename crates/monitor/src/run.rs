@@ -103,11 +103,18 @@ impl Monitor {
     /// Host FS and GS bases for both modes, from the guest's.
     pub fn update_bases(&mut self) {
         let g = gate();
-        g.kernel_fs = crate::guest::fold(self.vcpu.gs_kernel);
+        g.kernel_fs = kernel_base(self.vcpu.gs_kernel);
         g.user_fs = user_base(self.vcpu.fs_user);
         g.user_gs = user_base(self.vcpu.gs_user);
         g.kernel_stack = crate::guest::fold(self.vcpu.kernel_stack & !15);
     }
+}
+
+/// A base that WRFSBASE accepts, folded. The kernel's own lies in its half; one in the user
+/// half has no place once folded and counts as 0.
+fn kernel_base(base: u64) -> u64 {
+    let host = crate::guest::fold(base);
+    if host >> 47 == 0 { host } else { crate::guest::fold(0) }
 }
 
 /// A base that WRFSBASE accepts: canonical.

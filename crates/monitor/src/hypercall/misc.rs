@@ -5,7 +5,7 @@ use boundary::bell;
 
 use super::{Answer, fault};
 use crate::{
-    guest::M2P,
+    guest::{M2P, is_canonical},
     log,
     state::{Callback, Monitor, page},
 };
@@ -67,6 +67,9 @@ impl Monitor {
     }
 
     pub(super) fn set_segment_base(&mut self, which: u64, base: u64) -> Answer {
+        if which != trap::SEGBASE_GS_USER_SEL && !is_canonical(base) {
+            return Err(EINVAL);
+        }
         match which {
             trap::SEGBASE_FS => self.vcpu.fs_user = base,
             trap::SEGBASE_GS_USER => self.vcpu.gs_user = base,
