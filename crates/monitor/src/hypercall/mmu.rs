@@ -53,7 +53,7 @@ impl Monitor {
         match u.ptr & 3 {
             // The M2P is the identity and stays so.
             mmu::MACHPHYS_UPDATE => Ok(0),
-            kind => {
+            kind @ (mmu::NORMAL_PT_UPDATE | mmu::PT_UPDATE_PRESERVE_AD) => {
                 let (table, index) = self.slot(u.ptr & !7).ok_or(EINVAL)?;
                 let mut value = u.val;
                 if kind == mmu::PT_UPDATE_PRESERVE_AD {
@@ -63,6 +63,7 @@ impl Monitor {
                 self.write_entry(table, index, value);
                 Ok(0)
             }
+            _ => Err(ENOSYS),
         }
     }
 
