@@ -27,6 +27,11 @@ pub const MOST: usize = 128;
 /// No address space: the user half is empty.
 pub const FREE: u32 = u32::MAX;
 
+/// Entries of [`Spaces::protected`] from which on it is looked for superfluous ones, and of
+/// [`Space::stale_kernel_pages`] from which on all pages are looked at instead.
+const PROTECTED: usize = 4096;
+const STALE: usize = 512;
+
 /// What a space has mapped, and what it must catch up with.
 pub struct Space {
     /// Frame of the top-level table whose user half it holds, or [`FREE`].
@@ -67,6 +72,8 @@ pub struct Spaces {
     pub current: usize,
     /// Frames that became protected, in order.
     pub protected: Vec<u32>,
+    /// Length of that list at which it is made shorter.
+    pub protected_most: usize,
     /// Counts flushes of the kernel half.
     pub kernel_flushes: u64,
     /// Counts kernel mappings that appeared where user pages may lie open.
@@ -128,6 +135,7 @@ impl Spaces {
             all: Vec::with_capacity(MOST),
             current: 0,
             protected: Vec::new(),
+            protected_most: PROTECTED,
             kernel_flushes: 0,
             aliases: 0,
             switches: 0,
@@ -139,10 +147,17 @@ impl Spaces {
 
     /// A kernel page may have changed: parked spaces look at it later.
     pub fn note_kernel_page(&mut self, page: u64) {
-        let current = self.current;
+        let (current, flushes) = (self.current, self.kernel_flushes);
         for (i, s) in self.all.iter_mut().enumerate() {
-            if i != current && s.kernel.get(page).is_some() {
+            // A flush of all pages is due anyway.
+            if i == current || s.kernel_flushes != flushes || !s.kernel.get(page).is_some() {
+                continue;
+            }
+            if s.stale_kernel_pages.len() < STALE {
                 s.stale_kernel_pages.push(page);
+            } else {
+                s.stale_kernel_pages.clear();
+                s.kernel_flushes = flushes.wrapping_sub(1);
             }
         }
     }

@@ -92,6 +92,8 @@ impl Monitor {
         code.index.clear();
         code.alone.clear();
         code.by_frame.clear();
+        // Nothing is left that relies on them: they are learnt anew.
+        code.user_access.clear();
         code.clear_pages();
         code.next_code = CODE_START;
         code.next_stub = CODE_END;

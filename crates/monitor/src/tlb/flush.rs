@@ -184,11 +184,32 @@ impl Monitor {
         flags.0 |= why;
         if !was {
             self.forget_writable_places();
+            self.shorten_protected();
             self.spaces.protected.push(frame);
             self.write_protect_here(frame);
             let n = self.spaces.protected.len();
             self.space().protected_seen = n;
             self.user_space().protected_seen = n;
+        }
+    }
+
+    /// Code that is written and run in turn makes its frame protected again and again: the list
+    /// is kept about as long as there are protected frames.
+    fn shorten_protected(&mut self) {
+        let spaces = &mut self.spaces;
+        let before = spaces.protected.len();
+        if before < spaces.protected_most {
+            return;
+        }
+        let frames = &self.frames;
+        spaces.protected.sort_unstable();
+        spaces.protected.dedup();
+        spaces.protected.retain(|f| frames.get(*f as usize).is_some_and(|f| f.is_protected()));
+        let after = spaces.protected.len();
+        spaces.protected_most = (2 * after).max(spaces.protected_most);
+        for s in &mut spaces.all {
+            // Who was behind applies all of it.
+            s.protected_seen = if s.protected_seen == before { after } else { 0 };
         }
     }
 

@@ -123,7 +123,7 @@ impl Region {
 /// The regions of one half, by `guest address >> 21`.
 #[derive(Default)]
 pub struct Half {
-    /// Regions with at least one page, or recently so.
+    /// Regions with at least one page (or emptied by `forget`, until the next revalidation).
     pub regions: BTreeMap<u64, Box<Region>>,
 }
 
@@ -138,6 +138,10 @@ impl Half {
             self.regions.entry(va >> 21).or_insert_with(Region::new).set(index(va), page);
         } else if let Some(r) = self.regions.get_mut(&(va >> 21)) {
             r.set(index(va), page);
+            if r.is_empty() {
+                // A guest that maps and unmaps at ever new addresses must not collect them.
+                self.regions.remove(&(va >> 21));
+            }
         }
     }
     /// Forgets the pages of `[va, va + len)` (page-aligned).
