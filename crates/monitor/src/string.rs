@@ -29,27 +29,75 @@ pub fn is_handled(ins: &Instruction) -> bool {
     element(ins.mnemonic()).is_some()
 }
 
-/// Element size in bytes, and whether it is read from RSI.
-fn element(m: Mnemonic) -> Option<(usize, bool)> {
+/// What an instruction does with each element.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// MOVS.
+    Copy,
+    /// STOS.
+    Store,
+    /// LODS.
+    Load,
+    /// CMPS.
+    Compare,
+    /// SCAS.
+    Scan,
+}
+
+/// Element size in bytes, and what is done.
+fn element(m: Mnemonic) -> Option<(usize, Kind)> {
     use Mnemonic::*;
     Some(match m {
-        Movsb => (1, true),
-        Movsw => (2, true),
-        Movsd => (4, true),
-        Movsq => (8, true),
-        Stosb => (1, false),
-        Stosw => (2, false),
-        Stosd => (4, false),
-        Stosq => (8, false),
+        Movsb => (1, Kind::Copy),
+        Movsw => (2, Kind::Copy),
+        Movsd => (4, Kind::Copy),
+        Movsq => (8, Kind::Copy),
+        Stosb => (1, Kind::Store),
+        Stosw => (2, Kind::Store),
+        Stosd => (4, Kind::Store),
+        Stosq => (8, Kind::Store),
+        Lodsb => (1, Kind::Load),
+        Lodsw => (2, Kind::Load),
+        Lodsd => (4, Kind::Load),
+        Lodsq => (8, Kind::Load),
+        Cmpsb => (1, Kind::Compare),
+        Cmpsw => (2, Kind::Compare),
+        Cmpsd => (4, Kind::Compare),
+        Cmpsq => (8, Kind::Compare),
+        Scasb => (1, Kind::Scan),
+        Scasw => (2, Kind::Scan),
+        Scasd => (4, Kind::Scan),
+        Scasq => (8, Kind::Scan),
         _ => return None,
     })
 }
 
+/// The arithmetic flags, and those of `a - b` in elements of `size` bytes (SDM vol. 1 3.4.3.1).
+const ARITHMETIC: u64 = 0x8d5;
+const ZF: u64 = 0x40;
+fn flags_of_difference(a: u64, b: u64, size: usize) -> u64 {
+    let (mask, sign) = (u64::MAX >> (64 - 8 * size), 1u64 << (8 * size - 1));
+    let (a, b) = (a & mask, b & mask);
+    let r = a.wrapping_sub(b) & mask;
+    let bit = |set: bool, flag: u64| if set { flag } else { 0 };
+    bit(a < b, 1)
+        | bit((r as u8).count_ones().is_multiple_of(2), 4)
+        | (a ^ b ^ r) & 0x10
+        | bit(r == 0, ZF)
+        | bit(r & sign != 0, 0x80)
+        | bit((a ^ b) & (a ^ r) & sign != 0, 0x800)
+}
+
 impl Monitor {
-    /// Runs MOVS or STOS until it is done, at most [`MOST`] elements. `Some` =
+    /// Runs a string instruction until it is done, at most [`MOST`] elements. `Some` =
     /// the address to go on at (its own while elements are left).
     pub(crate) fn run_string(&mut self, ins: &Instruction) -> Result<Option<u64>, Fault> {
-        let Some((size, copies)) = element(ins.mnemonic()) else { return Ok(None) };
+        let Some((size, kind)) = element(ins.mnemonic()) else { return Ok(None) };
+        let copies = match kind {
+            Kind::Copy => true,
+            Kind::Store => false,
+            _ => return self.run_reads(ins, size, kind),
+        };
         let repeated = ins.has_rep_prefix() || ins.has_repne_prefix();
         let mut left = if repeated { context().regs[RCX].min(MOST) } else { 1 };
         while left > 0 {
@@ -70,6 +118,57 @@ impl Monitor {
         }
         let c = context();
         Ok(Some(if repeated && c.regs[RCX] != 0 { ins.ip() } else { ins.next_ip() }))
+    }
+
+    /// LODS, CMPS and SCAS.
+    fn run_reads(
+        &mut self,
+        ins: &Instruction,
+        size: usize,
+        kind: Kind,
+    ) -> Result<Option<u64>, Fault> {
+        let repeated = ins.has_rep_prefix() || ins.has_repne_prefix();
+        let mut left = if repeated { context().regs[RCX].min(MOST) } else { 1 };
+        while left > 0 {
+            self.read_element(size, kind)?;
+            left -= 1;
+            let c = context();
+            if repeated {
+                c.regs[RCX] = c.regs[RCX].wrapping_sub(1);
+            }
+            let equal = c.rflags & ZF != 0;
+            if kind != Kind::Load && repeated && equal == ins.has_repne_prefix() {
+                return Ok(Some(ins.next_ip()));
+            }
+        }
+        let again = repeated && context().regs[RCX] != 0;
+        Ok(Some(if again { ins.ip() } else { ins.next_ip() }))
+    }
+
+    fn read_element(&mut self, size: usize, kind: Kind) -> Result<(), Fault> {
+        let c = context();
+        let step = if c.rflags & DOWN != 0 { (size as u64).wrapping_neg() } else { size as u64 };
+        let (mut first, mut second) = (c.regs[RAX].to_le_bytes(), [0; 8]);
+        if kind != Kind::Scan {
+            self.copy_checked(c.regs[RSI], &mut first[..size], false)?;
+        }
+        if kind != Kind::Load {
+            self.copy_checked(c.regs[RDI], &mut second[..size], false)?;
+        }
+        let (a, b) = (u64::from_le_bytes(first), u64::from_le_bytes(second));
+        if kind == Kind::Load {
+            // Four bytes clear the upper half, fewer leave the rest.
+            c.regs[RAX] = if size == 4 { a & 0xffff_ffff } else { a };
+        } else {
+            c.rflags = c.rflags & !ARITHMETIC | flags_of_difference(a, b, size);
+        }
+        if kind != Kind::Scan {
+            c.regs[RSI] = c.regs[RSI].wrapping_add(step);
+        }
+        if kind != Kind::Load {
+            c.regs[RDI] = c.regs[RDI].wrapping_add(step);
+        }
+        Ok(())
     }
 
     /// `run` whole elements upwards, within one page on either side.
