@@ -17,7 +17,8 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)/release
 help:
 	@echo 'make run      build, and start a guest with its console'
 	@echo 'make check    format, lints, guest programs on the host (quick)'
-	@echo 'make test     all tests: crates, guest programs, a little fuzzing, end to end'
+	@echo 'make test     all tests: crates, guest programs, a little fuzzing, end to end, hostile kernels'
+	@echo 'make hostile  guest kernels that break every rule (TESTS="NAME or kind ...")'
 	@echo 'make e2e-keyed'
 	@echo '              a part of the end-to-end tests, for machines without protection keys:'
 	@echo '              in an emulated host that has them'
@@ -54,9 +55,13 @@ test: setup
 	fuzz/run $(FUZZ_SMOKE)
 	$(CARGO) build --release --bins
 	tests/e2e --bin $(TARGET)
+	tests/hostile --bin $(TARGET)
 
 e2e: setup build
 	tests/e2e --bin $(TARGET) $(TESTS)
+
+hostile: setup build
+	tests/hostile --bin $(TARGET) $(TESTS)
 
 e2e-keyed: build
 	@scripts/setup keyed
@@ -95,4 +100,4 @@ clean:
 	$(CARGO) clean
 	rm -rf out
 
-.PHONY: help build run setup check test e2e e2e-keyed bench soak fuzz install clean
+.PHONY: help build run setup check test e2e hostile e2e-keyed bench soak fuzz install clean
