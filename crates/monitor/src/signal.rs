@@ -489,6 +489,8 @@ fn translated_fault(m: &mut Monitor, signal: u32, closed: bool, mc: &mut SigCont
                 m.invalidate_block(block);
                 return leave_translated(m, block, mc, rip, fix, reason::RETRANSLATE);
             }
+            // An address that is not canonical, which folding made one of the host's kernel.
+            FaultKind::Protection if is_pf => Fault::Vector { vector: 13, code: Some(0) },
             FaultKind::Protection => {
                 Fault::Vector { vector: mc.trapno as u8, code: Some(mc.error as u32) }
             }

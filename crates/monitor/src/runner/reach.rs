@@ -7,7 +7,7 @@ use translate::{USER_TLB_EMPTY, USER_TLB_INDEX, UserTlb, user_tlb_index};
 
 use crate::{
     gate::context,
-    guest::is_kernel,
+    guest::{is_canonical, is_kernel},
     layout::{ARENA_TABLES, USER_TLB, WINDOWS, at},
     state::{Fault, Monitor},
     sys::{self, MAP_FIXED, MAP_SHARED, READ, WRITE_ACCESS},
@@ -43,6 +43,9 @@ impl Monitor {
     /// tables allow it.
     pub fn frame_for(&mut self, va: u64, write: bool) -> Result<u32, Fault> {
         let code = if write { 2 } else { 0 };
+        if !is_canonical(va) {
+            return Err(Fault::Vector { vector: 13, code: Some(0) });
+        }
         let Some(leaf) = self.walk(va) else { return Err(Fault::Page { address: va, code }) };
         // The direct map's page tables may be written: see `tlb::kernel`.
         if write && !leaf.writable() && !is_kernel(va) {

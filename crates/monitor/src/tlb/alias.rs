@@ -12,7 +12,7 @@ use iced_x86::{Instruction, InstructionInfoFactory, OpAccess};
 
 use super::host::Access;
 use crate::{
-    guest::is_kernel,
+    guest::{is_canonical, is_kernel},
     layout::{ALIASES, key},
     state::{Fault, Monitor},
     tlb::{UserAccess, is_reserved},
@@ -100,7 +100,8 @@ impl Monitor {
         let (va, size) = (self.operand_address(ins), operand_size(ins));
         let write = writes_memory(ins);
         let last = va.wrapping_add(size - 1);
-        if is_reserved(va) || is_reserved(last) {
+        let canonical = is_canonical(va) && is_canonical(last);
+        if !canonical || is_reserved(va) || is_reserved(last) {
             return Err(Fault::Vector { vector: 13, code: Some(0) });
         }
         if !self.user_half_is_loaded() {
