@@ -10,14 +10,13 @@ use crate::{
     event,
     gate::{self, context, gate, reason},
     layout::{PKRU_KERNEL, PKRU_KERNEL_NO_USER},
+    signal::TRAP,
     space::local,
     state::{Fault, Monitor, page},
     sys,
     trap::in_user_mode,
 };
 
-/// TF.
-const TRAP: u64 = 0x100;
 /// RF: no breakpoint on execution at this instruction.
 const RESUME: u64 = 0x1_0000;
 /// DR6 without events (SDM vol. 3B 17.2.3), and its single-step bit.
@@ -167,7 +166,7 @@ fn run_user(m: &mut Monitor, one: bool) -> u32 {
         m.close_true_pages(rip);
     }
     if stepped && !guest_steps {
-        end_of_step(m, hits);
+        end_of_step(m, rip, hits);
     } else if hits != 0 && is_step(m) {
         m.vcpu.debug[6] |= hits;
     }
@@ -197,10 +196,11 @@ fn run_beside_kernel(m: &mut Monitor, rip: u64, stepped: bool) {
     local().user_step = false;
 }
 
-/// The monitor stepped for the guest's debug registers: only hits are told.
-fn end_of_step(m: &mut Monitor, hits: u64) {
+/// The monitor stepped from `rip` for the guest's debug registers: only hits are told.
+fn end_of_step(m: &mut Monitor, rip: u64, hits: u64) {
     let c = context();
-    c.rflags &= !TRAP;
+    let trap = if is_step(m) { m.hide_trap_flag(rip) } else { 0 };
+    c.rflags = c.rflags & !TRAP | trap;
     if is_step(m) {
         m.vcpu.debug[6] = DR6 | hits;
         if hits == 0 {

@@ -5,11 +5,11 @@
 //! accesses are compared with the registers before it runs (SDM vol. 3B 17.2).
 
 use iced_x86::{
-    Decoder, DecoderOptions, Instruction, InstructionInfoFactory, MemorySize, OpAccess, Register,
-    UsedMemory,
+    Decoder, DecoderOptions, Instruction, InstructionInfoFactory, MemorySize, Mnemonic, OpAccess,
+    Register, UsedMemory,
 };
 
-use crate::{gate::context, state::Monitor};
+use crate::{gate::context, signal::TRAP, state::Monitor};
 
 /// Enable bits of DR7 (local and global of four breakpoints).
 const ENABLED: u64 = 0xff;
@@ -22,6 +22,22 @@ impl Monitor {
     /// Is a breakpoint enabled?
     pub fn watches(&self) -> bool {
         self.vcpu.debug[7] & ENABLED != 0
+    }
+
+    /// What a step of the monitor's, not the guest's, from `rip` did to the trap flag: the
+    /// program's own one is 0 before it. Returns it.
+    pub fn hide_trap_flag(&mut self, rip: u64) -> u64 {
+        let (bytes, n) = self.fetch(rip);
+        let ins = Decoder::with_ip(64, &bytes[..n], rip, DecoderOptions::NONE).decode();
+        let c = context();
+        if pushes_flags(&ins) {
+            let top = c.regs[4];
+            if let Ok(flags) = self.read_value::<u16>(top) {
+                // The page was written a moment ago: it is there.
+                let _ = self.write_value(top, &(flags & !(TRAP as u16)));
+            }
+        }
+        if loads_flags(&ins) { c.rflags & TRAP } else { 0 }
     }
 
     /// Breakpoints that the user instruction at `vcpu.rip` will hit, as DR6 bits:
@@ -62,7 +78,7 @@ impl Monitor {
             if m.access() == OpAccess::NoMemAccess || writes_only && !writes {
                 return false;
             }
-            let (start, size) = (self.address_of(m), size_of_access(m.memory_size()));
+            let (start, size) = (self.address_of(m), size_of_access(ins, m.memory_size()));
             start < at.saturating_add(len) && at < start.saturating_add(size)
         })
     }
@@ -80,10 +96,22 @@ impl Monitor {
     }
 }
 
-fn size_of_access(size: MemorySize) -> u64 {
+fn size_of_access(ins: &Instruction, size: MemorySize) -> u64 {
     match size.size() {
+        // One step of a repeated string instruction.
+        0 if ins.is_string_instruction() => ins.memory_size().size() as u64,
         // XSAVE areas.
         0 => crate::cpuid::guest_leaf(0xd, 0).ebx.into(),
         n => n as u64,
     }
+}
+
+/// PUSHF, which shows the flags to the program?
+fn pushes_flags(ins: &Instruction) -> bool {
+    matches!(ins.mnemonic(), Mnemonic::Pushf | Mnemonic::Pushfq)
+}
+
+/// POPF or IRET, which load the trap flag?
+fn loads_flags(ins: &Instruction) -> bool {
+    matches!(ins.mnemonic(), Mnemonic::Popf | Mnemonic::Popfq | Mnemonic::Iretq)
 }
