@@ -134,7 +134,6 @@ const TABLE: &[(&str, When, &str)] = &[
     ("oos", When::Set, HVM),
     ("xen_platform_pci", When::Set, HVM),
     ("gfx_passthru", When::Set, HVM),
-    ("cpuid", When::Set, HVM),
     ("cpuid_check", When::Set, HVM),
     ("memory_sharing", When::Set, HVM),
     ("fda", When::Set, HVM),

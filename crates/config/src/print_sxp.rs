@@ -1,6 +1,6 @@
 //! A configuration as the S-expression that `xm create -n` and `xm list -l` show.
 
-use crate::model::{Affinity, Disk, DiskAccess, DiskDevice, DomainConfig, Vif};
+use crate::model::{Affinity, CpuidMask, Disk, DiskAccess, DiskDevice, DomainConfig, Vif};
 use crate::model::{DiskBacking, DiskFormat};
 use crate::sxp::Sxp;
 
@@ -46,6 +46,7 @@ impl DomainConfig {
             ("uuid", general.uuid.map(|uuid| uuid.to_string())),
             ("description", general.description.clone()),
             ("pool_name", cpus.scheduling.pool.clone()),
+            ("cpuid", (cpus.cpuid != CpuidMask::default()).then(|| cpus.cpuid.to_string())),
         ];
         items.extend(optional.into_iter().filter_map(|(k, v)| Some(Sxp::pair(k, v?))));
         items.extend(cpus.affinity.as_ref().map(|affinity| affinity_sxp("cpus", affinity)));

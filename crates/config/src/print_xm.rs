@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::error::Error;
 use crate::load::parse_str;
-use crate::model::{Affinity, DomainConfig, Scheduling};
+use crate::model::{Affinity, CpuidMask, DomainConfig, Scheduling};
 
 impl DomainConfig {
     /// A configuration file in xm syntax that [`parse_str`] reads back as
@@ -73,6 +73,9 @@ impl DomainConfig {
             file.number("cpu_cap", cpus.scheduling.cap.into());
         }
         file.option("pool", cpus.scheduling.pool.as_ref());
+        if cpus.cpuid != CpuidMask::default() {
+            file.string("cpuid", &cpus.cpuid.to_string());
+        }
     }
 
     fn print_boot(&self, file: &mut FileText) {

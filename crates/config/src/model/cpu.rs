@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::CpuidMask;
 use super::spec::pieces;
 use crate::error::SpecError;
 
@@ -27,6 +28,9 @@ pub struct Cpus {
     pub soft_affinity: Option<Affinity>,
     /// Credit scheduler parameters.
     pub scheduling: Scheduling,
+    /// What the domain sees of the processor.
+    #[serde(default)]
+    pub cpuid: CpuidMask,
 }
 
 impl Cpus {

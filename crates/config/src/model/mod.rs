@@ -2,6 +2,7 @@
 
 mod boot;
 mod cpu;
+mod cpuid;
 mod disk;
 mod disk_parse;
 mod events;
@@ -15,6 +16,7 @@ mod vif_parse;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::cpuid::CpuidMask;
 pub use boot::{Boot, BootNetwork, Bootloader, MAX_COMMAND_LINE};
 pub use cpu::{Affinity, CpuItem, CpuList, Cpus, Scheduling};
 pub use disk::{Disk, DiskAccess, DiskBacking, DiskDevice, DiskFormat, DiskOptions, DiskTransport};

@@ -4,8 +4,8 @@ use super::device_lists;
 use super::fields::Fields;
 use crate::error::SpecError;
 use crate::model::{
-    AccessControl, Action, Affinity, Boot, BootNetwork, Bootloader, CpuList, Cpus, DomainConfig,
-    Events, General, MAX_COMMAND_LINE, Memory, Scheduling, Uuid, check_name,
+    AccessControl, Action, Affinity, Boot, BootNetwork, Bootloader, CpuList, CpuidMask, Cpus,
+    DomainConfig, Events, General, MAX_COMMAND_LINE, Memory, Scheduling, Uuid, check_name,
 };
 use crate::source::Fault;
 
@@ -106,7 +106,28 @@ fn cpus(fields: &mut Fields<'_>) -> Cpus {
         affinity,
         soft_affinity: self::affinity(fields, "cpus_soft"),
         scheduling: scheduling(fields),
+        cpuid: cpuid(fields),
     }
+}
+
+/// A string, or a list of them that act one after the other.
+fn cpuid(fields: &mut Fields<'_>) -> CpuidMask {
+    use crate::eval::value::Data;
+    let words = match fields.value("cpuid").map(|value| &value.data) {
+        Some(Data::List(_) | Data::Tuple(_)) => fields.words("cpuid"),
+        Some(_) => fields.word("cpuid").into_iter().collect(),
+        None => Vec::new(),
+    };
+    let mut mask = CpuidMask::default();
+    for word in &words {
+        if fields.keep(word.parse(|text| mask.add(text))).is_none() {
+            return mask;
+        }
+    }
+    if let (Err(why), Some(last)) = (mask.check(), words.last()) {
+        fields.refuse(last.fault(why));
+    }
+    mask
 }
 
 /// A string for all vCPUs or a list with one entry per vCPU.
