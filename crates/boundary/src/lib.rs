@@ -171,7 +171,14 @@ pub struct Setup {
     pub cpus: u32,
     /// Process id of `xendomain` as its spaces see it, 0 = they see another.
     pub parent: i32,
+    /// CPUID flags taken away from the guest, by the crate `cpuid`'s words.
+    pub cpuid_hidden: [u32; CPUID_WORDS],
+    /// Number of its level, 0 = the host's processor.
+    pub cpuid_level: u32,
 }
+
+/// Registers of CPUID with feature flags.
+pub const CPUID_WORDS: usize = 11;
 
 /// Bits of [`Setup::flags`].
 pub mod setup_flag {

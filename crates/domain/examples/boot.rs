@@ -46,6 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         vcpus: 1,
         domid: 1,
         uuid: [1; 16],
+        cpuid: cpuid::Policy::default(),
     };
     let built = builder::build_in(&order, ram)?;
     drop(image);

@@ -19,6 +19,7 @@ pub mod instance;
 pub mod isolation;
 pub mod life;
 pub mod log;
+mod processor;
 pub mod server;
 pub mod space;
 pub mod spec;

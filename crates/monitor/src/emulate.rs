@@ -20,8 +20,9 @@ const XEN_PREFIX: [u8; 5] = [0x0f, 0x0b, 0x78, 0x65, 0x6e];
 const CR0: u64 = 0x8005_0033;
 /// CR0.TS.
 const CR0_TS: u64 = 8;
-/// CR4 as a guest sees it: PAE, OSFXSR, OSXMMEXCPT, OSXSAVE.
-const CR4: u64 = 0x4_0620;
+/// CR4 as a guest sees it: PAE, OSFXSR, OSXMMEXCPT, and OSXSAVE where it has XSAVE.
+const CR4: u64 = 0x620;
+const CR4_OSXSAVE: u64 = 0x4_0000;
 
 /// Model-specific registers with a value (SDM vol. 4).
 mod msr {
@@ -258,6 +259,9 @@ impl Monitor {
     /// XGETBV: the guest's XCR0 whichever is asked for.
     fn xgetbv(&mut self) -> Result<(), Fault> {
         let c = context();
+        if !crate::cpuid::guest_has_xsave() {
+            return Err(UD);
+        }
         if c.regs[1] as u32 > 1 {
             return Err(GP);
         }
@@ -382,6 +386,7 @@ impl Monitor {
                 Register::CR0 => CR0 | if self.vcpu.task_switched { CR0_TS } else { 0 },
                 Register::CR2 => event::cr2(),
                 Register::CR3 => u64::from(self.vcpu.kernel_root) << 12,
+                Register::CR4 if crate::cpuid::guest_has_xsave() => CR4 | CR4_OSXSAVE,
                 Register::CR4 => CR4,
                 _ => 0,
             };

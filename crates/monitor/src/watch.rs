@@ -101,7 +101,7 @@ fn size_of_access(ins: &Instruction, size: MemorySize) -> u64 {
         // One step of a repeated string instruction.
         0 if ins.is_string_instruction() => ins.memory_size().size() as u64,
         // XSAVE areas.
-        0 => crate::cpuid::guest_leaf(0xd, 0).ebx.into(),
+        0 => crate::cpuid::xsave_size().into(),
         n => n as u64,
     }
 }

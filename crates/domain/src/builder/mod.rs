@@ -54,6 +54,8 @@ pub struct Order<'a> {
     pub domid: u32,
     /// Domain UUID.
     pub uuid: [u8; 16],
+    /// What the guest sees of the processor.
+    pub cpuid: cpuid::Policy,
 }
 
 /// A guest that is laid out. The clock fields of its setup are still zero.
@@ -162,6 +164,8 @@ fn setup(plan: &Plan, order: &Order<'_>) -> Setup {
         stack: plan.address(plan.stack.saturating_add(1)),
         start_info: plan.address(plan.start_info),
         cr3_mfn: plan.tables.start,
+        cpuid_hidden: order.cpuid.hidden,
+        cpuid_level: order.cpuid.level as u32,
         ..Setup::default()
     }
 }

@@ -56,6 +56,7 @@ fn order(kernel: &KernelImage, memory_mib: u64) -> Order<'_> {
         vcpus: 1,
         domid: 7,
         uuid: [9; 16],
+        cpuid: cpuid::Policy::default(),
     }
 }
 

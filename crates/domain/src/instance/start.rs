@@ -5,6 +5,7 @@ use crate::builder::{self, ClockStart, Order, Ramdisk};
 use crate::console::Console;
 use crate::file::open_regular;
 use crate::log::Log;
+use crate::processor;
 use crate::server::Server;
 use crate::space::{self, CpuTime, DomainMemory, Doorbell, StartError};
 use crate::spec::Spec;
@@ -46,6 +47,7 @@ impl Instance {
         })?;
         log.line(&format!("started; jail: {}", walls.join(" ")));
         log.line(&format!("guest programs kept from their kernel by {}", guest.memory.isolation));
+        log.line(&processor::describe(&spec.config().cpus.cpuid));
         let mut instance = Self {
             console: Console::new(guest.memory.setup.console_mfn),
             paused: spec.create.paused,
@@ -169,6 +171,7 @@ fn build(
         vcpus: VCPUS,
         domid: registration.entry().domid,
         uuid: registration.entry().uuid.0,
+        cpuid: processor::policy(&config.cpus.cpuid)?,
     };
     let built = builder::build_in(&order, ram)?;
     let flags = std::env::var(FLAGS_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(0);

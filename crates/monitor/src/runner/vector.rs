@@ -41,9 +41,9 @@ impl Monitor {
         }
     }
 
-    /// Is the instruction at `vcpu.rip` an XRSTOR of all that the guest has?
+    /// Is the instruction at `vcpu.rip` an XRSTOR of all that programs have?
     fn replaces_state(&mut self) -> bool {
-        let all = crate::cpuid::guest_xcr0();
+        let all = crate::cpuid::program_xcr0();
         let c = context();
         let (bytes, n) = self.fetch(self.vcpu.rip);
         let rest = match bytes {

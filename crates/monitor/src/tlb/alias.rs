@@ -152,7 +152,7 @@ impl Monitor {
 pub fn operand_size(ins: &Instruction) -> u64 {
     match ins.memory_size().size() {
         // XSAVE areas: as large as the guest's state is.
-        0 => crate::cpuid::guest_leaf(0xd, 0).ebx.into(),
+        0 => crate::cpuid::guest_xsave_size().into(),
         n => n as u64,
     }
 }
