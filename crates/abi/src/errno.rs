@@ -20,3 +20,5 @@ pub const ENOSPC: i64 = 28;
 pub const ENOSYS: i64 = 38;
 /// Time reached already.
 pub const ETIME: i64 = 62;
+/// Not supported.
+pub const EOPNOTSUPP: i64 = 95;

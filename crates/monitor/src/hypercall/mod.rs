@@ -62,6 +62,8 @@ impl Monitor {
             nr::CALLBACK_OP => self.callback_op(a[0], a[1]),
             nr::EVENT_CHANNEL_OP => self.event_channel_op(a[0], a[1]),
             nr::PHYSDEV_OP => self.physdev_op(a[0]),
+            // As a Xen without `vpmu` on its command line.
+            nr::XENPMU_OP => Err(errno::EOPNOTSUPP),
             _ => self.unknown(number, a[0]),
         }
     }
