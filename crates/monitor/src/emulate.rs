@@ -44,6 +44,10 @@ fn privileged(ins: &Instruction) -> bool {
     )
 }
 
+fn is_xen_cpuid(bytes: &[u8; 15]) -> bool {
+    bytes[..5] == XEN_PREFIX && bytes[5..7] == [0x0f, 0xa2]
+}
+
 const GP: Fault = Fault::Vector { vector: 13, code: Some(0) };
 const UD: Fault = Fault::Vector { vector: 6, code: None };
 
@@ -52,7 +56,7 @@ impl Monitor {
     pub fn emulate(&mut self) {
         let rip = self.vcpu.rip;
         let (bytes, n) = self.fetch(rip);
-        if bytes[..5] == XEN_PREFIX && bytes[5..7] == [0x0f, 0xa2] {
+        if is_xen_cpuid(&bytes) {
             self.do_cpuid();
             self.vcpu.rip = rip.wrapping_add(7);
             return;
@@ -85,6 +89,12 @@ impl Monitor {
         use Mnemonic::{Wrpkru, Xrstor, Xrstor64};
         self.code.avoided.contains(&ins.ip())
             && !matches!(ins.mnemonic(), Xrstor | Xrstor64 | Wrpkru)
+    }
+
+    /// Is there a CPUID with Xen's prefix?
+    pub fn is_xen_cpuid(&mut self, rip: u64) -> bool {
+        let (bytes, _) = self.fetch(rip);
+        is_xen_cpuid(&bytes)
     }
 
     /// The bytes of an instruction, as many as are mapped.

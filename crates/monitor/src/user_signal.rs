@@ -103,6 +103,7 @@ impl Monitor {
                 c.rip += 2;
                 c.reason = reason::SYSCALL;
             }
+            SIGILL if self.is_xen_cpuid(c.rip) => c.reason = reason::EMULATE,
             SIGILL => note(self, Fault::Vector { vector: 6, code: None }),
             SIGFPE if ARITHMETIC.contains(&s.trap) => {
                 note(self, Fault::Vector { vector: s.trap as u8, code: None });
