@@ -161,8 +161,8 @@ fn user_fault(m: &mut Monitor, s: &UserSignal) {
         return;
     }
     let (va, write, fetch) = (s.address, s.error & 2 != 0, s.error & 16 != 0);
-    if crate::tlb::is_reserved(va) {
-        // The monitor's own place: such an address cannot exist for the guest.
+    if crate::tlb::is_reserved(va) || m.has_no_place(va) {
+        // The monitor's own place, or below `vm.mmap_min_addr`: such an address cannot exist for the guest.
         return note(m, Fault::Vector { vector: 13, code: Some(0) });
     }
     if !crate::tlb::is_available(va) {

@@ -101,7 +101,7 @@ impl Monitor {
         let write = writes_memory(ins);
         let last = va.wrapping_add(size - 1);
         let canonical = is_canonical(va) && is_canonical(last);
-        if !canonical || is_reserved(va) || is_reserved(last) {
+        if !canonical || is_reserved(va) || is_reserved(last) || self.has_no_place(va) {
             return Err(Fault::Vector { vector: 13, code: Some(0) });
         }
         if !self.user_half_is_loaded() {

@@ -70,6 +70,12 @@ pub fn is_available(va: u64) -> bool {
 }
 
 impl Monitor {
+    /// Do the guest's tables map a user address that the host lets nobody map?
+    /// A page fault there would be handled by the guest's kernel for ever.
+    pub fn has_no_place(&self, va: u64) -> bool {
+        va < LOWEST && self.walk(va).is_some_and(|leaf| leaf.user())
+    }
+
     /// Makes a user page present on the host if the guest's tables allow the
     /// access; else the #PF error code to give to the guest.
     pub fn resolve_user(&mut self, va: u64, access: UserAccess) -> Result<(), u32> {
