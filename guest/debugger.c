@@ -122,6 +122,40 @@ static void watchpoint(void) {
     check(WIFEXITED(status) && WEXITSTATUS(status) == 0, "watchpoint-end", "status %#x", status);
 }
 
+// The kernel writes what is watched, for the program.
+static void watched_by_kernel(void) {
+    int ends[2];
+    require(pipe(ends) == 0, "pipe");
+    pid_t child = fork();
+    if (child == 0) {
+        ptrace(PTRACE_TRACEME, 0, 0, 0);
+        raise(SIGSTOP);
+        long got = read(ends[0], (void *)&target_value, sizeof target_value);
+        _exit(got == sizeof target_value && target_value == 55 ? 0 : 1);
+    }
+    int status;
+    long value = 55;
+    waitpid(child, &status, 0);
+    size_t registers = offsetof(struct user, u_debugreg);
+    if (ptrace(PTRACE_POKEUSER, child, registers, &target_value) != 0 ||
+        ptrace(PTRACE_POKEUSER, child, registers + 7 * sizeof(long), 0x1ul | 0x9ul << 16) != 0) {
+        check_skip("watched-by-kernel", "this system offers no debug registers");
+        kill(child, SIGKILL);
+        reap(child);
+        return;
+    }
+    require(write(ends[1], &value, sizeof value) == sizeof value, "write");
+    status = go(child, PTRACE_CONT);
+    // On hardware the write traps, or not: kernels differ. In a guest it does not.
+    int traps = 0;
+    while (WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP && traps++ < 10) status = go(child, PTRACE_CONT);
+    int guest = access("/sys/hypervisor/type", F_OK) == 0;
+    check(WIFEXITED(status) && WEXITSTATUS(status) == 0 && !(guest && traps), "watched-by-kernel", "status %#x, %d traps", status,
+        traps);
+    close(ends[0]);
+    close(ends[1]);
+}
+
 static void attach(void) {
     pid_t child = fork();
     if (child == 0)
@@ -152,6 +186,7 @@ int main(void) {
     memory_and_state();
     system_calls();
     watchpoint();
+    watched_by_kernel();
     attach();
     return check_failed;
 }
