@@ -75,12 +75,43 @@ impl Monitor {
         let displacement =
             if kernel { translate::FOLD } else { self.place_of(va, last, write)?.wrapping_sub(va) };
         let one_page = (va ^ last) & !(PAGE - 1) == 0;
+        if write && !kernel && self.writes_own_code(ins.ip(), va, last) {
+            return self.run_on_own_code(ins, displacement, [va, last]);
+        }
         if one_page && ins.memory_size().size() != 0 && self.note_place(va, displacement, write) {
             // Now the instruction finds it by itself.
             return Ok(Some(ins.ip()));
         }
         context().displacement = displacement;
         self.run_alone(ins.ip())
+    }
+
+    /// Does code at `rip` write to a page that its own block may be made from?
+    fn writes_own_code(&self, rip: u64, va: u64, last: u64) -> bool {
+        let frame = |va: u64| self.walk(va).map(|leaf| leaf.frame());
+        let written = [frame(va), frame(last)];
+        [rip, rip.wrapping_add(PAGE)].into_iter().any(|code| {
+            let found = frame(code);
+            found.is_some() && written.contains(&found)
+        })
+    }
+
+    /// Linux patches the page that its copy routine lies in. Translated as usual
+    /// the routine would protect the page again each time before it wrote.
+    fn run_on_own_code(
+        &mut self,
+        ins: &Instruction,
+        displacement: u64,
+        written: [u64; 2],
+    ) -> Result<Option<u64>, Fault> {
+        context().displacement = displacement;
+        let done = self.run_alone(ins.ip());
+        for va in written {
+            if let Some(leaf) = self.walk(va) {
+                self.before_write(leaf.frame());
+            }
+        }
+        done
     }
 
     /// Notes where translated code finds the page of `va`; false if it was noted
