@@ -2,7 +2,7 @@
 //! load PKRU: WRPKRU and XRSTOR. Their bytes are the same in 64-bit and in
 //! compatibility mode, and prefixes come before them, so that three bytes tell.
 
-use iced_x86::{Decoder, DecoderOptions};
+use iced_x86::{Decoder, DecoderError, DecoderOptions};
 
 /// Bytes that identify one of the instructions.
 pub const LENGTH: usize = 3;
@@ -62,6 +62,10 @@ pub fn instruction_at(page: &[u8], at: usize) -> Option<usize> {
         let mut here = start;
         loop {
             let ins = decoder.decode();
+            if decoder.last_error() == DecoderError::NoMoreBytes {
+                // It goes on in the next page, whatever it is.
+                return None;
+            }
             let len = if ins.is_invalid() { 1 } else { ins.len() };
             if here + len > at {
                 break;

@@ -105,6 +105,11 @@ fn the_instruction_around() {
             assert_eq!(instruction_at(&page, start + inside), Some(start));
         }
     }
+    // The instruction goes on in the next page.
+    let mut page = vec![0x90; 4096];
+    page[4092..].copy_from_slice(&[0xb8, 0x0f, 0x01, 0xef]);
+    assert_eq!(find(&page, 0), Some(4093));
+    assert_eq!(instruction_at(&page, 4093), None);
     // Too near to the page's start to be told.
     assert_eq!(instruction_at(&[0x0f; 4096], 10), None);
 }
