@@ -107,6 +107,13 @@ pub fn xsave_size() -> u32 {
     table().standard[0xd][0].ebx
 }
 
+/// Where a state component lies in an XSAVE area of the standard form: offset and size
+/// in bytes.
+pub fn component(number: usize) -> Option<(usize, usize)> {
+    let r = table().standard[0xd].get(number)?;
+    Some((r.ebx as usize, r.eax as usize))
+}
+
 /// Offset of PKRU in the host's XSAVE area, bytes.
 pub fn pkru_offset() -> u32 {
     table().standard[0xd][9].ebx

@@ -38,7 +38,7 @@ impl Monitor {
         if !va.is_multiple_of(64) {
             return Err(GP);
         }
-        let xcr0 = cpuid::guest_xcr0();
+        let xcr0 = if in_user_mode() { cpuid::program_xcr0() } else { cpuid::guest_xcr0() };
         let mask = context().regs[0] as u32 & xcr0 as u32;
         let mut area = Vector([0; 8192]);
         self.read_state(va, &mut area.0[..HEADER_END])?;
@@ -54,8 +54,7 @@ impl Monitor {
             return Err(GP);
         }
         for i in (2..32).filter(|i| u64::from(mask) & present & 1 << i != 0) {
-            let leaf = cpuid::guest_leaf(0xd, i);
-            let (at, len) = (leaf.ebx as usize, leaf.eax as usize);
+            let (at, len) = cpuid::component(i).ok_or(GP)?;
             let part = area.0.get_mut(at..at + len).ok_or(GP)?;
             self.read_state(va.wrapping_add(at as u64), part)?;
         }
