@@ -171,10 +171,10 @@ fn user_fault(m: &mut Monitor, s: &UserSignal) {
         return note(m, Fault::Page { address: va, code });
     }
     let was_read = !fetch && m.shadow_was_read(va);
-    if !was_read || write {
-        if let Err(code) = m.resolve_user(va, UserAccess { write, fetch, from_user: true }) {
-            return note(m, Fault::Page { address: va, code });
-        }
+    if (!was_read || write)
+        && let Err(code) = m.resolve_user(va, UserAccess { write, fetch, from_user: true })
+    {
+        return note(m, Fault::Page { address: va, code });
     }
     // Executable pages are not writable, and some are not readable: an instruction
     // that writes to or reads its own page, or lies in one that must not be
