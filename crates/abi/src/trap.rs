@@ -48,6 +48,8 @@ pub const IN_SYSCALL: u64 = 1 << 8;
 pub const KERNEL_CS: u64 = 0xe030;
 /// `FLAT_RING3_CS64`: the kernel's own code segment.
 pub const KERNEL_CS_RING3: u64 = 0xe033;
+/// `FLAT_USER_CS64` (arch-x86/xen-x86_64.h): the same selector in a frame for user mode.
+pub const FLAT_USER_CS64: u64 = 0xe033;
 /// `FLAT_RING3_SS64` with privilege 0.
 pub const KERNEL_SS: u64 = 0xe02b;
 /// User code segment of Linux (64-bit).

@@ -141,12 +141,15 @@ impl Monitor {
         c.regs[11] = if returns { frame.rflags } else { frame.r11 };
         c.regs[1] = if returns { frame.rip } else { frame.rcx };
         let selector = frame.cs & 0xffff;
-        let user = selector & 3 == 3 && selector != t::KERNEL_CS_RING3;
+        // Privilege 3 is user mode whatever else the selector says (Xen's do_iret): it
+        // may be of a program's own making, and the kernel's has privilege 0 in frames.
+        let user = selector & 3 == 3;
         self.return_to(user, frame.rip, frame.rflags, frame.rsp);
-        if user && selector != t::USER_CS {
+        if user && ![t::USER_CS, t::FLAT_USER_CS64].contains(&selector) {
             // 32-bit programs cannot run: the process gets SIGSEGV.
+            // Once for all selectors: programs choose them.
             self.complain_once(
-                selector,
+                t::USER_CS,
                 format_args!(
                     "a program wants code segment {selector:#x}: 32-bit programs are not supported"
                 ),
