@@ -204,6 +204,7 @@ impl Monitor {
             Rdpmc => (c.regs[0], c.regs[2]) = (0, 0),
             Rdfsbase | Rdgsbase | Wrfsbase | Wrgsbase => self.base_move(ins)?,
             Sgdt | Sidt | Sldt | Str | Smsw => self.store_table(ins)?,
+            Lar | Lsl => self.look_at_segment(ins)?,
             Swapgs => {
                 core::mem::swap(&mut self.vcpu.gs_kernel, &mut self.vcpu.gs_user);
             }

@@ -28,6 +28,7 @@ mod restore;
 mod run;
 mod runner;
 mod scan;
+mod segment;
 mod signal;
 mod space;
 mod start;
