@@ -11,6 +11,8 @@ unsafe extern "C" {
     pub fn runner_save();
     static runner_entry_start: u8;
     static runner_entry_end: u8;
+    static runner_gates_start: u8;
+    static runner_gates_end: u8;
     fn runner_syscall();
 }
 
@@ -27,6 +29,12 @@ fn within(rip: u64, start: &u8, end: &u8) -> bool {
 pub fn is_on_entry(rip: u64) -> bool {
     // SAFETY: labels; only their addresses are used.
     unsafe { within(rip, &runner_entry_start, &runner_entry_end) }
+}
+
+/// Is it in one of the gates below?
+pub fn is_gate(rip: u64) -> bool {
+    // SAFETY: as above.
+    unsafe { within(rip, &runner_gates_start, &runner_gates_end) }
 }
 
 macro_rules! gates {
@@ -72,6 +80,8 @@ gates! {
     "mov r14, [rip + MAILBOX + {REGS} + 112]"
     "mov r15, [rip + MAILBOX + {REGS} + 120]"
     ".endm"
+    ".globl runner_gates_start, runner_gates_end"
+    "runner_gates_start:"
     "runner_enter:"
     "push rbx"
     "push rbp"
@@ -166,5 +176,6 @@ gates! {
     "mov edx, 0"
     "xsave64 [rip + MAILBOX + {VECTOR}]"
     "ret"
+    "runner_gates_end:"
     ".text"
 }

@@ -6,7 +6,7 @@ use core::sync::atomic::{Ordering, fence};
 use boundary::{at, fd};
 
 use super::{
-    gates::{is_on_entry, runner_enter, runner_save},
+    gates::{is_gate, is_on_entry, runner_enter, runner_save},
     mailbox::{self, Command, Event, Frame, Mailbox, Orders, registers, request},
     turn::ticks,
 };
@@ -14,7 +14,7 @@ use crate::{
     direct,
     layout::{
         MAILBOX, MAILBOX_SIZE, ORDERS, ORDERS_SIZE, RETURNS, RETURNS_SIZE, RUNNER_ORDERS,
-        RUNNER_RETURNS, RUNNER_SIZE, RUNNER_TARGETS, SITE_STUBS,
+        RUNNER_RETURNS, RUNNER_SIZE, RUNNER_TARGETS, SIGNAL_STACK, SIGNAL_STACK_SIZE, SITE_STUBS,
     },
     signal::{self, UContext},
     space::local,
@@ -25,6 +25,10 @@ use crate::{
 /// Code and stack segment of 64-bit user code on the host (asm/segment.h).
 const USER_CS: u64 = 0x33;
 const USER_SS: u64 = 0x2b;
+
+/// Both stacks of a runner.
+const STACKS: u64 = at::STACKS;
+const STACKS_END: u64 = SIGNAL_STACK + SIGNAL_STACK_SIZE;
 
 /// The nursery's mailbox; runners have the others.
 pub const NURSERY: usize = 0;
@@ -216,6 +220,15 @@ fn give_back(own: &mut Mailbox, turn: u32) {
 const LEAVE: u64 = 1;
 const KEEP: u64 = 2;
 
+/// Bytes of a `syscall` instruction.
+const SYSCALL_LEN: u64 = 2;
+
+/// Does the runner itself run: a gate, or Rust code on its stacks? A program that
+/// jumps into the monitor's code is still the program, and leaves it as anywhere else.
+fn is_own_code(rip: u64, rsp: u64) -> bool {
+    is_gate(rip) || (at::IMAGE..at::CONTEXT).contains(&rip) && (STACKS..STACKS_END).contains(&rsp)
+}
+
 /// A host signal in a runner. What the signal gate expects: 0 = return from it.
 pub fn on_signal(number: u32, info: *const u8, uc: &mut UContext) -> u64 {
     let own = mailbox::own();
@@ -231,17 +244,22 @@ pub fn on_signal(number: u32, info: *const u8, uc: &mut UContext) -> u64 {
         return uc.mc.fpstate | LEAVE;
     }
     let stub = (SITE_STUBS..at::CODE + at::CODE_SIZE).contains(&rip);
-    let monitors = (at::IMAGE..at::END).contains(&rip) && !stub;
-    if monitors && asks {
+    let own_code = is_own_code(rip, uc.mc.rsp);
+    if own_code && asks {
         own.kicked.store(1, Ordering::Relaxed);
         return 0;
     }
-    if monitors && number == signal::SIGTRAP {
+    if own_code && number == signal::SIGTRAP {
         // The program's steps end at the gate.
         uc.mc.flags &= !signal::TRAP;
         return 0;
     }
-    if monitors && !local().in_program {
+    if own_code && !local().in_program {
+        if number == signal::SIGSYS {
+            // The program jumped to the end of a gate, and the selector was still its own.
+            uc.mc.rip = rip.wrapping_sub(SYSCALL_LEN);
+            return 0;
+        }
         sys::exit(97);
     }
     if stub {
