@@ -40,6 +40,7 @@ struct attempt hostile_attempt;
 uint64_t hostile_saved;
 static volatile struct landing landed;
 static volatile uint64_t attempts;
+static volatile int away;
 static uint64_t own_fs, good_selectors;
 static char hostile_stack[8 * PAGE] __attribute__((aligned(4096)));
 
@@ -82,7 +83,7 @@ static void on_landing(int number, siginfo_t *info, void *context) {
         // An attempt that lasts two ticks leads nowhere.
         uint64_t last = seen;
         seen = attempts;
-        if (last != seen) return;
+        if (last != seen || !away) return;
     }
     raw3(SYS_arch_prctl, 0x1002, (long)own_fs, 0);
     landed.signal = number;
@@ -116,7 +117,9 @@ static inline void go(uint64_t target) {
     landed.rip = 0;
     attempts++;
     hostile_attempt.rip = target;
+    away = 1;
     hostile_go();
+    away = 0;
 }
 
 // Handlers for all that an attempt may bring, on a stack of their own.
@@ -162,7 +165,7 @@ static inline void become_nobody(void) {
 
 // What children and their parent share.
 struct progress {
-    volatile uint64_t next, landings, returned, bad, detail[8];
+    volatile uint64_t next, landings, returned, bad, detail[8], lost_at, lost_by;
 };
 
 static inline struct progress *share(void) {
@@ -202,6 +205,8 @@ static inline int in_children(struct progress *p, uint64_t count, void (*one)(st
         }
         if (WIFEXITED(status) && WEXITSTATUS(status) == 0 && p->next >= begun + count) break;
         lost++;
+        p->lost_at = p->next - begun - 1;
+        p->lost_by = (uint64_t)status;
         // What it started may live on.
         kill(-child, SIGKILL);
         while (waitpid(-1, &status, WNOHANG) > 0) {}
