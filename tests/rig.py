@@ -87,6 +87,8 @@ class Rig:
             (self.base / "kernels" / kernel.name).mkdir(parents=True)
             shutil.copy2(kernel / "vmlinuz", self.base / "kernels" / kernel.name / "vmlinuz")
         for image in OUT.glob("*.cpio"):
+            if image.name == "soak.cpio":
+                continue  # large, and read where it lies
             shutil.copy2(image, self.base / image.name)
         readable(self.base)
 
