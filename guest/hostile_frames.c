@@ -66,7 +66,7 @@ static void fresh(void) {
 static void plain(struct progress *p, uint64_t n) {
     fresh();
     try_frame((uint64_t)&forged);
-    p->bad += landed.signal != 0;
+    p->bad += landed.signal != 0 && !is_unknown();
     p->landings++;
     (void)n;
 }
@@ -78,14 +78,14 @@ static void wild_rip(struct progress *p, uint64_t n) {
     try_frame((uint64_t)&forged);
     // Inside Xenolith's range code may run; what it may do is shown by hostile_jumps.
     int own = addresses[n % ADDRESSES] - IMAGE < MONITOR_END - IMAGE;
-    if (landed.signal != SIGSEGV && !own) p->bad++, p->detail[0] = addresses[n % ADDRESSES], p->detail[1] = (uint64_t)landed.signal;
+    if (landed.signal != SIGSEGV && !own && !is_unknown()) p->bad++, p->detail[0] = addresses[n % ADDRESSES], p->detail[1] = (uint64_t)landed.signal;
     p->landings++;
 }
 
 static void wild_stack(struct progress *p, uint64_t n) {
     // The frame itself lies there.
     try_frame(addresses[n % ADDRESSES] + (n & 56));
-    if (landed.signal != SIGSEGV) p->bad++, p->detail[0] = addresses[n % ADDRESSES], p->detail[1] = (uint64_t)landed.signal;
+    if (landed.signal != SIGSEGV && !is_unknown()) p->bad++, p->detail[0] = addresses[n % ADDRESSES], p->detail[1] = (uint64_t)landed.signal;
     // Or only the program's stack afterwards: it does not matter until it is used.
     fresh();
     forged.uc.uc_mcontext.gregs[REG_RSP] = (greg_t)addresses[n % ADDRESSES];
