@@ -201,8 +201,8 @@ static int timers(void) {
         if (timer_create(CLOCK_MONOTONIC, &event, &timer[made])) break;
         timer_settime(timer[made], 0, &spec, NULL);
     }
-    uint64_t end = now_ns() + 400000000ul * rounds, bad = 0, first = 0;
-    while (now_ns() < end) {
+    uint64_t begin = now_ns(), end = begin + 400000000ul * rounds, bad = 0, first = 0;
+    while (now_ns() < end || (ticks < 10 && now_ns() < begin + 60000000000ul)) {
         uint64_t state = 1, mixed = 0;
         setitimer(ITIMER_REAL, &often, NULL);
         for (int i = 0; i < 20000; i++) mixed ^= next_random(&state);
@@ -261,7 +261,7 @@ static int counters(void) {
     unsigned a, b, c, d, first[4];
     uint64_t end = now_ns() + 300000000ul * rounds, last = 0, n = 0;
     __cpuid(1, first[0], first[1], first[2], first[3]);
-    while (now_ns() < end) {
+    while (now_ns() < end || n == 0) {
         for (int i = 0; i < 100; i++) {
             __cpuid(1, a, b, c, d);
             // Which processor answers may differ natively (EBX).
