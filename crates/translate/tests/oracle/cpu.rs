@@ -12,6 +12,9 @@ const FRAME_LIMIT: usize = 16384;
 const XMM: usize = 160;
 const XSTATE_BV: usize = 512;
 const YMM_HIGH: usize = 576;
+/// Components of AVX-512: masks, and what is wider or higher than YMM15. The C library uses them too.
+const MASKS: u8 = 1 << 5;
+const WIDE: u8 = 3 << 6;
 /// Length of the x87 and MXCSR part.
 pub const LEGACY: usize = XMM;
 /// CF, PF, AF, ZF, SF, DF, OF, AC, ID.
@@ -34,6 +37,8 @@ pub struct State {
     pub fs: u64,
     pub gs: u64,
     pub ymm: [[u8; 32]; 16],
+    /// AVX-512's mask registers. Its other state is zero at the start and not looked at.
+    pub masks: [u64; 8],
     /// FXSAVE bytes 0..160: x87 and MXCSR.
     pub legacy: [u8; LEGACY],
 }
@@ -45,7 +50,16 @@ impl State {
         legacy[..2].copy_from_slice(&0x37f_u16.to_le_bytes());
         legacy[24..28].copy_from_slice(&0x1f80_u32.to_le_bytes());
         legacy[28..32].copy_from_slice(&0xffff_u32.to_le_bytes());
-        State { regs: [0; 16], rip: 0, flags: 0x202, fs: 0, gs: 0, ymm: [[0; 32]; 16], legacy }
+        State {
+            regs: [0; 16],
+            rip: 0,
+            flags: 0x202,
+            fs: 0,
+            gs: 0,
+            ymm: [[0; 32]; 16],
+            masks: [0; 8],
+            legacy,
+        }
     }
 }
 
@@ -67,6 +81,8 @@ struct Shared {
     inside: bool,
     host_fs: u64,
     pkru: Option<u32>,
+    /// Where the masks lie in the frame, if the CPU has them.
+    masks_at: Option<usize>,
 }
 
 struct SharedCell(UnsafeCell<Option<Shared>>);
@@ -107,6 +123,7 @@ impl Cpu {
             inside: false,
             host_fs,
             pkru: None,
+            masks_at: masks_offset(),
         };
         // SAFETY: the lock is held and no run is going on.
         unsafe { *SHARED.0.get() = Some(shared) };
@@ -190,6 +207,7 @@ extern "C" fn handle(_signal: i32, _info: *mut libc::siginfo_t, context: *mut li
         if shared.inside {
             let mut state = State { fs, gs, ..State::new() };
             read_state(&machine.gregs, frame, &mut state);
+            read_masks(frame, shared.masks_at, &mut state.masks);
             shared.pkru = read_pkru(frame);
             shared.trap = Some(Trap {
                 state,
@@ -205,6 +223,7 @@ extern "C" fn handle(_signal: i32, _info: *mut libc::siginfo_t, context: *mut li
             shared.saved_regs = machine.gregs;
             shared.saved_frame[..size].copy_from_slice(frame);
             write_state(&mut machine.gregs, frame, &shared.load);
+            write_masks(frame, shared.masks_at, &shared.load.masks);
             shared.inside = true;
             set_bases(shared.load.fs, shared.load.gs);
         }
@@ -219,6 +238,30 @@ fn read_pkru(frame: &[u8]) -> Option<u32> {
     }
     let at = leaf.ebx as usize;
     Some(u32::from_le_bytes(frame.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// The masks lie at an offset CPUID tells (leaf 0xd, sub-leaf 5).
+fn masks_offset() -> Option<usize> {
+    let leaf = std::arch::x86_64::__cpuid_count(0xd, 5);
+    (leaf.eax == 64).then_some(leaf.ebx as usize)
+}
+
+fn read_masks(frame: &[u8], at: Option<usize>, masks: &mut [u64; 8]) {
+    let Some(bytes) = at.and_then(|at| frame.get(at..at + 64)) else { return };
+    if frame[XSTATE_BV] & MASKS != 0 {
+        for (mask, bytes) in masks.iter_mut().zip(bytes.as_chunks().0) {
+            *mask = u64::from_le_bytes(*bytes);
+        }
+    }
+}
+
+fn write_masks(frame: &mut [u8], at: Option<usize>, masks: &[u64; 8]) {
+    frame[XSTATE_BV] &= !WIDE;
+    let Some(bytes) = at.and_then(|at| frame.get_mut(at..at + 64)) else { return };
+    for (mask, bytes) in masks.iter().zip(bytes.as_chunks_mut().0) {
+        *bytes = mask.to_le_bytes();
+    }
+    frame[XSTATE_BV] |= MASKS;
 }
 
 fn read_state(gregs: &[i64; 23], frame: &[u8], state: &mut State) {

@@ -66,7 +66,7 @@ impl Generator {
                 bytes.push(prefix);
             }
         }
-        match rng.below(8) {
+        match rng.below(9) {
             0..3 => self.legacy(rng, &mut bytes, &[]),
             3 | 4 => self.legacy(rng, &mut bytes, &[0x0f]),
             5 => {
@@ -76,6 +76,12 @@ impl Generator {
             6 => {
                 bytes.retain(|byte| matches!(byte, 0x65 | 0x3e));
                 bytes.extend([0xc5, rng.byte(), rng.byte()]);
+            }
+            7 => {
+                bytes.retain(|byte| matches!(byte, 0x65 | 0x3e));
+                let map = rng.pick(&[1, 2, 2, 3]);
+                bytes.extend([0x62, rng.byte() & 0xf0 | map, rng.byte() | 4, rng.byte()]);
+                bytes.push(rng.byte());
             }
             _ => {
                 bytes.retain(|byte| matches!(byte, 0x65 | 0x3e));

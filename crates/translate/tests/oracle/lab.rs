@@ -150,6 +150,9 @@ impl Lab {
                 part.copy_from_slice(&self.rng.value().to_le_bytes());
             }
         }
+        for mask in &mut state.masks {
+            *mask = self.rng.value();
+        }
         state.flags = self.rng.next() & 0x8d5;
         state.regs[RSP] = self.data() + 0x1800;
         state.gs = self.data();
@@ -408,7 +411,11 @@ impl Lab {
 }
 
 fn same_step(case: &Case, a: &State, b: &State) -> bool {
-    a.regs == b.regs && a.rip == b.rip && (a.flags ^ b.flags) & case.flags == 0 && a.ymm == b.ymm
+    a.regs == b.regs
+        && a.rip == b.rip
+        && (a.flags ^ b.flags) & case.flags == 0
+        && a.ymm == b.ymm
+        && a.masks == b.masks
 }
 
 fn difference(report: &mut String, case: &Case, expected: &Outcome, got: &Outcome) {
@@ -436,6 +443,9 @@ fn difference(report: &mut String, case: &Case, expected: &Outcome, got: &Outcom
             let _ =
                 writeln!(report, "ymm{i}: native {:02x?} translated {:02x?}", a.ymm[i], b.ymm[i]);
         }
+    }
+    if a.masks != b.masks {
+        let _ = writeln!(report, "masks: native {:x?} translated {:x?}", a.masks, b.masks);
     }
     // Without the last x87 opcode and pointers: they show where code really runs.
     if a.legacy[..6] != b.legacy[..6] || a.legacy[24..] != b.legacy[24..] {

@@ -7,8 +7,11 @@ use crate::place::{DATA_OFFSET, PAGE};
 use crate::world::End;
 use iced_x86::{Code, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 use std::collections::BTreeMap;
+use std::time::Instant;
 
-/// Sequences of the test; `ORACLE_SEQUENCES` overrides it for longer runs.
+/// Sequences of the test. `ORACLE_SEQUENCES` overrides it for longer runs, and
+/// `ORACLE_SECONDS` runs as many as that time allows. They begin with seed
+/// `ORACLE_SEED`, which may be `random`.
 const SEQUENCES: u64 = 120_000;
 
 /// Sequences run first, to find out what this CPU lacks. After them the set is
@@ -18,8 +21,14 @@ const CALIBRATION: u64 = 4000;
 /// Where sequences start in the code pages.
 const OFFSETS: [usize; 4] = [0x40, PAGE - 9, PAGE - 31, PAGE + 5];
 
-fn setting_of(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+fn setting_of(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn first_seed() -> u64 {
+    let random = std::env::var("ORACLE_SEED").is_ok_and(|value| value == "random");
+    let now = || std::time::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos() as u64 >> 8);
+    if random { now() } else { setting_of("ORACLE_SEED").unwrap_or(1_000_000) }
 }
 
 pub struct Sequences {
@@ -244,11 +253,17 @@ fn monitors(instruction: &Instruction, setting: Setting, bytes: &[u8]) -> bool {
 
 #[test]
 fn random_sequences() {
-    let count = setting_of("ORACLE_SEQUENCES", SEQUENCES);
-    let first = setting_of("ORACLE_SEED", 1_000_000);
+    let seconds = setting_of("ORACLE_SECONDS");
+    let most = setting_of("ORACLE_SEQUENCES").unwrap_or(SEQUENCES);
+    let most = if seconds.is_some() { u64::MAX } else { most };
+    let first = first_seed();
+    println!("sequences from seed {first}");
     let mut sequences = Sequences::new(first);
-    for i in 0..count {
-        sequences.run(first + i);
+    let start = Instant::now();
+    let mut count = 0;
+    while count < most && seconds.is_none_or(|limit| start.elapsed().as_secs() < limit) {
+        sequences.run(first.wrapping_add(count));
+        count += 1;
     }
     println!(
         "{count} sequences from seed {first}, {} instructions of {} codes; ends: {:?}",
