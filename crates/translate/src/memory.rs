@@ -103,12 +103,15 @@ impl Builder<'_> {
             _ if stack => (None, Fix::ASSUMED),
             _ => (Some(GS), Fix::ASSUMED),
         };
+        // A segment prefix makes the instruction longer, an absolute operand
+        // (with a SIB byte) once more; a register as operand makes it shorter.
+        let room = MAX_LENGTH.saturating_sub(guest.bytes.len());
         let operand = if instruction.is_ip_rel_memory_operand() {
             match sign_extended(instruction.ip_rel_memory_address()) {
                 Some(short) if !is_delicate(short as u64) => Some(Operand::Absolute(short)),
                 _ => Some(Operand::Base(self.effective_address(guest, spills)?)),
             }
-        } else if computed {
+        } else if computed || room == 0 && guest.layout.memory == Memory::ModRm {
             Some(Operand::Base(self.effective_address(guest, spills)?))
         } else {
             None

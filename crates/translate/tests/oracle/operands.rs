@@ -44,6 +44,37 @@ fn guest_segment_relative_to_rip() {
     lab.check_like(&guest, &native, |_| ());
 }
 
+/// Instructions so long that a segment prefix makes them longer than the CPU takes:
+/// useless prefixes, and every operand that can be written shorter.
+#[test]
+fn longest_instructions() {
+    let distance = |lab: &mut Lab, end: u64| {
+        let next = lab.code() + 0x40 + end;
+        (lab.data().wrapping_add(0x300).wrapping_sub(next) as i32).to_le_bytes()
+    };
+    // imul r12, [rip + distance], imm32
+    let tail: [u8; 4] = [0x3c, 0xf5, 0x97, 0x60];
+    for prefixes in [&[0x66_u8][..], &[0x66, 0xf2, 0xf3], &[0x66, 0xf2, 0xf3, 0xf2]] {
+        let mut lab = Lab::new(43);
+        for setting in KERNEL {
+            lab.set(setting);
+            let opcode = [0x4d_u8, 0x69, 0x25];
+            let len = prefixes.len() + opcode.len() + 8;
+            let distance = distance(&mut lab, len as u64);
+            let code = [prefixes, &opcode, &distance, &tail, &[0x0f, 0x0b]].concat();
+            let case = lab.case(&code);
+            assert_eq!(lab.check(&case), End::Stop);
+            // imul r12, [r14 + r13 + 8], imm32: 15 bytes with one more prefix.
+            let opcode = [0x4f_u8, 0x69, 0xa4, 0x2e, 8, 0, 0, 0];
+            let prefixes = &[prefixes, &[0x66; 3]].concat()[..3];
+            let code = [prefixes, &opcode, &tail, &[0x0f, 0x0b]].concat();
+            let mut case = lab.case(&code);
+            case.state.regs[R13] = 24;
+            assert_eq!(lab.check(&case), End::Stop);
+        }
+    }
+}
+
 #[test]
 fn user_segments() {
     let mut lab = Lab::new(42);

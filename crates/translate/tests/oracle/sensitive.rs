@@ -151,12 +151,14 @@ fn longest_instructions() {
     let padded = |prefixes: &[u8]| [prefixes, &mov[..]].concat();
     assert_eq!(mov.len() - 2, 10);
     for setting in [Setting::Top, Setting::Far] {
-        // With GS added one byte too many, or too long to begin with.
-        left_to_monitor(&mut lab, setting, &padded(&[0xf3; 5]));
+        // Too long to begin with.
         left_to_monitor(&mut lab, setting, &padded(&[0xf3; 7]));
         lab.set(setting);
-        let case = lab.case(&padded(&[0xf3; 4]));
-        assert_eq!(lab.check(&case), End::Stop);
+        // With GS added one byte too many, unless the operand becomes shorter.
+        for count in [4, 5] {
+            let case = lab.case(&padded(&[0xf3; 5][..count]));
+            assert_eq!(lab.check(&case), End::Stop);
+        }
         // A void segment prefix makes room for the one that counts.
         let case = lab.case(&padded(&[0x3e, 0xf3, 0xf3, 0xf3, 0xf3]));
         assert_eq!(lab.check(&case), End::Stop);
