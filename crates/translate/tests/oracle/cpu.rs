@@ -12,9 +12,8 @@ const FRAME_LIMIT: usize = 16384;
 const XMM: usize = 160;
 const XSTATE_BV: usize = 512;
 const YMM_HIGH: usize = 576;
-/// Components of AVX-512: masks, and what is wider or higher than YMM15. The C library uses them too.
-const MASKS: u8 = 1 << 5;
-const WIDE: u8 = 3 << 6;
+/// State bits of AVX-512: masks, upper halves of ZMM0..15, ZMM16..31. The C library uses them too.
+const AVX512: u8 = 7 << 5;
 /// Length of the x87 and MXCSR part.
 pub const LEGACY: usize = XMM;
 /// CF, PF, AF, ZF, SF, DF, OF, AC, ID.
@@ -37,8 +36,10 @@ pub struct State {
     pub fs: u64,
     pub gs: u64,
     pub ymm: [[u8; 32]; 16],
-    /// AVX-512's mask registers. Its other state is zero at the start and not looked at.
+    /// AVX-512's mask registers.
     pub masks: [u64; 8],
+    /// Upper halves of ZMM0..15, and ZMM16..31.
+    pub wide: [[u8; 512]; 3],
     /// FXSAVE bytes 0..160: x87 and MXCSR.
     pub legacy: [u8; LEGACY],
 }
@@ -58,6 +59,7 @@ impl State {
             gs: 0,
             ymm: [[0; 32]; 16],
             masks: [0; 8],
+            wide: [[0; 512]; 3],
             legacy,
         }
     }
@@ -81,8 +83,8 @@ struct Shared {
     inside: bool,
     host_fs: u64,
     pkru: Option<u32>,
-    /// Where the masks lie in the frame, if the CPU has them.
-    masks_at: Option<usize>,
+    /// Where AVX-512's components lie in the frame, if the CPU has them.
+    avx512_at: Option<[usize; 3]>,
 }
 
 struct SharedCell(UnsafeCell<Option<Shared>>);
@@ -123,7 +125,7 @@ impl Cpu {
             inside: false,
             host_fs,
             pkru: None,
-            masks_at: masks_offset(),
+            avx512_at: avx512_offsets(),
         };
         // SAFETY: the lock is held and no run is going on.
         unsafe { *SHARED.0.get() = Some(shared) };
@@ -207,7 +209,7 @@ extern "C" fn handle(_signal: i32, _info: *mut libc::siginfo_t, context: *mut li
         if shared.inside {
             let mut state = State { fs, gs, ..State::new() };
             read_state(&machine.gregs, frame, &mut state);
-            read_masks(frame, shared.masks_at, &mut state.masks);
+            read_avx512(frame, shared.avx512_at, &mut state);
             shared.pkru = read_pkru(frame);
             shared.trap = Some(Trap {
                 state,
@@ -223,7 +225,7 @@ extern "C" fn handle(_signal: i32, _info: *mut libc::siginfo_t, context: *mut li
             shared.saved_regs = machine.gregs;
             shared.saved_frame[..size].copy_from_slice(frame);
             write_state(&mut machine.gregs, frame, &shared.load);
-            write_masks(frame, shared.masks_at, &shared.load.masks);
+            write_avx512(frame, shared.avx512_at, &shared.load);
             shared.inside = true;
             set_bases(shared.load.fs, shared.load.gs);
         }
@@ -240,28 +242,37 @@ fn read_pkru(frame: &[u8]) -> Option<u32> {
     Some(u32::from_le_bytes(frame.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// The masks lie at an offset CPUID tells (leaf 0xd, sub-leaf 5).
-fn masks_offset() -> Option<usize> {
-    let leaf = std::arch::x86_64::__cpuid_count(0xd, 5);
-    (leaf.eax == 64).then_some(leaf.ebx as usize)
+/// They lie at offsets CPUID tells (leaf 0xd, sub-leaves 5 to 7).
+fn avx512_offsets() -> Option<[usize; 3]> {
+    let leaves = [5, 6, 7].map(|component| std::arch::x86_64::__cpuid_count(0xd, component));
+    let sizes = leaves.map(|leaf| leaf.eax);
+    (sizes == [64, 512, 1024]).then(|| leaves.map(|leaf| leaf.ebx as usize))
 }
 
-fn read_masks(frame: &[u8], at: Option<usize>, masks: &mut [u64; 8]) {
-    let Some(bytes) = at.and_then(|at| frame.get(at..at + 64)) else { return };
-    if frame[XSTATE_BV] & MASKS != 0 {
-        for (mask, bytes) in masks.iter_mut().zip(bytes.as_chunks().0) {
+fn read_avx512(frame: &[u8], at: Option<[usize; 3]>, state: &mut State) {
+    let Some([masks, upper, high]) = at else { return };
+    let present = |component: u8| frame[XSTATE_BV] & 1 << component != 0;
+    if present(5) {
+        for (mask, bytes) in state.masks.iter_mut().zip(frame[masks..].as_chunks().0) {
             *mask = u64::from_le_bytes(*bytes);
         }
     }
+    if present(6) {
+        state.wide[0].copy_from_slice(&frame[upper..][..512]);
+    }
+    if present(7) {
+        state.wide.as_flattened_mut()[512..].copy_from_slice(&frame[high..][..1024]);
+    }
 }
 
-fn write_masks(frame: &mut [u8], at: Option<usize>, masks: &[u64; 8]) {
-    frame[XSTATE_BV] &= !WIDE;
-    let Some(bytes) = at.and_then(|at| frame.get_mut(at..at + 64)) else { return };
-    for (mask, bytes) in masks.iter().zip(bytes.as_chunks_mut().0) {
+fn write_avx512(frame: &mut [u8], at: Option<[usize; 3]>, state: &State) {
+    let Some([masks, upper, high]) = at else { return };
+    for (mask, bytes) in state.masks.iter().zip(frame[masks..].as_chunks_mut().0) {
         *bytes = mask.to_le_bytes();
     }
-    frame[XSTATE_BV] |= MASKS;
+    frame[upper..][..512].copy_from_slice(&state.wide[0]);
+    frame[high..][..1024].copy_from_slice(&state.wide.as_flattened()[512..]);
+    frame[XSTATE_BV] |= AVX512;
 }
 
 fn read_state(gregs: &[i64; 23], frame: &[u8], state: &mut State) {

@@ -153,6 +153,9 @@ impl Lab {
         for mask in &mut state.masks {
             *mask = self.rng.value();
         }
+        for part in state.wide.as_flattened_mut().chunks_exact_mut(8) {
+            part.copy_from_slice(&self.rng.value().to_le_bytes());
+        }
         state.flags = self.rng.next() & 0x8d5;
         state.regs[RSP] = self.data() + 0x1800;
         state.gs = self.data();
@@ -416,6 +419,7 @@ fn same_step(case: &Case, a: &State, b: &State) -> bool {
         && (a.flags ^ b.flags) & case.flags == 0
         && a.ymm == b.ymm
         && a.masks == b.masks
+        && a.wide == b.wide
 }
 
 fn difference(report: &mut String, case: &Case, expected: &Outcome, got: &Outcome) {
@@ -446,6 +450,11 @@ fn difference(report: &mut String, case: &Case, expected: &Outcome, got: &Outcom
     }
     if a.masks != b.masks {
         let _ = writeln!(report, "masks: native {:x?} translated {:x?}", a.masks, b.masks);
+    }
+    for (i, (native, translated)) in a.wide.iter().zip(&b.wide).enumerate() {
+        if let Some(at) = (0..512).find(|at| native[*at] != translated[*at]) {
+            let _ = writeln!(report, "AVX-512 state {i} differs from byte {at} on");
+        }
     }
     // Without the last x87 opcode and pointers: they show where code really runs.
     if a.legacy[..6] != b.legacy[..6] || a.legacy[24..] != b.legacy[24..] {
