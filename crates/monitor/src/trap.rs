@@ -169,14 +169,15 @@ impl Monitor {
         self.vcpu.rip = rip;
         c.regs[4] = if user { rsp } else { fold(rsp) };
         gate().user_mode = u64::from(user);
-        self.map_expected(user);
+        self.map_expected();
     }
 
     /// Maps the page of the page fault that the guest just handled.
-    fn map_expected(&mut self, user: bool) {
+    fn map_expected(&mut self) {
         let Some((va, write)) = self.vcpu.expected.take() else { return };
         if self.user_half_is_loaded() {
-            let access = crate::tlb::UserAccess { write, fetch: false, from_user: user };
+            // Also for the kernel's own access only pages that programs may have.
+            let access = crate::tlb::UserAccess { write, fetch: false, from_user: true };
             // A fault again is the guest's business at the next try.
             let _ = self.resolve_user(va, access);
         }

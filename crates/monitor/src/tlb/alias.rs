@@ -115,7 +115,7 @@ impl Monitor {
                 let access = UserAccess { write, fetch: false, from_user: false };
                 let at = page.max(va);
                 ready = ready.and_then(|()| {
-                    self.resolve_user(at, access).map_err(|code| Fault::Page { address: at, code })
+                    self.resolve(at, access, true).map_err(|code| Fault::Page { address: at, code })
                 });
             }
             for page in pages {
@@ -136,6 +136,10 @@ impl Monitor {
         let installed = self.space().user.get(page);
         if !installed.is_at_shared_address() {
             return;
+        }
+        if !open && installed.is_supervisor() {
+            // With that key it would be open to programs.
+            return self.unmap_user_page(page);
         }
         let page_key = if open { key::USER } else { key::SHARED_ADDRESS };
         let access = Access {

@@ -1,6 +1,6 @@
 //! Dropping what the guest's tables no longer say.
 
-use abi::mmu::{PTE_PRESENT, PTE_PSE, PTE_USER, PTE_WRITE};
+use abi::mmu::{PTE_NX, PTE_PRESENT, PTE_PSE, PTE_USER, PTE_WRITE};
 use alloc::vec::Vec;
 
 use super::mapped::Installed;
@@ -91,19 +91,22 @@ impl Monitor {
         }
     }
 
-    /// The last-level table for a region and the and-ed rights above it.
+    /// The last-level table for a region, and what is above it: write and user
+    /// bits and-ed, NX or-ed.
     fn upper(&self, va: u64) -> Option<(u32, u64)> {
         let mut table = self.vcpu.kernel_root;
-        let mut rights = PTE_WRITE | PTE_USER;
+        let mut allow = PTE_WRITE | PTE_USER;
+        let mut nx = 0;
         for level in (1..4).rev() {
             let entry = self.entry(table, (va >> (12 + 9 * level)) as usize & 511)?;
             if entry & PTE_PRESENT == 0 || entry & PTE_PSE != 0 {
                 return None;
             }
-            rights &= entry;
+            allow &= entry;
+            nx |= entry & PTE_NX;
             table = frame_of(entry);
         }
-        self.has_frame(table).then_some((table, rights))
+        self.has_frame(table).then_some((table, allow | nx))
     }
 
     fn kernel_page_valid(&self, page: u64, installed: Installed) -> bool {

@@ -79,6 +79,17 @@ impl Monitor {
     /// Makes a user page present on the host if the guest's tables allow the
     /// access; else the #PF error code to give to the guest.
     pub fn resolve_user(&mut self, va: u64, access: UserAccess) -> Result<(), u32> {
+        self.resolve(va, access, false)
+    }
+
+    /// The same. `for_now`: the caller takes a page of the kernel's away again
+    /// before programs run.
+    pub(super) fn resolve(
+        &mut self,
+        va: u64,
+        access: UserAccess,
+        for_now: bool,
+    ) -> Result<(), u32> {
         if !is_available(va) {
             return Err(access.code());
         }
@@ -88,6 +99,11 @@ impl Monitor {
             || (access.write && !leaf.writable())
             || (access.fetch && !leaf.executable())
         {
+            return Err(access.code() | code::PRESENT);
+        }
+        // A page for the kernel alone: only its key keeps programs from it.
+        let bears_key = !self.is_separate() && (for_now || !is_aliased(va));
+        if !leaf.user() && !bears_key {
             return Err(access.code() | code::PRESENT);
         }
         self.install_user(va & !0xfff, &leaf, access);
