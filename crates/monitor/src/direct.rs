@@ -262,7 +262,7 @@ impl Monitor {
         {
             return;
         }
-        let page = (rip - 1) & !0xfff;
+        let page = rip.wrapping_sub(1) & !0xfff;
         let installed = self.user_space().user.get(page);
         if !installed.exec() || installed.write() || installed.is_at_shared_address() {
             return;

@@ -48,8 +48,10 @@ impl Monitor {
         if r.extent_order > 9 {
             return Err(EINVAL);
         }
+        // Nobody has more extents than frames; tables that lead to themselves have.
+        let most = r.nr_extents.min(self.setup.max_pages);
         let mut done = 0;
-        while done < r.nr_extents {
+        while done < most {
             let Ok(first) = self.read_value::<u64>(r.extent_start.wrapping_add(done * 8)) else {
                 break;
             };
@@ -69,8 +71,10 @@ impl Monitor {
         if r.extent_order > 9 {
             return Err(EINVAL);
         }
+        // Nobody has more extents than frames; tables that lead to themselves have.
+        let most = r.nr_extents.min(self.setup.max_pages);
         let mut done = 0;
-        while done < r.nr_extents {
+        while done < most {
             let Ok(first) = self.read_value::<u64>(r.extent_start.wrapping_add(done * 8)) else {
                 break;
             };
