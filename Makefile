@@ -54,6 +54,8 @@ test: setup
 	XENOLITH_TEST_KERNELS=$(CURDIR)/out/boot $(CARGO) test --workspace
 	scripts/check-guest
 	fuzz/run $(FUZZ_SMOKE)
+	ORACLE_SECONDS=$(FUZZ_SMOKE) ORACLE_SEED=random $(CARGO) test --package translate \
+		--test oracle random_sequences -- --nocapture
 	$(CARGO) build --release --bins
 	tests/e2e --bin $(TARGET)
 	tests/hostile --bin $(TARGET)

@@ -18,7 +18,106 @@ fn main() -> io::Result<()> {
     write(folder, "kernel_elf", "segment", &plain)?;
     let sections = Spec { place: NotePlace::Section, ..Spec::tiny() };
     write(folder, "kernel_elf", "section", &sections.build())?;
-    write(folder, "kernel_notes", "linux", &kernels::linux_notes())
+    write(folder, "kernel_notes", "linux", &kernels::linux_notes())?;
+    monitor(folder)?;
+    translate(folder)?;
+    domain(folder)?;
+    for (i, line) in CONTROL.iter().enumerate() {
+        let piece = [&[line.len() as u8 + 1], line.as_bytes(), b"\n"].concat();
+        write(folder, "control_lines", &format!("{i}"), &piece)?;
+    }
+    Ok(())
+}
+
+/// Lines of the control protocol.
+const CONTROL: [&str; 8] = [
+    r#"{"request":"info"}"#,
+    r#"{"request":"shutdown","reason":"halt"}"#,
+    r#"{"request":"wait","until":"gone"}"#,
+    r#"{"request":"sysrq","key":"h"}"#,
+    r#"{"request":"memory-set","mib":64}"#,
+    r#"{"request":"rename","name":"serv1"}"#,
+    r#"{"response":"bytes","length":5}"#,
+    r#"{"response":"ended","reason":"reboot","as":"restarted","domid":7}"#,
+];
+
+/// Steps of `monitor/harness/steps.rs`: each kind alone, and what was found once.
+fn monitor(folder: &Path) -> io::Result<()> {
+    for target in ["monitor_hypercalls", "monitor_tables", "monitor_emulate"] {
+        // The first byte chooses the settings, the next of each step its kind.
+        for settings in 0..4u8 {
+            for kind in 0..16u8 {
+                let step = [kind, kind.wrapping_mul(37), 7, 30, 0x41, 3, 250, 1, 32, 12, 0x86, 5];
+                let steps = [&[settings], &step[..], &step, &step].concat();
+                write(folder, target, &format!("kind-{settings}-{kind}"), &steps)?;
+            }
+        }
+    }
+    for (name, input) in MONITOR_FOUND {
+        write(folder, "monitor_tables", name, input)?;
+    }
+    Ok(())
+}
+
+/// Inputs that showed faults of the monitor.
+const MONITOR_FOUND: [(&str, &[u8]); 3] = [
+    // A system call of a program at address 0.
+    ("patch-at-zero", &[0x00, 0xc1, 0x0f]),
+    // NX in an upper table, after which a page stayed executable.
+    (
+        "upper-nx",
+        &[
+            0x27, 0x2e, 0xc9, 0xee, 0, 0, 0, 0, 9, 0x4b, 0x4b, 0x4b, 0, 0, 0, 0, 0, 0, 0x97, 0x97,
+            0x97, 8, 0x5b, 0, 0x7e, 0x77, 0x5c, 0x77, 0x76, 0x77, 0x7e, 0x5c, 0x5c, 0x5c, 0x5c, 0,
+            0x1c,
+        ],
+    ),
+    // A page for the kernel alone, given to a runner.
+    (
+        "supervisor-page",
+        &[
+            0x33, 0xff, 0x57, 0x2b, 0x2b, 0x72, 0x40, 0x40, 0x48, 0x40, 0x59, 0x59, 0x59, 0x28,
+            0x59, 0x59, 0x59, 0x58, 0x59, 0x59, 0x40, 0x40, 0x43, 0x40, 0x40, 0x28, 0x40, 0x40,
+            0x40, 0x40, 3, 0, 0x40, 0x40, 0x32,
+        ],
+    ),
+];
+
+/// Guest code behind four bytes of settings.
+fn translate(folder: &Path) -> io::Result<()> {
+    let codes: [(&str, &[u8]); 8] = [
+        ("load", &[0x48, 0x8b, 0x07, 0x48, 0x89, 0x46, 0x08, 0xc3]),
+        ("relative", &[0x48, 0x8b, 0x05, 1, 2, 3, 4, 0x0f, 0x84, 5, 0, 0, 0, 0xeb, 0xf0]),
+        ("per-cpu", &[0x65, 0x48, 0x8b, 0x04, 0x25, 0x28, 0, 0, 0, 0xff, 0xd0]),
+        ("strings", &[0xf3, 0x48, 0xa5, 0xf3, 0xaa, 0xa6, 0xac]),
+        ("stack", &[0x55, 0x48, 0x89, 0xe5, 0x48, 0x83, 0xec, 0x20, 0xc9, 0xc2, 8, 0]),
+        ("state", &[0x0f, 0xae, 0x27, 0x0f, 0xae, 0x2f, 0xc5, 0xfd, 0x6f, 0x07, 0x0f, 0x01, 0xef]),
+        ("system", &[0x0f, 0x05, 0x0f, 0xa2, 0x0f, 0x20, 0xc0, 0xf4, 0xfa, 0xcd, 0x80]),
+        ("evex", &[0x62, 0xf1, 0x7d, 0x48, 0x6f, 0x06, 0x62, 0xf1, 0x7d, 0x48, 0x7f, 0x07]),
+    ];
+    for (name, code) in codes {
+        for flags in [0x00, 0x02, 0x08, 0x31, 0x80, 0x86] {
+            let input = [&[flags, 4, 0xff, 0xff], code].concat();
+            write(folder, "translate", &format!("{name}-{flags:02x}"), &input)?;
+        }
+    }
+    Ok(())
+}
+
+/// Steps of `targets/domain_shared.rs`: a console's output, a request of the store's, the rest.
+fn domain(folder: &Path) -> io::Result<()> {
+    let output =
+        [0, 0xd0, 0x01, 0x40, 0, 4, b'h', b'e', b'l', b'o', 1, 2, 3, 4, 4, 10, 2, b'x', b'y', 4];
+    let read = [&[3, 5, 2][..], b"name\0", &[6, 1, 1, 2, 4, 6]].concat();
+    let watch = [&[3, 6, 4][..], b"@x\0t\0", &[6, 3, 3, 1, 6]].concat();
+    let record =
+        [2, 7, 0, 5, b'o', b'o', b'p', 0x1b, b's', 9, 11, b'n', b'a', b'm', b'e', 0, 0, 0, 0, 6];
+    let rings = [2, 0, 1, 4, 9, 9, 9, 9, 8, 2, 1, 1, 2, 0xff, 0xff, 8];
+    write(folder, "domain_shared", "console", &output)?;
+    write(folder, "domain_shared", "read", &read)?;
+    write(folder, "domain_shared", "watch", &watch)?;
+    write(folder, "domain_shared", "record", &record)?;
+    write(folder, "domain_shared", "rings", &rings)
 }
 
 /// Every compression, alone and in a bzImage, and the data of the one block of an lzop file.

@@ -4,11 +4,17 @@
 //! yet) and the guest kernel's half. All spaces of a domain share the arena, in
 //! which the [`state::Monitor`] lives; whichever space runs the vCPU is the
 //! only one that touches it.
+//!
+//! With `cfg(fuzzing)` it is a library that runs in a fuzzer's process: see
+//! `fuzz/monitor`.
 #![no_std]
-#![no_main]
+#![cfg_attr(not(fuzzing), no_main)]
+#![cfg_attr(fuzzing, allow(dead_code, unused_imports))]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 extern crate alloc;
+#[cfg(fuzzing)]
+extern crate std;
 
 mod code;
 mod cpuid;
@@ -23,6 +29,7 @@ mod hypercall;
 mod immediate;
 mod layout;
 mod log;
+#[cfg(not(fuzzing))]
 mod mem;
 mod restore;
 mod run;
@@ -41,19 +48,27 @@ mod trap;
 mod user_signal;
 mod watch;
 
+#[cfg(fuzzing)]
+#[path = "../../../fuzz/monitor/harness/mod.rs"]
+pub mod harness;
+
+#[cfg(not(fuzzing))]
 #[global_allocator]
 static HEAP: heap::Arena = heap::Arena;
 
+#[cfg(not(fuzzing))]
 #[panic_handler]
 fn on_panic(info: &core::panic::PanicInfo) -> ! {
     crash::panicked(info)
 }
 
 /// What an unwinder would call; nothing unwinds here, but unoptimised builds refer to it.
+#[cfg(not(fuzzing))]
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() {}
 
 /// See [`rust_eh_personality`].
+#[cfg(not(fuzzing))]
 #[unsafe(no_mangle)]
 extern "C" fn _Unwind_Resume() -> ! {
     sys::exit(99)

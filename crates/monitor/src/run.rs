@@ -5,6 +5,11 @@ use core::sync::atomic::Ordering;
 use boundary::{inbox, vcpu_state};
 use iced_x86::{Decoder, DecoderOptions, Mnemonic, OpKind, Register};
 
+#[cfg(not(fuzzing))]
+use crate::gate::enter_kernel;
+#[cfg(fuzzing)]
+use crate::harness::enter_kernel;
+
 use crate::{
     code::NONE,
     event,
@@ -279,7 +284,7 @@ fn enter_block(m: &mut Monitor, enter: u64, user: bool) {
         if user {
             gate::enter_user();
         } else {
-            gate::enter_kernel();
+            enter_kernel();
         }
     }
     local().user_translated = false;
@@ -313,7 +318,7 @@ impl Monitor {
         c.rflags &= !TRAP;
         prepare(self);
         // SAFETY: as in `run_translated`.
-        unsafe { gate::enter_kernel() };
+        unsafe { enter_kernel() };
         let c = context();
         match c.reason {
             reason::LINK | reason::INDIRECT => Ok(Some(c.target)),
@@ -326,7 +331,7 @@ impl Monitor {
 }
 
 /// Serves the exit that just happened.
-fn after(m: &mut Monitor) -> u32 {
+pub fn after(m: &mut Monitor) -> u32 {
     let c = context();
     if !in_user_mode() {
         c.rflags &= !TRAP;

@@ -1,5 +1,6 @@
 //! How a space comes up: the first one builds the monitor, the others are clones.
 
+#[cfg(not(fuzzing))]
 use core::arch::global_asm;
 
 use alloc::{boxed::Box, vec};
@@ -46,6 +47,7 @@ const OLDEST_KERNEL: (u32, u32) = (6, 12);
 /// The jail's filter, compiled by the build script.
 static JAIL: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/jail.bpf"));
 
+#[cfg(not(fuzzing))]
 global_asm!(
     ".globl _start",
     "_start:",
@@ -244,7 +246,15 @@ fn image_segments(first: u64, last: u64, f: impl Fn(u64, u64, u32)) {
     }
 }
 
-#[unsafe(no_mangle)]
+/// Maps what a space has at start into a fuzzer's process.
+#[cfg(fuzzing)]
+pub fn prepare() {
+    map_arena();
+    map_areas();
+    cpuid::read_host();
+}
+
+#[cfg_attr(not(fuzzing), unsafe(no_mangle))]
 extern "C" fn start() -> ! {
     sys::close_from(fd::SHADOW + 1);
     unmap_the_rest();
@@ -281,7 +291,7 @@ extern "C" fn start() -> ! {
     direct::init_tables();
     runner::init_places();
     sys::close_to_others();
-    let m = build();
+    let m = build(Code::new());
     if !is_separate() {
         space::arm_dispatch();
     }
@@ -300,7 +310,7 @@ extern "C" fn start() -> ! {
 }
 
 /// The monitor of a fresh domain.
-fn build() -> &'static mut Monitor {
+pub fn build(code: Code) -> &'static mut Monitor {
     let setup = page().setup;
     let root = setup.cr3_mfn as u32;
     let vcpu = Vcpu {
@@ -325,7 +335,7 @@ fn build() -> &'static mut Monitor {
         vcpu,
         events: Events::new(),
         timer: Timer::default(),
-        code: Code::new(),
+        code,
         sites: direct::Sites::new(),
         traps: Traps::new(),
         spaces: Spaces::new(if is_separate() { space::FREE } else { root }),

@@ -1,7 +1,11 @@
 //! The monitor's system calls. Every one goes through [`call6`], which the
 //! jail's filter (`jail_rules.rs`) narrows.
 
+#[cfg(not(fuzzing))]
 use core::arch::asm;
+
+#[cfg(fuzzing)]
+use crate::harness::call6;
 
 const MMAP: u64 = 9;
 const MPROTECT: u64 = 10;
@@ -47,6 +51,7 @@ pub const MAP_POPULATE: u32 = 0x8000;
 ///
 /// # Safety
 /// As the call itself demands.
+#[cfg(not(fuzzing))]
 unsafe fn call6(nr: u64, a: [u64; 6]) -> i64 {
     let r: i64;
     // SAFETY: the caller answers for the arguments; the kernel clobbers RCX and R11 only.

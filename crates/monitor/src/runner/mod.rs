@@ -16,7 +16,7 @@
 
 mod commands;
 mod gates;
-mod mailbox;
+pub(crate) mod mailbox;
 mod pool;
 mod process;
 mod reach;

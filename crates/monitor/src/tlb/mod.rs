@@ -18,6 +18,8 @@ mod kernel;
 mod mapped;
 mod user;
 
+#[cfg(fuzzing)]
+pub use alias::is_aliased;
 pub use alias::{operand_size, writes_memory};
 pub use host::Access as MapAccess;
 pub use kernel::{Outcome, is_linear};
