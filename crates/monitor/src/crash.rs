@@ -2,13 +2,14 @@
 
 use core::{fmt, sync::atomic::Ordering};
 
-use boundary::{CrashRecord, LAST_BLOCKS, bell, vcpu_state};
+use boundary::{CrashRecord, bell, vcpu_state};
 
 use crate::{
     event,
     gate::context,
     layout::at,
     log,
+    proven::Masked,
     state::{Monitor, page},
     sys,
     trap::in_user_mode,
@@ -32,8 +33,10 @@ impl fmt::Write for Text<'_> {
     fn write_str(&mut self, s: &str) -> fmt::Result {
         for b in s.bytes() {
             // The last byte stays zero.
-            if self.len + 1 < self.to.len() {
-                self.to[self.len] = b;
+            if self.len + 1 < self.to.len()
+                && let Some(to) = self.to.get_mut(self.len)
+            {
+                *to = b;
                 self.len += 1;
             }
         }
@@ -66,11 +69,11 @@ pub fn end_with(m: &mut Monitor, write: impl FnOnce(&mut Text)) {
     r.cr2 = event::cr2();
     r.cr3_mfn = m.vcpu.kernel_root.into();
     let rsp = if in_user_mode() { m.vcpu.kernel_stack } else { r.regs[4] };
-    for i in 0..r.stack.len() {
-        r.stack[i] = m.read_value(rsp.wrapping_add(8 * i as u64)).unwrap_or(0);
+    for (i, word) in r.stack.iter_mut().enumerate() {
+        *word = m.read_value(rsp.wrapping_add(8 * i as u64)).unwrap_or(0);
     }
-    for i in 0..LAST_BLOCKS {
-        r.blocks[i] = m.code.recent[(m.code.recent_next + i) % LAST_BLOCKS];
+    for (i, block) in r.blocks.iter_mut().enumerate() {
+        *block = *m.code.recent.at(m.code.recent_next + i);
     }
     log::ring(bell::CRASH);
 }

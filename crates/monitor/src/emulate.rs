@@ -61,7 +61,9 @@ impl Monitor {
             self.vcpu.rip = rip.wrapping_add(7);
             return;
         }
-        let ins = Decoder::with_ip(64, &bytes[..n], rip, DecoderOptions::NONE).decode();
+        let ins =
+            Decoder::with_ip(64, bytes.get(..n).unwrap_or_default(), rip, DecoderOptions::NONE)
+                .decode();
         let next = ins.next_ip();
         let outcome = if ins.is_invalid() {
             Err(UD)
@@ -132,9 +134,9 @@ impl Monitor {
                     _ => return Err(GP),
                 };
                 let n = ins.op0_register().full_register().number();
-                let regs = &mut context().regs;
-                let kept = if ins.op0_register().size() == 2 { regs[n] & !0xffff } else { 0 };
-                regs[n] = kept | selector;
+                let to = context().regs.at_mut(n);
+                let kept = if ins.op0_register().size() == 2 { *to & !0xffff } else { 0 };
+                *to = kept | selector;
                 Ok(None)
             }
             Int3 => Err(Fault::Vector { vector: 3, code: None }),
@@ -150,7 +152,7 @@ impl Monitor {
 
     /// INT n of user code: its handler if it may, else #GP with the IDT index.
     fn software_interrupt(&mut self, vector: u8, next: u64) -> Fault {
-        let trap = self.vcpu.traps[usize::from(vector)];
+        let trap = *self.vcpu.traps.at(vector.into());
         if trap.flags & 3 == 3 && trap.address != 0 {
             self.vcpu.rip = next;
             return Fault::Vector { vector, code: None };
@@ -316,7 +318,7 @@ impl Monitor {
     fn base_move(&mut self, ins: &Instruction) -> Result<(), Fault> {
         let c = context();
         let wide = ins.op0_register().size() == 8;
-        let i = ins.op0_register().full_register().number();
+        let register = c.regs.at_mut(ins.op0_register().full_register().number());
         let base = match ins.mnemonic() {
             Mnemonic::Rdfsbase | Mnemonic::Wrfsbase => &mut self.vcpu.fs_user,
             _ => &mut self.vcpu.gs_kernel,
@@ -336,7 +338,7 @@ impl Monitor {
     /// Guest value of a register, RSP unfolded.
     pub(crate) fn register(&self, r: Register) -> u64 {
         let n = r.full_register().number();
-        let v = context().regs[n];
+        let v = *context().regs.at(n);
         let v = if n == 4 && !in_user_mode() { unfold(v) } else { v };
         match r.size() {
             8 => v,
@@ -385,8 +387,9 @@ impl Monitor {
             };
             if to_register {
                 let n = ins.op0_register().full_register().number();
-                let old = if ins.op0_register().size() == 2 { c.regs[n] & !0xffff } else { 0 };
-                c.regs[n] = old | u64::from(value);
+                let to = c.regs.at_mut(n);
+                let old = if ins.op0_register().size() == 2 { *to & !0xffff } else { 0 };
+                *to = old | u64::from(value);
                 return Ok(());
             }
             let va = self.operand_address(ins);
@@ -401,11 +404,11 @@ impl Monitor {
                 Register::CR4 => CR4,
                 _ => 0,
             };
-            c.regs[ins.op0_register().number()] = value;
+            *c.regs.at_mut(ins.op0_register().number()) = value;
             return Ok(());
         }
         if source.is_dr() {
-            c.regs[ins.op0_register().number()] = self.vcpu.debug[source.number() & 7];
+            *c.regs.at_mut(ins.op0_register().number()) = *self.vcpu.debug.at(source.number());
             return Ok(());
         }
         if to_register && (ins.op0_register().is_cr() || ins.op0_register().is_dr()) {
@@ -418,13 +421,14 @@ impl Monitor {
     fn store_table(&mut self, ins: &Instruction) -> Result<(), Fault> {
         let value = if ins.mnemonic() == Mnemonic::Smsw { CR0 & 0xffff } else { 0 };
         if ins.op0_kind() == OpKind::Register {
-            context().regs[ins.op0_register().full_register().number()] = value;
+            *context().regs.at_mut(ins.op0_register().full_register().number()) = value;
             return Ok(());
         }
         let va = self.operand_address(ins);
         let len = if matches!(ins.code(), Code::Sgdt_m1664 | Code::Sidt_m1664) { 10 } else { 2 };
         let mut bytes = [0u8; 10];
         bytes[..8].copy_from_slice(&value.to_le_bytes());
-        self.write(va, &bytes[..len]).map_err(|_| Fault::Page { address: va, code: 2 })
+        self.write(va, bytes.get(..len).unwrap_or_default())
+            .map_err(|_| Fault::Page { address: va, code: 2 })
     }
 }

@@ -38,8 +38,13 @@ impl Events {
     /// Only the builder's ports are bound.
     pub fn new() -> Events {
         let mut ports = vec![Port::Closed; event::TWO_LEVEL_CHANNELS as usize].into_boxed_slice();
-        ports[boundary::port::STORE as usize] = Port::Store;
-        ports[boundary::port::CONSOLE as usize] = Port::Console;
+        for (port, to) in
+            [(boundary::port::STORE, Port::Store), (boundary::port::CONSOLE, Port::Console)]
+        {
+            if let Some(p) = ports.get_mut(port as usize) {
+                *p = to;
+            }
+        }
         Events { ports }
     }
     /// What a port is bound to.
@@ -48,8 +53,9 @@ impl Events {
     }
     /// Binds the lowest free port.
     pub fn bind(&mut self, to: Port) -> Option<u32> {
-        let i = (1..self.ports.len()).find(|i| self.ports[*i] == Port::Closed)?;
-        self.ports[i] = to;
+        let mut ports = self.ports.iter_mut().enumerate().skip(1);
+        let (i, free) = ports.find(|(_, p)| **p == Port::Closed)?;
+        *free = to;
         Some(i as u32)
     }
     /// The port of a virtual interrupt.

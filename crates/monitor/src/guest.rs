@@ -207,7 +207,7 @@ impl Monitor {
     pub fn read(&mut self, va: u64, to: &mut [u8]) -> Result<(), Unmapped> {
         let len = to.len();
         self.pieces(va, len, |m, frame, offset, range| {
-            let to = &mut to[range];
+            let to = to.get_mut(range).unwrap_or_default();
             // SAFETY: the frame exists, the piece lies within it; the guest may
             // change it meanwhile and then gets what it deserves.
             unsafe {
@@ -228,7 +228,7 @@ impl Monitor {
                 return Err(Unmapped);
             }
             m.before_write(frame);
-            let from = &from[range];
+            let from = from.get(range).unwrap_or_default();
             // SAFETY: as in `read`.
             unsafe {
                 core::ptr::copy_nonoverlapping(

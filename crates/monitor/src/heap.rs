@@ -7,9 +7,12 @@ use core::{
     ptr,
 };
 
-use crate::layout::{ARENA_HEAP, at};
+use crate::{
+    layout::{ARENA_HEAP, at},
+    proven::Masked,
+};
 
-const CLASSES: usize = 40;
+const CLASSES: usize = 64;
 const HEADER: u64 = at::ARENA + ARENA_HEAP;
 
 #[repr(C)]
@@ -52,32 +55,32 @@ unsafe impl GlobalAlloc for Arena {
         if c >= CLASSES {
             return ptr::null_mut();
         }
-        let h = header();
         // SAFETY: the header is mapped; free lists hold blocks of their class.
         unsafe {
-            let first = (*h).free[c];
+            let h = &mut *header();
+            let free = h.free.at_mut(c);
+            let first = *free;
             if first != 0 {
-                (*h).free[c] = *(first as *const u64);
+                *free = *(first as *const u64);
                 return first as *mut u8;
             }
             let size = 1u64 << c;
             let align = size.min(4096);
-            let start = ((*h).top + align - 1) & !(align - 1);
+            let start = (h.top + align - 1) & !(align - 1);
             if start + size > crate::layout::ALIASES {
                 return ptr::null_mut();
             }
-            (*h).top = start + size;
+            h.top = start + size;
             start as *mut u8
         }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        let c = class(layout);
-        let h = header();
         // SAFETY: the block came from `alloc` with this layout and is dead now.
         unsafe {
-            *(block as *mut u64) = (*h).free[c];
-            (*h).free[c] = block as u64;
+            let free = (&mut *header()).free.at_mut(class(layout));
+            *(block as *mut u64) = *free;
+            *free = block as u64;
         }
     }
 }

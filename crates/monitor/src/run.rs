@@ -80,7 +80,7 @@ impl Monitor {
 
     /// The translated system-call entry was at an address that was dropped (0 = any).
     pub fn forget_syscall_entry(&mut self, va: u64) {
-        let entry = self.vcpu.callbacks[usize::from(abi::callback::TYPE_SYSCALL)].address;
+        let entry = self.vcpu.callbacks.at(abi::callback::TYPE_SYSCALL.into()).address;
         if va == 0 || va == entry {
             gate().syscall_path = gate::syscall_slow();
         }
@@ -93,7 +93,7 @@ impl Monitor {
             return;
         }
         g.syscall_path = gate::syscall_slow();
-        let cb = self.vcpu.callbacks[usize::from(abi::callback::TYPE_SYSCALL)];
+        let cb = self.vcpu.callbacks.at(abi::callback::TYPE_SYSCALL.into());
         if cb.address == 0 {
             return;
         }

@@ -82,6 +82,8 @@ pub struct Spaces {
     switches: u64,
     /// Where vector state waits during a hand-over.
     vector: alloc::boxed::Box<Vector>,
+    /// What stands for a space that does not exist.
+    none: Space,
 }
 
 /// An XSAVE area.
@@ -140,9 +142,20 @@ impl Spaces {
             aliases: 0,
             switches: 0,
             vector: alloc::boxed::Box::new(Vector([0; 8192])),
+            none: Space::new(FREE),
         };
         s.all.push(Space::new(root));
         s
+    }
+
+    /// A space, or a runner's half, by its number.
+    pub fn of(&self, number: usize) -> &Space {
+        self.all.get(number).unwrap_or(&self.none)
+    }
+
+    /// The same, to be changed.
+    pub fn of_mut(&mut self, number: usize) -> &mut Space {
+        self.all.get_mut(number).unwrap_or(&mut self.none)
     }
 
     /// A kernel page may have changed: parked spaces look at it later.
@@ -198,7 +211,7 @@ impl Space {
 impl Monitor {
     /// Does the running space hold the user half of the guest's current base pointer?
     pub fn user_half_is_loaded(&self) -> bool {
-        self.spaces.all[self.user_index()].root == self.vcpu.kernel_root
+        self.spaces.of(self.user_index()).root == self.vcpu.kernel_root
     }
 
     /// Index of the space, or the runner, that holds the user half used now.
@@ -209,7 +222,7 @@ impl Monitor {
     /// What it has mapped.
     pub fn user_space(&mut self) -> &mut Space {
         let i = self.user_index();
-        &mut self.spaces.all[i]
+        self.spaces.of_mut(i)
     }
 
     /// The guest loaded a base pointer.
@@ -236,10 +249,10 @@ impl Monitor {
         let here = self.spaces.current;
         let holds = self.spaces.all.iter().position(|s| s.root == wanted);
         let target = holds
-            .or_else(|| (self.spaces.all[here].root == FREE).then_some(here))
+            .or_else(|| (self.spaces.of(here).root == FREE).then_some(here))
             .or_else(|| self.spaces.all.iter().position(|s| s.root == FREE))
             .unwrap_or_else(|| self.new_or_oldest());
-        let space = &mut self.spaces.all[target];
+        let space = self.spaces.of_mut(target);
         if space.root != wanted {
             space.stale |= space.root != FREE;
             space.root = wanted;
@@ -271,7 +284,7 @@ impl Monitor {
         // the user half is dropped when it first runs.
         let mut space = Space::new(FREE);
         space.stale = true;
-        let from = &self.spaces.all[here];
+        let from = self.spaces.of(here);
         space.protected_seen = from.protected_seen;
         space.kernel_flushes = from.kernel_flushes;
         space.aliases = from.aliases;
@@ -301,7 +314,7 @@ impl Monitor {
                     Some((i, _)) => i,
                     None => {
                         // Only this space: it serves in turn for all address spaces.
-                        self.spaces.all[here].stale = true;
+                        self.spaces.of_mut(here).stale = true;
                         here
                     }
                 }
@@ -324,9 +337,10 @@ impl Monitor {
         self.stats.switches += 1;
         save_vector(&mut self.spaces.vector);
         self.spaces.switches += 1;
-        self.spaces.all[here].used = self.spaces.switches;
+        let switches = self.spaces.switches;
+        self.spaces.of_mut(here).used = switches;
         self.spaces.current = target;
-        let turn = &self.spaces.all[target].turn;
+        let turn = &self.spaces.of(target).turn;
         turn.store(1, Ordering::Release);
         sys::futex_wake(turn);
         self.wait_for_turn(here);
@@ -335,7 +349,7 @@ impl Monitor {
     }
 
     fn wait_for_turn(&self, index: usize) {
-        let turn = &self.spaces.all[index].turn;
+        let turn = &self.spaces.of(index).turn;
         while turn.load(Ordering::Acquire) == 0 {
             sys::futex_wait(turn, 0, None);
         }

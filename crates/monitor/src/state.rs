@@ -191,6 +191,6 @@ impl Monitor {
     /// The space that runs the vCPU now (this process).
     pub fn space(&mut self) -> &mut Space {
         let i = self.spaces.current;
-        &mut self.spaces.all[i]
+        self.spaces.of_mut(i)
     }
 }

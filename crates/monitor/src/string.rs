@@ -216,9 +216,9 @@ impl Monitor {
         let step = if c.rflags & DOWN != 0 { (size as u64).wrapping_neg() } else { size as u64 };
         let mut bytes = c.regs[RAX].to_le_bytes();
         if copies {
-            self.copy_checked(c.regs[RSI], &mut bytes[..size], false)?;
+            self.copy_checked(c.regs[RSI], bytes.get_mut(..size).unwrap_or_default(), false)?;
         }
-        self.copy_checked(c.regs[RDI], &mut bytes[..size], true)?;
+        self.copy_checked(c.regs[RDI], bytes.get_mut(..size).unwrap_or_default(), true)?;
         if copies {
             c.regs[RSI] = c.regs[RSI].wrapping_add(step);
         }

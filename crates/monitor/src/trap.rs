@@ -6,6 +6,7 @@ use crate::{
     event,
     gate::{context, gate},
     guest::{fold, unfold},
+    proven::Masked,
     state::{Fault, Monitor},
 };
 
@@ -57,11 +58,11 @@ impl Monitor {
         ];
         let mut n = 0;
         for w in words.into_iter().flatten() {
-            frame[n] = w;
+            *frame.at_mut(n) = w;
             n += 1;
         }
         let sp = (top & !15).wrapping_sub(8 * n as u64);
-        if self.write_words(sp, &frame[..n]).is_err() {
+        if self.write_words(sp, frame.get(..n).unwrap_or_default()).is_err() {
             return crate::crash::end(
                 self,
                 "the guest kernel's stack is not mapped: no exception can be delivered",
@@ -112,7 +113,7 @@ impl Monitor {
         let c = context();
         c.regs[1] = self.vcpu.rip;
         c.regs[11] = c.rflags | INTERRUPTS;
-        let cb = self.vcpu.callbacks[usize::from(callback::TYPE_SYSCALL)];
+        let cb = *self.vcpu.callbacks.at(callback::TYPE_SYSCALL.into());
         if cb.address == 0 {
             return self.inject(Fault::Vector { vector: 6, code: None });
         }
@@ -121,7 +122,7 @@ impl Monitor {
 
     /// Delivers the event upcall if one is due.
     pub fn deliver_events(&mut self) {
-        let cb = self.vcpu.callbacks[usize::from(callback::TYPE_EVENT)];
+        let cb = *self.vcpu.callbacks.at(callback::TYPE_EVENT.into());
         if cb.address == 0 || event::masked() || !event::upcall_pending() {
             return;
         }

@@ -45,16 +45,18 @@ impl Monitor {
     pub fn hits(&mut self) -> (u64, u64) {
         let rip = self.vcpu.rip;
         let (bytes, n) = self.fetch(rip);
-        let ins = Decoder::with_ip(64, &bytes[..n], rip, DecoderOptions::NONE).decode();
+        let ins =
+            Decoder::with_ip(64, bytes.get(..n).unwrap_or_default(), rip, DecoderOptions::NONE)
+                .decode();
         let (mut execution, mut data) = (0, 0);
         for i in 0..4 {
             let control = self.vcpu.debug[7];
             if control >> (2 * i) & 3 == 0 {
                 continue;
             }
-            let at = self.vcpu.debug[i];
+            let at = *self.vcpu.debug.at(i);
             let kind = control >> (16 + 4 * i) & 3;
-            let len = [1, 2, 8, 4][(control >> (18 + 4 * i) & 3) as usize];
+            let len = *[1, 2, 8, 4].at((control >> (18 + 4 * i) & 3) as usize);
             if kind == ON_EXECUTION {
                 execution |= u64::from(at == rip) << i;
             } else if self.touches(&ins, at & !(len - 1), len, kind == ON_WRITE) {
@@ -89,7 +91,7 @@ impl Monitor {
                 Register::FS => self.vcpu.fs_user,
                 Register::GS => self.vcpu.gs_user,
                 r if r.is_segment_register() => 0,
-                r => context().regs[r.full_register().number() & 15],
+                r => *context().regs.at(r.full_register().number()),
             })
         })
         .unwrap_or(0)
