@@ -6,11 +6,12 @@ use hashbrown::{HashMap, HashSet};
 use translate::{Error, Fix, Mode, Output, PROLOGUE, Request, Translator, UserMemory, forbidden};
 
 use super::{
-    Block, CODE_END, CODE_START, Code, Hash, LinkRecord, NONE, STUB_END, targets, user_targets,
-    writable,
+    Block, CODE_END, CODE_START, Code, Hash, LinkRecord, NO_BLOCK, NONE, STUB_END, targets,
+    user_targets, writable,
 };
 use crate::{
     layout::at,
+    proven::Masked,
     state::{Frame, Monitor},
     tlb::Half,
 };
@@ -109,11 +110,16 @@ impl Code {
         code
     }
 
+    /// A block by its number.
+    pub fn block(&self, number: u32) -> &Block {
+        self.blocks.get(number as usize).unwrap_or(&NO_BLOCK)
+    }
+
     /// The block that holds a host address.
     pub fn block_at(&self, host: u64) -> Option<u32> {
         let offset = u32::try_from(host.checked_sub(at::CODE)?).ok()?;
         let i = self.blocks.partition_point(|b| b.host <= offset).checked_sub(1)?;
-        let b = &self.blocks[i];
+        let b = self.blocks.get(i)?;
         (offset < b.host + u32::from(b.host_len)).then_some(i as u32)
     }
 
@@ -121,17 +127,17 @@ impl Code {
     /// guest address, repairs.
     pub fn entry_at(&self, host: u64) -> Option<(u32, u64, Fix)> {
         let index = self.block_at(host)?;
-        let b = &self.blocks[index as usize];
+        let b = self.block(index);
         let offset = u16::try_from(host - at::CODE - u64::from(b.host)).ok()?;
-        let entries = &self.entries[b.entries as usize..][..usize::from(b.entry_count)];
+        let entries = self.entries.get(b.entries as usize..)?.get(..b.entry_count.into())?;
         let i = entries.partition_point(|e| e.host <= offset).checked_sub(1)?;
-        let e = &entries[i];
+        let e = entries.get(i)?;
         (e.host == offset).then(|| (index, b.va.wrapping_add(u64::from(e.guest)), e.fix))
     }
 
     /// Host address at which the monitor enters a block.
     pub fn enter_address(&self, block: u32) -> u64 {
-        at::CODE + u64::from(self.blocks[block as usize].host) + PROLOGUE
+        at::CODE + u64::from(self.block(block).host) + PROLOGUE
     }
 
     /// Leaves out a place where a block cannot be.
@@ -142,7 +148,7 @@ impl Code {
 
     /// Notes a block entered from the monitor, for crash reports.
     pub fn note(&mut self, va: u64) {
-        self.recent[self.recent_next] = va;
+        *self.recent.at_mut(self.recent_next) = va;
         self.recent_next = (self.recent_next + 1) % self.recent.len();
     }
 }
@@ -300,8 +306,8 @@ impl Monitor {
             entry_count: out.entry_count as u16,
             incoming: NONE,
         };
-        code.entries.extend_from_slice(&out.entries[..out.entry_count]);
-        for l in &out.links[..out.link_count] {
+        code.entries.extend_from_slice(out.entries());
+        for l in out.links() {
             code.links.push(LinkRecord {
                 site: block.host + u32::from(l.site),
                 stub: code.next_stub + u32::from(l.stub),
@@ -338,7 +344,7 @@ impl Monitor {
     pub fn find_alone(&mut self, va: u64) -> Result<u32, FetchFault> {
         let frame = self.fetch_frame(va, false)?;
         match self.code.alone.get(&(va, frame)) {
-            Some(&b) if self.code.blocks[b as usize].valid => Ok(b),
+            Some(&b) if self.code.block(b).valid => Ok(b),
             _ => self.translate_block(va, frame, Kind::Alone),
         }
     }

@@ -9,7 +9,7 @@ use crate::{
 impl Code {
     /// Writes a link's displacement so that it leads to `host`.
     fn set_link(&mut self, link: u32, host: u64) {
-        let l = &self.links[link as usize];
+        let Some(l) = self.links.get(link as usize) else { return };
         let after = at::CODE + u64::from(l.site) + 4;
         let displacement = host.wrapping_sub(after) as u32;
         writable(l.site, 4).copy_from_slice(&displacement.to_le_bytes());
@@ -17,7 +17,9 @@ impl Code {
 
     /// Links a branch to a block.
     pub fn connect(&mut self, link: u32, block: u32) {
-        let l = self.links[link as usize];
+        let host = self.enter_address(block);
+        let to = self.blocks.get_mut(block as usize);
+        let (Some(l), Some(to)) = (self.links.get_mut(link as usize), to) else { return };
         if l.linked {
             return;
         }
@@ -29,20 +31,20 @@ impl Code {
         let incoming = self.blocks[block as usize].incoming;
         let l = &mut self.links[link as usize];
         l.linked = true;
-        l.next = incoming;
-        self.blocks[block as usize].incoming = link;
+        l.next = core::mem::replace(&mut to.incoming, link);
+        self.set_link(link, host);
     }
 
     /// Sends all branches that lead to a block back to their exit stubs.
     fn disconnect_incoming(&mut self, block: u32) {
-        let mut link = core::mem::replace(&mut self.blocks[block as usize].incoming, NONE);
-        while link != NONE {
-            let l = self.links[link as usize];
-            self.set_link(link, at::CODE + u64::from(l.stub));
-            let record = &mut self.links[link as usize];
+        let Some(to) = self.blocks.get_mut(block as usize) else { return };
+        let mut link = core::mem::replace(&mut to.incoming, NONE);
+        while let Some(record) = self.links.get_mut(link as usize) {
+            let stub = at::CODE + u64::from(record.stub);
             record.linked = false;
-            record.next = NONE;
-            link = l.next;
+            let next = core::mem::replace(&mut record.next, NONE);
+            self.set_link(link, stub);
+            link = next;
         }
     }
 }
@@ -50,11 +52,11 @@ impl Code {
 impl Monitor {
     /// Drops one block.
     pub fn invalidate_block(&mut self, block: u32) {
-        let Some(b) = self.code.blocks.get(block as usize).copied() else { return };
-        if !b.valid {
+        let Some(b) = self.code.blocks.get_mut(block as usize) else { return };
+        if !core::mem::replace(&mut b.valid, false) {
             return;
         }
-        self.code.blocks[block as usize].valid = false;
+        let b = *b;
         self.code.disconnect_incoming(block);
         let key = (b.va, b.frame | u32::from(b.user) << 31);
         if self.code.index.get(&key) == Some(&block) {

@@ -3,15 +3,20 @@
 use translate::{LOOKUP_ENTRIES, LookupEntry, PROLOGUE, lookup_slots};
 
 use super::Code;
-use crate::layout::{ARENA_TABLES, at};
+use crate::{
+    layout::{ARENA_TABLES, at},
+    proven::Masked,
+};
+
+/// Entries of both tables of a mode.
+const ENTRIES: usize = 2 * LOOKUP_ENTRIES as usize;
 
 /// A mode's two tables, seen through the arena.
-fn tables(user: bool) -> &'static mut [LookupEntry] {
+fn tables(user: bool) -> &'static mut [LookupEntry; ENTRIES] {
     let offset = ARENA_TABLES + if user { 0x10_0000 } else { 0 };
-    let entries = 2 * LOOKUP_ENTRIES as usize;
     // SAFETY: the arena holds the tables there; only the running space's
     // monitor writes them.
-    unsafe { core::slice::from_raw_parts_mut((at::ARENA + offset) as *mut LookupEntry, entries) }
+    unsafe { &mut *((at::ARENA + offset) as *mut [LookupEntry; ENTRIES]) }
 }
 
 impl Code {
@@ -26,16 +31,16 @@ impl Code {
 
     /// Lets indirect branches to the block's address find it.
     pub fn publish(&self, block: u32) {
-        let b = &self.blocks[block as usize];
+        let b = self.block(block);
         let t = tables(b.user);
         for slot in lookup_slots(b.va) {
-            t[slot] = LookupEntry::new(b.va, at::CODE + u64::from(b.host));
+            *t.at_mut(slot) = LookupEntry::new(b.va, at::CODE + u64::from(b.host));
         }
     }
 
     /// The host address to enter at for `va`, if published.
     pub fn published(&self, va: u64, user: bool) -> Option<u64> {
-        let e = &tables(user)[lookup_slots(va)[0]];
+        let e = tables(user).at(lookup_slots(va)[0]);
         (e.tag == va.wrapping_neg()).then_some(e.host + PROLOGUE)
     }
 
@@ -43,8 +48,9 @@ impl Code {
     pub(super) fn remove_lookup(&self, va: u64, user: bool) {
         let t = tables(user);
         for slot in lookup_slots(va) {
-            if t[slot].tag == va.wrapping_neg() {
-                t[slot] = LookupEntry::empty(slot);
+            let e = t.at_mut(slot);
+            if e.tag == va.wrapping_neg() {
+                *e = LookupEntry::empty(slot);
             }
         }
     }

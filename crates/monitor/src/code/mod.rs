@@ -89,6 +89,20 @@ pub struct LinkRecord {
     pub linked: bool,
 }
 
+/// What stands for a block that does not exist.
+static NO_BLOCK: Block = Block {
+    va: 0,
+    frame: NONE,
+    frame2: NONE,
+    host: 0,
+    host_len: 0,
+    user: false,
+    valid: false,
+    entries: 0,
+    entry_count: 0,
+    incoming: NONE,
+};
+
 /// All translations of a domain.
 pub struct Code {
     pub(crate) translator: Translator,
