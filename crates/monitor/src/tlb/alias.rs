@@ -14,6 +14,7 @@ use super::host::Access;
 use crate::{
     guest::{is_canonical, is_kernel},
     layout::{ALIASES, key},
+    proven::Masked,
     state::{Fault, Monitor},
     tlb::{UserAccess, is_reserved},
 };
@@ -25,14 +26,14 @@ const MARGIN_BELOW: u64 = 8;
 const MARGIN_ABOVE: u64 = 1;
 
 /// The table, seen through the arena.
-fn table() -> &'static mut [u8] {
+fn table() -> &'static mut [u8; translate::ALIAS_TABLE as usize] {
     // SAFETY: mapped at start; only the running space's monitor writes it.
-    unsafe { core::slice::from_raw_parts_mut(ALIASES as *mut u8, translate::ALIAS_TABLE as usize) }
+    unsafe { &mut *(ALIASES as *mut [u8; translate::ALIAS_TABLE as usize]) }
 }
 
 /// Are kernel mappings near this user address?
 pub fn is_aliased(va: u64) -> bool {
-    table()[translate::alias_index(va) as usize] != 0
+    *table().at(translate::alias_index(va) as usize) != 0
 }
 
 impl Monitor {
@@ -47,7 +48,7 @@ impl Monitor {
         let last = (((host + len - 1) >> 21) + MARGIN_ABOVE).min((1 << 26) - 1);
         let mut fresh = false;
         for granule in first..=last {
-            let byte = &mut table()[granule as usize];
+            let byte = table().at_mut(granule as usize);
             fresh |= *byte == 0;
             *byte = 1;
         }
@@ -76,7 +77,7 @@ impl Monitor {
         for (granule, region) in &self.space().user.regions {
             if is_aliased(granule << 21) {
                 for i in region.indices() {
-                    if !region.pages[i].is_at_shared_address() {
+                    if !region.pages.at(i).is_at_shared_address() {
                         found.push((granule << 21) + ((i as u64) << 12));
                     }
                 }

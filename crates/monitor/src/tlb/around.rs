@@ -10,6 +10,7 @@ use super::{alias::is_aliased, host::Access, mapped::Installed, user::is_availab
 use crate::{
     guest::{Leaf, frame_of},
     layout::key,
+    proven::Masked,
     state::{Frame, Monitor},
 };
 
@@ -30,7 +31,7 @@ type Cluster = [Option<Page>; CLUSTER];
 
 /// Whether the pages at two neighbouring places can be one mapping.
 fn continues(cluster: &Cluster, at: usize, next: usize) -> bool {
-    match (cluster[at], cluster[next]) {
+    match (*cluster.at(at), *cluster.at(next)) {
         (Some(a), Some(b)) => b.frame == a.frame.wrapping_add(1) && a.access == b.access,
         _ => false,
     }
@@ -71,7 +72,7 @@ impl Monitor {
         }
         let end = end_of_run(&cluster, start);
         self.map_run(base, &cluster, start, end);
-        cluster[start..end].fill(None);
+        cluster.iter_mut().take(end).skip(start).for_each(|slot| *slot = None);
         if !self.is_separate() {
             return;
         }
@@ -101,10 +102,10 @@ impl Monitor {
 
     /// Maps the pages at places `start..end`, which continue each other.
     fn map_run(&mut self, base: u64, cluster: &Cluster, start: usize, end: usize) {
-        let Some(head) = cluster[start] else { return };
+        let Some(head) = *cluster.at(start) else { return };
         let va = base + ((start as u64) << 12);
         self.user_map(va, head.frame, (end - start) as u64, head.access);
-        for (i, p) in cluster[start..end].iter().flatten().enumerate() {
+        for (i, p) in cluster.iter().take(end).skip(start).flatten().enumerate() {
             if p.installed.write() {
                 self.note_writable(p.frame);
             }

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use super::mapped::Installed;
 use crate::{
     guest::{fold, frame_of, is_kernel},
+    proven::Masked,
     state::Monitor,
 };
 
@@ -63,7 +64,7 @@ impl Monitor {
             let base = key << 21;
             let table = self.upper(base);
             for i in region.indices() {
-                let installed = region.pages[i];
+                let installed = *region.pages.at(i);
                 let entry = table.and_then(|(t, upper)| Some((self.entry(t, i)?, upper)));
                 let valid = |p| entry.is_some_and(|(e, upper)| self.still_valid(p, e, upper));
                 if valid(installed) {
@@ -142,9 +143,10 @@ impl Monitor {
             !region.is_empty()
         });
         gone.finish(self);
-        let space = self.spaces.current;
-        self.spaces.all[space].kernel.regions = regions;
-        self.spaces.all[space].kernel_flushes = self.spaces.kernel_flushes;
+        let flushes = self.spaces.kernel_flushes;
+        let space = self.space();
+        space.kernel.regions = regions;
+        space.kernel_flushes = flushes;
     }
 
     /// Unmaps the whole user half of the running space.
@@ -164,7 +166,7 @@ impl Monitor {
             };
             let (start, end) = (base + ((first as u64) << 12), base + ((last as u64 + 1) << 12));
             // Pages between may belong to the kernel half where both use the addresses.
-            let shared = region.indices().any(|i| region.pages[i].is_at_shared_address());
+            let shared = region.indices().any(|i| region.pages.at(i).is_at_shared_address());
             match runs.last_mut() {
                 Some(run) if !shared && start - run.1 <= 0x20_0000 => run.1 = end,
                 _ if shared => runs.extend(region.indices().map(|i| {
@@ -221,7 +223,7 @@ impl Monitor {
         let seen = self.user_space().protected_seen;
         let n = self.spaces.protected.len();
         for i in seen..n {
-            let frame = self.spaces.protected[i];
+            let Some(&frame) = self.spaces.protected.get(i) else { break };
             if self.frames.get(frame as usize).is_some_and(|f| f.is_protected()) {
                 self.write_protect_half(frame, false);
             }
@@ -239,7 +241,7 @@ impl Monitor {
         let seen = self.space().protected_seen;
         let n = self.spaces.protected.len();
         for i in seen..n {
-            let frame = self.spaces.protected[i];
+            let Some(&frame) = self.spaces.protected.get(i) else { break };
             if self.frames.get(frame as usize).is_some_and(|f| f.is_protected()) {
                 self.write_protect_here(frame);
             }

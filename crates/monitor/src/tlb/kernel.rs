@@ -5,6 +5,7 @@ use abi::mmu::{PTE_ACCESSED, PTE_DIRTY, PTE_PRESENT, PTE_WRITE};
 use super::{host::Access, mapped::Installed, user::code};
 use crate::{
     guest::{DIRECT_MAP, IMAGE_MAP, Leaf, M2P, fold, frame_of},
+    proven::Masked,
     state::{Frame, Monitor},
 };
 
@@ -144,15 +145,16 @@ impl Monitor {
             let half = if kernel { &mut self.space().kernel } else { &mut self.user_space().user };
             for (key, region) in &mut half.regions {
                 for i in region.indices() {
-                    let p = region.pages[i];
+                    let page = region.pages.at_mut(i);
+                    let p = *page;
                     if p.write() && p.frame() == frame && n < found.len() {
-                        region.pages[i] = p.read_only();
-                        found[n] = ((key << 21) + ((i as u64) << 12), p);
+                        *page = p.read_only();
+                        *found.at_mut(n) = ((key << 21) + ((i as u64) << 12), p);
                         n += 1;
                     }
                 }
             }
-            for (va, p) in &found[..n] {
+            for (va, p) in found.iter().take(n) {
                 if kernel {
                     self.host_write_protect(fold(*va), 1, p.exec());
                 } else {

@@ -2,6 +2,8 @@
 
 use alloc::{boxed::Box, collections::BTreeMap};
 
+use crate::proven::Masked;
+
 /// One installed page: its frame and how it is mapped. 0 = nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Installed(u32);
@@ -94,9 +96,10 @@ impl Region {
         let mut word = 0;
         core::iter::from_fn(move || {
             while word < 8 {
-                if words[word] != 0 {
-                    let bit = words[word].trailing_zeros() as usize;
-                    words[word] &= words[word] - 1;
+                let bits = words.at_mut(word);
+                if *bits != 0 {
+                    let bit = bits.trailing_zeros() as usize;
+                    *bits &= *bits - 1;
                     return Some(word * 64 + bit);
                 }
                 word += 1;
@@ -110,13 +113,13 @@ impl Region {
     }
     /// Notes or clears a page.
     pub fn set(&mut self, index: usize, page: Installed) {
-        let (word, bit) = (index >> 6 & 7, 1u64 << (index & 63));
+        let (word, bit) = (self.present.at_mut(index >> 6), 1u64 << (index & 63));
         if page.is_some() {
-            self.present[word] |= bit;
+            *word |= bit;
         } else {
-            self.present[word] &= !bit;
+            *word &= !bit;
         }
-        self.pages[index & 511] = page;
+        *self.pages.at_mut(index) = page;
     }
 }
 
@@ -130,7 +133,7 @@ pub struct Half {
 impl Half {
     /// What is installed at a guest address.
     pub fn get(&self, va: u64) -> Installed {
-        self.regions.get(&(va >> 21)).map_or(Installed::default(), |r| r.pages[index(va)])
+        self.regions.get(&(va >> 21)).map_or(Installed::default(), |r| *r.pages.at(index(va)))
     }
     /// Notes what is installed at a guest address.
     pub fn set(&mut self, va: u64, page: Installed) {
