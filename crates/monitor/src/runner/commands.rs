@@ -100,7 +100,7 @@ impl Monitor {
     /// A runner whose address space is gone unmaps it, while the space goes on.
     pub(super) fn clean_runner(&mut self, runner: usize) {
         self.settle(runner);
-        let space = &mut self.spaces.all[runner];
+        let space = self.spaces.of_mut(runner);
         space.stale = false;
         space.user.regions.clear();
         space.continuations.clear();

@@ -71,7 +71,7 @@ impl Monitor {
         if self.ended {
             return;
         }
-        let space = &mut self.spaces.all[target];
+        let space = self.spaces.of_mut(target);
         if space.root != wanted {
             space.stale |= space.root != FREE;
             space.root = wanted;

@@ -149,8 +149,7 @@ fn run_program(own: &mut Mailbox, orders: &Orders) {
 
 /// Carries out the commands; false if the host refused one.
 fn carry_out(orders: &Orders) -> bool {
-    let count = (orders.count as usize).min(mailbox::COMMANDS);
-    orders.commands[..count].iter().all(|c| {
+    orders.commands.iter().take(orders.count as usize).all(|c| {
         // SAFETY: addresses of the user half, checked by the space that wrote them.
         let r = unsafe {
             match c.what {

@@ -9,6 +9,7 @@ use crate::{
     gate::context,
     guest::{is_canonical, is_kernel},
     layout::{ARENA_TABLES, USER_TLB, WINDOWS, at},
+    proven::Masked,
     state::{Fault, Monitor},
     sys::{self, MAP_FIXED, MAP_SHARED, READ, WRITE_ACCESS},
     tlb::{operand_size, writes_memory},
@@ -120,10 +121,11 @@ impl Monitor {
         let tlb = user_tlb();
         let table = if write { &mut tlb.write } else { &mut tlb.read };
         let (i, tag) = (user_tlb_index(va), (va & !(PAGE - 1)).wrapping_neg());
-        if table.tags[i] == tag && table.deltas[i] == displacement {
+        let (noted, delta) = (table.tags.at_mut(i), table.deltas.at_mut(i));
+        if *noted == tag && *delta == displacement {
             return false;
         }
-        (table.tags[i], table.deltas[i]) = (tag, displacement);
+        (*noted, *delta) = (tag, displacement);
         true
     }
 
@@ -146,7 +148,8 @@ impl Monitor {
     pub fn forget_place(&mut self, va: u64) {
         if self.is_separate() {
             let (tlb, i) = (user_tlb(), user_tlb_index(va));
-            (tlb.read.tags[i], tlb.write.tags[i]) = (USER_TLB_EMPTY, USER_TLB_EMPTY);
+            *tlb.read.tags.at_mut(i) = USER_TLB_EMPTY;
+            *tlb.write.tags.at_mut(i) = USER_TLB_EMPTY;
         }
     }
 
@@ -173,7 +176,7 @@ impl Monitor {
         }
         let i = windows.next;
         windows.next = (i + 1) % windows.shown.len();
-        windows.shown[i] = wanted;
+        *windows.shown.at_mut(i) = wanted;
         let window = WINDOWS + i as u64 * 2 * PAGE;
         for (to, frame) in [(window, first), (window + PAGE, second)] {
             // SAFETY: windows are reserved for this; both frames are the guest's.

@@ -5,6 +5,7 @@ use core::sync::atomic::{Ordering, fence};
 use super::mailbox::{self, Event, Mailbox, Orders, registers, request};
 use crate::{
     gate::{context, gate, reason},
+    proven::Masked,
     space::local,
     state::{Monitor, page},
     sys,
@@ -80,7 +81,7 @@ impl Monitor {
         if sleeps {
             sys::futex_wake(&mailbox::wake_of(runner).count);
         }
-        self.spaces.all[runner].posted = Some(turn);
+        self.spaces.of_mut(runner).posted = Some(turn);
     }
 
     /// Waits until a runner is done with what was posted to it.
@@ -189,14 +190,14 @@ impl Monitor {
         if deadline == 0 {
             return true;
         }
-        let armed = self.spaces.all[self.runners.loaded].armed;
+        let armed = self.spaces.of(self.runners.loaded).armed;
         let now = self.time_at(now);
         if deadline <= now {
             return false;
         }
         if armed == 0 || armed > deadline || armed < now {
             o.timer_us = (deadline - now).div_ceil(1000).min(LONGEST) as u32;
-            self.spaces.all[self.runners.loaded].armed = deadline;
+            self.spaces.of_mut(self.runners.loaded).armed = deadline;
         }
         true
     }
@@ -252,7 +253,7 @@ const R11: usize = 11;
 fn order_registers(b: &mut Mailbox, o: &mut Orders, rip: u64) {
     let c = context();
     (o.rip, o.rflags, o.rsp, o.rax) = (rip, c.rflags as u32, c.regs[RSP], c.regs[RAX]);
-    let differ = |i: usize| c.regs[i] != b.regs[i];
+    let differ = |i: usize| c.regs.at(i) != b.regs.at(i);
     let others = (0..16).any(|i| ![RAX, RCX, RSP, R11].contains(&i) && differ(i));
     o.registers = if !others && c.regs[RCX] == rip && c.regs[R11] == c.rflags {
         registers::RETURNED

@@ -46,12 +46,13 @@ impl Monitor {
         let all = crate::cpuid::program_xcr0();
         let c = context();
         let (bytes, n) = self.fetch(self.vcpu.rip);
-        let rest = match bytes {
-            [0x40..=0x4f, ..] => &bytes[1..],
-            _ => &bytes[..],
+        // 0F AE /5 with a memory operand, REX before it or not (SDM vol. 2, XRSTOR).
+        let xrstor = match bytes {
+            [0x40..=0x4f, 0x0f, 0xae, operand, ..] | [0x0f, 0xae, operand, ..] => {
+                n > 4 && matches!(operand >> 3, 5 | 13 | 21)
+            }
+            _ => false,
         };
-        // 0F AE /5 with a memory operand (SDM vol. 2, XRSTOR).
-        let xrstor = n > 4 && rest[..2] == [0x0f, 0xae] && matches!(rest[2] >> 3, 5 | 13 | 21);
         xrstor && c.regs[0] & all == all
     }
 
