@@ -7,6 +7,7 @@ use super::{Answer, fault};
 use crate::{
     guest::{M2P, is_canonical},
     log,
+    proven::Masked,
     state::{Callback, Monitor, page},
 };
 
@@ -24,7 +25,7 @@ impl Monitor {
             if t.address == 0 {
                 break;
             }
-            self.vcpu.traps[usize::from(t.vector)] = t;
+            *self.vcpu.traps.at_mut(t.vector.into()) = t;
         }
         Ok(0)
     }
@@ -127,7 +128,7 @@ impl Monitor {
     /// Writes zero-terminated text into a field of `room` bytes.
     fn put_text(&mut self, at: u64, text: &[u8], room: usize) -> Result<(), i64> {
         let n = text.len().min(room - 1);
-        fault(self.write(at, &text[..n]))?;
+        fault(self.write(at, text.get(..n).unwrap_or_default()))?;
         fault(self.write(at.wrapping_add(n as u64), &[0]))
     }
 
@@ -140,8 +141,9 @@ impl Monitor {
         let count = count.min(CONSOLE_MOST);
         while done < count {
             let n = (count - done).min(256) as usize;
-            fault(self.read(at.wrapping_add(done), &mut buffer[..n]))?;
-            log::append(&page().emergency, &buffer[..n]);
+            let piece = buffer.get_mut(..n).unwrap_or_default();
+            fault(self.read(at.wrapping_add(done), piece))?;
+            log::append(&page().emergency, piece);
             done += n as u64;
         }
         log::ring(bell::EMERGENCY);
