@@ -10,7 +10,7 @@
 #![no_std]
 #![cfg_attr(not(fuzzing), no_main)]
 #![cfg_attr(fuzzing, allow(dead_code, unused_imports))]
-#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 extern crate alloc;
 #[cfg(fuzzing)]
@@ -19,6 +19,7 @@ extern crate std;
 mod code;
 mod cpuid;
 mod crash;
+#[allow(clippy::indexing_slicing, reason = "to be reworked with the scanning of user code")]
 mod direct;
 mod emulate;
 mod event;

@@ -7,6 +7,7 @@
 //! would show or change host state: those leave to the monitor.
 #![no_std]
 #![forbid(unsafe_code)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod alias;
 mod block;
