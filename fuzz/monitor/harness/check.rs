@@ -144,7 +144,7 @@ pub fn against_tables(m: &mut Monitor, only: Option<u64>) {
             assert!(now.dirty || !user, "{va:#x} is clean, but mapped {page:?}");
         }
         assert!(page.prot & EXEC == 0 || now.exec, "{va:#x} is NX, but mapped {page:?}");
-        // A runner maps supervisor pages for nobody but ... its program: see below.
+        // Only its key keeps programs from a page of the kernel's; a runner's pages have none.
         let supervisor = page.key == key::KERNEL;
         assert!(!user || now.user || supervisor, "{va:#x} is the kernel's, but mapped {page:?}");
     };

@@ -71,7 +71,7 @@ impl<'a> Input<'a> {
             14 => 0x7fff_ffff_f000u64.wrapping_sub(page << 13),
             _ => return self.word(),
         };
-        base.wrapping_add(page % (guest::FRAMES + 4) << 12).wrapping_add(offset)
+        base.wrapping_add((page % (guest::FRAMES + 4)) << 12).wrapping_add(offset)
     }
 
     /// A number: small, an address, a frame, or any.

@@ -11,9 +11,8 @@ use crate::{
     guest::{fold, is_kernel},
     run,
     space::local,
-    state::{Fault, Frame, Monitor},
+    state::{Fault, Monitor},
     tlb::UserAccess,
-    trap::in_user_mode,
 };
 
 /// Kinds of steps.
@@ -165,7 +164,6 @@ impl<'a> Steps<'a> {
                 _ => local().pending = true,
             },
         }
-        let _ = Frame::CODE;
     }
 }
 
@@ -434,7 +432,6 @@ fn report(m: &mut Monitor, input: &mut Input) {
         c.reason = crate::gate::reason::ATTENTION;
         m.user_signal(&report.signal);
     }
-    let _ = in_user_mode();
     if !m.ended {
         run::after(m);
     }
