@@ -9,6 +9,7 @@ use crate::{
     event,
     gate::context,
     guest::{fold, is_canonical, unfold},
+    proven::Masked,
     state::{Fault, Monitor},
     trap::in_user_mode,
 };
@@ -324,10 +325,10 @@ impl Monitor {
             _ => &mut self.vcpu.gs_kernel,
         };
         if matches!(ins.mnemonic(), Mnemonic::Rdfsbase | Mnemonic::Rdgsbase) {
-            c.regs[i] = if wide { *base } else { *base & 0xffff_ffff };
+            *register = if wide { *base } else { *base & 0xffff_ffff };
             return Ok(());
         }
-        let value = if wide { c.regs[i] } else { c.regs[i] & 0xffff_ffff };
+        let value = if wide { *register } else { *register & 0xffff_ffff };
         if !is_canonical(value) {
             return Err(GP);
         }

@@ -10,6 +10,7 @@ use iced_x86::{Instruction, Mnemonic, OpKind};
 use crate::{
     gate::context,
     guest::fold,
+    proven::Masked,
     state::{Fault, Monitor},
 };
 
@@ -90,7 +91,7 @@ impl Monitor {
     fn write_operand(&mut self, ins: &Instruction, value: u64, wide: bool) -> Result<(), Fault> {
         if ins.op0_kind() == OpKind::Register {
             let n = ins.op0_register().full_register().number();
-            context().regs[n] = if n == 4 { fold(value) } else { value };
+            *context().regs.at_mut(n) = if n == 4 { fold(value) } else { value };
             return Ok(());
         }
         let va = self.operand_address(ins);

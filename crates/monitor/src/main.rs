@@ -32,6 +32,7 @@ mod layout;
 mod log;
 #[cfg(not(fuzzing))]
 mod mem;
+mod proven;
 mod restore;
 mod run;
 mod runner;

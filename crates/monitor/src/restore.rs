@@ -45,7 +45,7 @@ impl Monitor {
         let header = &area.0[HEADER..HEADER_END];
         let present = word(header, 0);
         // Standard form only (SDM vol. 1, 13.8.1).
-        let standard = header[8..24].iter().all(|b| *b == 0);
+        let standard = header.iter().take(24).skip(8).all(|b| *b == 0);
         if present & !(xcr0 | PKRU) != 0 || !standard {
             return Err(GP);
         }

@@ -15,6 +15,7 @@ use crate::{
     event,
     gate::{self, context, gate, reason},
     layout::{PKRU_KERNEL, PKRU_KERNEL_NO_USER},
+    proven::Masked,
     signal::TRAP,
     space::local,
     state::{Fault, Monitor, page},
@@ -296,7 +297,9 @@ fn enter_block(m: &mut Monitor, enter: u64, user: bool) {
 fn run_trap(m: &mut Monitor) -> u32 {
     m.stats.alone += 1;
     let (bytes, n) = m.fetch(m.vcpu.rip);
-    let ins = Decoder::with_ip(64, &bytes[..n], m.vcpu.rip, DecoderOptions::NONE).decode();
+    let ins =
+        Decoder::with_ip(64, bytes.get(..n).unwrap_or_default(), m.vcpu.rip, DecoderOptions::NONE)
+            .decode();
     match ins.mnemonic() {
         Mnemonic::Xrstor | Mnemonic::Xrstor64 | Mnemonic::Wrpkru => m.emulate(),
         // A load of SS puts the step off by one instruction.

@@ -7,6 +7,7 @@ use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use crate::{
     gate::context,
+    proven::Masked,
     state::{Fault, Monitor},
 };
 
@@ -36,7 +37,7 @@ impl Monitor {
     /// LAR or LSL: ZF and the register if the segment is to be seen, else no ZF.
     pub(crate) fn look_at_segment(&mut self, ins: &Instruction) -> Result<(), Fault> {
         let selector = if ins.op1_kind() == OpKind::Register {
-            context().regs[ins.op1_register().full_register().number()] as u16
+            *context().regs.at(ins.op1_register().full_register().number()) as u16
         } else {
             let va = self.operand_address(ins);
             self.read_value::<u16>(va).map_err(|_| Fault::Page { address: va, code: 0 })?
@@ -47,7 +48,7 @@ impl Monitor {
             return Ok(());
         };
         let value = if ins.mnemonic() == Mnemonic::Lar { rights } else { LIMIT };
-        let to = &mut c.regs[ins.op0_register().full_register().number()];
+        let to = c.regs.at_mut(ins.op0_register().full_register().number());
         *to = if ins.op0_register().size() == 2 { *to & !0xffff | value & 0xffff } else { value };
         c.rflags |= ZERO;
         Ok(())

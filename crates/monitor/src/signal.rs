@@ -451,7 +451,7 @@ fn leave_translated(
     why: u64,
 ) -> Next {
     local().stepping = false;
-    let user = m.code.blocks[block as usize].user;
+    let user = m.code.blocks.get(block as usize).is_some_and(|b| b.user);
     let mut regs = mc.regs();
     repair(fix, &mut regs, context_of(user));
     let c = context();
@@ -476,7 +476,7 @@ fn translated_fault(m: &mut Monitor, signal: u32, closed: bool, mc: &mut SigCont
         });
         crate::crash::stop(m);
     };
-    let user = m.code.blocks[block as usize].user;
+    let user = m.code.blocks.get(block as usize).is_some_and(|b| b.user);
     let fault = if matches!(signal, SIGFPE | SIGILL | SIGTRAP) {
         Fault::Vector { vector: mc.trapno as u8, code: None }
     } else {

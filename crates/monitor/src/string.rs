@@ -150,10 +150,10 @@ impl Monitor {
         let step = if c.rflags & DOWN != 0 { (size as u64).wrapping_neg() } else { size as u64 };
         let (mut first, mut second) = (c.regs[RAX].to_le_bytes(), [0; 8]);
         if kind != Kind::Scan {
-            self.copy_checked(c.regs[RSI], &mut first[..size], false)?;
+            self.copy_checked(c.regs[RSI], first.get_mut(..size).unwrap_or_default(), false)?;
         }
         if kind != Kind::Load {
-            self.copy_checked(c.regs[RDI], &mut second[..size], false)?;
+            self.copy_checked(c.regs[RDI], second.get_mut(..size).unwrap_or_default(), false)?;
         }
         let (a, b) = (u64::from_le_bytes(first), u64::from_le_bytes(second));
         if kind == Kind::Load {

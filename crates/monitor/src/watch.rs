@@ -9,7 +9,7 @@ use iced_x86::{
     Register, UsedMemory,
 };
 
-use crate::{gate::context, signal::TRAP, state::Monitor};
+use crate::{gate::context, proven::Masked, signal::TRAP, state::Monitor};
 
 /// Enable bits of DR7 (local and global of four breakpoints).
 const ENABLED: u64 = 0xff;
@@ -28,7 +28,9 @@ impl Monitor {
     /// program's own one is 0 before it. Returns it.
     pub fn hide_trap_flag(&mut self, rip: u64) -> u64 {
         let (bytes, n) = self.fetch(rip);
-        let ins = Decoder::with_ip(64, &bytes[..n], rip, DecoderOptions::NONE).decode();
+        let ins =
+            Decoder::with_ip(64, bytes.get(..n).unwrap_or_default(), rip, DecoderOptions::NONE)
+                .decode();
         let c = context();
         if pushes_flags(&ins) {
             let top = c.regs[4];

@@ -23,9 +23,9 @@ pub fn find(bytes: &[u8], from: usize) -> Option<usize> {
         let end = (at + CHUNK + LENGTH - 1).min(bytes.len());
         let chunk = bytes.get(at..end)?;
         // Without a branch in it, so that it becomes vector code.
-        let hit = chunk
-            .windows(2)
-            .fold(false, |hit, w| hit | (w[0] == 0x0f) & ((w[1] == 0x01) | (w[1] == 0xae)));
+        let pairs = chunk.iter().zip(chunk.iter().skip(1));
+        let hit =
+            pairs.fold(false, |hit, (a, b)| hit | (*a == 0x0f) & ((*b == 0x01) | (*b == 0xae)));
         if hit && let Some(i) = chunk.windows(LENGTH).position(is_forbidden) {
             return Some(at + i);
         }

@@ -11,7 +11,7 @@
 use crate::block::{Builder, Guest};
 use crate::control::Unsupported;
 use crate::emit::{Address, Field, Gpr, is_delicate, sign_extended};
-use crate::layout::{Bytes, FS, GS, Memory, Operand};
+use crate::layout::{Bytes, FS, GS, MAX_LENGTH, Memory, Operand};
 use crate::output::Fix;
 use crate::scratch::{Spills, gpr};
 use crate::{FOLD, Mode, UserMemory};
@@ -108,7 +108,9 @@ impl Builder<'_> {
         let room = MAX_LENGTH.saturating_sub(guest.bytes.len());
         let operand = if instruction.is_ip_rel_memory_operand() {
             match sign_extended(instruction.ip_rel_memory_address()) {
-                Some(short) if !is_delicate(short as u64) => Some(Operand::Absolute(short)),
+                Some(short) if room >= 2 && !is_delicate(short as u64) => {
+                    Some(Operand::Absolute(short))
+                }
                 _ => Some(Operand::Base(self.effective_address(guest, spills)?)),
             }
         } else if computed || room == 0 && guest.layout.memory == Memory::ModRm {

@@ -169,7 +169,7 @@ impl Monitor {
     pub fn find_block(&mut self, va: u64, user: bool) -> Result<u32, FetchFault> {
         let frame = self.fetch_frame(va, user)?;
         if let Some(&b) = self.code.index.get(&(va, frame | u32::from(user) << 31)) {
-            let second = self.code.blocks[b as usize].frame2;
+            let second = self.code.blocks.get(b as usize).map_or(NONE, |b| b.frame2);
             if second == NONE || self.fetch_frame(next_page(va), user)? == second {
                 return Ok(b);
             }
@@ -203,7 +203,8 @@ impl Monitor {
         let mut frame2 = NONE;
         let mut tries = 0;
         loop {
-            match self.run_translator(va, kind, &bytes[..len], page_bytes, tries) {
+            let code = bytes.get(..len).unwrap_or_default();
+            match self.run_translator(va, kind, code, page_bytes, tries) {
                 Ok(()) if self.holds_forbidden() => {
                     tries += 1;
                     self.code.move_on();

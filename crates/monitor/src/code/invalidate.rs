@@ -18,21 +18,19 @@ impl Code {
     /// Links a branch to a block.
     pub fn connect(&mut self, link: u32, block: u32) {
         let host = self.enter_address(block);
-        let to = self.blocks.get_mut(block as usize);
-        let (Some(l), Some(to)) = (self.links.get_mut(link as usize), to) else { return };
-        if l.linked {
+        let Some(before) = self.links.get(link as usize).copied().filter(|l| !l.linked) else {
             return;
-        }
-        self.set_link(link, self.enter_address(block));
-        if !is_separate() && holds(l.site, 4) {
-            // It leads there by way of the monitor.
-            return self.set_link(link, at::CODE + u64::from(l.stub));
-        }
-        let incoming = self.blocks[block as usize].incoming;
-        let l = &mut self.links[link as usize];
-        l.linked = true;
-        l.next = core::mem::replace(&mut to.incoming, link);
+        };
         self.set_link(link, host);
+        if !is_separate() && holds(before.site, 4) {
+            // It leads there by way of the monitor.
+            return self.set_link(link, at::CODE + u64::from(before.stub));
+        }
+        let to = self.blocks.get_mut(block as usize);
+        if let (Some(l), Some(to)) = (self.links.get_mut(link as usize), to) {
+            l.linked = true;
+            l.next = core::mem::replace(&mut to.incoming, link);
+        }
     }
 
     /// Sends all branches that lead to a block back to their exit stubs.

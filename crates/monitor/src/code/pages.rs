@@ -6,6 +6,7 @@
 use super::Code;
 use crate::{
     guest::frame_of,
+    proven::Masked,
     state::Monitor,
     tlb::{Installed, is_linear},
 };
@@ -45,7 +46,7 @@ impl Monitor {
             let base = (key << 21) | crate::guest::KERNEL_HALF;
             let table = self.leaf_table(base);
             for i in region.indices() {
-                let frame = region.pages[i].frame();
+                let frame = region.pages.at(i).frame();
                 let entry = table.and_then(|t| self.entry(t, i)).unwrap_or(0);
                 if entry & abi::mmu::PTE_PRESENT == 0 || frame_of(entry) != frame {
                     gone.push((base + ((i as u64) << 12), frame));

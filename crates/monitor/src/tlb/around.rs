@@ -91,11 +91,11 @@ impl Monitor {
     fn part_neighbours(&self, cluster: &mut Cluster, wanted: usize) {
         for right in 1..CLUSTER {
             let left = right - 1;
-            if let (Some(a), Some(b)) = (cluster[left], cluster[right])
+            if let (Some(a), Some(b)) = (*cluster.at(left), *cluster.at(right))
                 && (a.access.exec && b.access.exec)
                 && !self.may_follow(a.frame, b.frame)
             {
-                cluster[if right == wanted { left } else { right }] = None;
+                *cluster.at_mut(if right == wanted { left } else { right }) = None;
             }
         }
     }

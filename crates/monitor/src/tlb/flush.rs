@@ -125,7 +125,7 @@ impl Monitor {
             let base = (key << 21) | crate::guest::KERNEL_HALF;
             let table = self.upper(base);
             for i in region.indices() {
-                let installed = region.pages[i];
+                let installed = *region.pages.at(i);
                 let entry = table.and_then(|(t, upper)| Some((self.entry(t, i)?, upper)));
                 let valid = entry.is_some_and(|(e, upper)| {
                     let frame = frame_of(e);

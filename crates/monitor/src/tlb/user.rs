@@ -223,7 +223,7 @@ impl Monitor {
                     && entry & PTE_DIRTY != 0
                     && !flags.is_protected()))
             && (!installed.exec()
-                || (entry & abi::mmu::PTE_NX == 0
+                || ((entry | upper) & abi::mmu::PTE_NX == 0
                     && (self.is_separate() || flags.0 & Frame::EXECUTED != 0)))
             && (!installed.is_shadow() || flags.0 & Frame::SHADOW != 0)
     }
