@@ -7,6 +7,7 @@ use store::{Connection, Quota, Store};
 const LIMITS: Quota = Quota {
     nodes: 20,
     value_bytes: 64,
+    bytes: 400,
     permissions: 3,
     watches: 4,
     transactions: 2,

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::events::EventQueue;
 use crate::permissions::Domid;
 use crate::transaction::Transaction;
-use crate::watch::EventQueue;
 
 /// Names a client of one store; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,5 +46,11 @@ impl Client {
         }
         self.transactions.insert(self.last_transaction, transaction);
         self.last_transaction
+    }
+
+    /// Goes on with a transaction under the id that the client knows.
+    pub(crate) fn adopt(&mut self, id: u32, transaction: Transaction) {
+        self.last_transaction = self.last_transaction.max(id);
+        self.transactions.insert(id, transaction);
     }
 }

@@ -8,6 +8,7 @@ use crate::client::ClientId;
 use crate::error::StoreError;
 use crate::permissions::Domid;
 use crate::requests;
+use crate::ring::Channel;
 use crate::store::Store;
 use crate::watch::WatchEvent;
 use crate::wire::{HEADER_SIZE, Header, MAX_PAYLOAD, MessageType};
@@ -89,18 +90,37 @@ impl Connection {
     /// # Errors
     /// After an error, and with the same error from then on, the connection is to be closed.
     pub fn input(&mut self, store: &mut Store, bytes: &[u8]) -> Result<usize, ConnectionError> {
+        self.input_some(store, bytes, usize::MAX)
+    }
+
+    /// As [`Connection::input`], but stops after `most` parts (headers or whole messages), so that
+    /// others get their turn.
+    ///
+    /// # Errors
+    /// As [`Connection::input`].
+    pub fn input_some(
+        &mut self,
+        store: &mut Store,
+        bytes: &[u8],
+        most: usize,
+    ) -> Result<usize, ConnectionError> {
         let limit = store.quota(self.domid).outstanding.max(1);
         let mut rest = bytes;
-        loop {
-            if let Some(error) = self.broken {
-                return Err(error);
-            }
-            let can_reply = self.output.len() < limit;
-            if rest.is_empty() || !can_reply {
-                return Ok(bytes.len() - rest.len());
+        for _ in 0..most {
+            if self.broken.is_some() || rest.is_empty() || self.output.len() >= limit {
+                break;
             }
             rest = self.take(store, rest);
         }
+        match self.broken {
+            Some(error) => Err(error),
+            None => Ok(bytes.len() - rest.len()),
+        }
+    }
+
+    /// The connection together with its store, for a ring.
+    pub const fn on<'a>(&'a mut self, store: &'a mut Store) -> OnStore<'a> {
+        OnStore { connection: self, store }
     }
 
     /// Takes bytes up to the end of the header or of the message, and gives the others.
@@ -142,7 +162,32 @@ impl Connection {
     }
 }
 
-fn reply(header: &Header, result: Result<Vec<u8>, StoreError>) -> Vec<u8> {
+/// A connection together with its store.
+pub struct OnStore<'a> {
+    connection: &'a mut Connection,
+    store: &'a mut Store,
+}
+
+impl Channel for OnStore<'_> {
+    fn input(&mut self, bytes: &[u8]) -> Result<usize, ConnectionError> {
+        self.connection.input(self.store, bytes)
+    }
+
+    fn output(&mut self) -> &[u8] {
+        self.connection.output(self.store)
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.connection.consume(count);
+    }
+
+    fn reset(&mut self) {
+        self.connection.reset(self.store);
+    }
+}
+
+/// The reply to a request.
+pub(crate) fn reply(header: &Header, result: Result<Vec<u8>, StoreError>) -> Vec<u8> {
     match result {
         Ok(payload) => header.encode(&payload),
         Err(error) => {
@@ -152,7 +197,8 @@ fn reply(header: &Header, result: Result<Vec<u8>, StoreError>) -> Vec<u8> {
     }
 }
 
-fn event_message(event: &WatchEvent) -> Vec<u8> {
+/// The message that carries an event.
+pub(crate) fn event_message(event: &WatchEvent) -> Vec<u8> {
     let payload = [event.path.as_bytes(), b"\0", &event.token, b"\0"].concat();
     Header { kind: MessageType::WatchEvent as u32, request: 0, transaction: 0, length: 0 }
         .encode(&payload)

@@ -35,19 +35,36 @@ impl Store {
         }
         let target = self.domains.get(&domid).and_then(|domain| domain.target);
         let domain = IntroducedDomain { gfn, port, target, has_shut_down: false };
-        if self.domains.insert(domid, domain).is_none() {
-            self.fire_special(INTRODUCE_DOMAIN);
+        let is_new = self.domains.insert(domid, domain).is_none();
+        self.note_domain(domid, is_new.then_some(INTRODUCE_DOMAIN));
+        if is_new {
+            self.fire_special(INTRODUCE_DOMAIN, domid);
         }
         Ok(())
     }
 
     /// Forgets a domain that is gone: its nodes go to domain 0, its id leaves all permission
-    /// lists, and `@releaseDomain` fires. Its nodes stay; its connection is closed by the caller.
+    /// lists, its connections lose watches and transactions, and `@releaseDomain` fires. Its nodes
+    /// stay; its connections are closed by the caller.
     ///
     /// # Errors
     /// [`StoreError::NotIntroduced`] if the domain is not known.
     pub fn release(&mut self, domid: Domid) -> Result<(), StoreError> {
-        self.domains.remove(&domid).ok_or(StoreError::NotIntroduced { domid })?;
+        self.domains.get(&domid).ok_or(StoreError::NotIntroduced { domid })?;
+        let clients = self.clients.iter().filter(|(_, client)| client.domid == domid);
+        for client in clients.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.reset_client(client);
+        }
+        self.forget(domid);
+        self.note_domain(domid, Some(RELEASE_DOMAIN));
+        self.fire_special(RELEASE_DOMAIN, domid);
+        Ok(())
+    }
+
+    /// Takes a domain out of everything but the tree of names.
+    pub(crate) fn forget(&mut self, domid: Domid) {
+        self.domains.remove(&domid);
+        self.quotas.remove(&domid);
         for domain in self.domains.values_mut() {
             domain.target = domain.target.filter(|target| *target != domid);
         }
@@ -58,8 +75,6 @@ impl Store {
                 *permissions = Arc::new(without);
             }
         }
-        self.fire_special(RELEASE_DOMAIN);
-        Ok(())
     }
 
     /// Notes that a domain shut down, crashed or suspended, and fires `@releaseDomain` once.
@@ -69,7 +84,8 @@ impl Store {
     pub fn shut_down(&mut self, domid: Domid) -> Result<(), StoreError> {
         let domain = self.introduced_mut(domid)?;
         if !std::mem::replace(&mut domain.has_shut_down, true) {
-            self.fire_special(RELEASE_DOMAIN);
+            self.note_domain(domid, Some(RELEASE_DOMAIN));
+            self.fire_special(RELEASE_DOMAIN, domid);
         }
         Ok(())
     }
@@ -80,6 +96,7 @@ impl Store {
     /// [`StoreError::NotIntroduced`] if the domain is not known.
     pub fn resume(&mut self, domid: Domid) -> Result<(), StoreError> {
         self.introduced_mut(domid)?.has_shut_down = false;
+        self.note_domain(domid, None);
         Ok(())
     }
 
@@ -90,6 +107,7 @@ impl Store {
     pub fn set_target(&mut self, domid: Domid, target: Domid) -> Result<(), StoreError> {
         self.introduced_mut(target)?;
         self.introduced_mut(domid)?.target = Some(target);
+        self.note_domain(domid, None);
         Ok(())
     }
 

@@ -110,7 +110,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::BadPath`] or [`StoreError::WatchExists`].
     pub fn watch(&mut self, path: &str, token: &str) -> Result<(), StoreError> {
-        let target = Target::resolve(path.as_bytes(), 0)?;
+        let target = Target::resolve(path.as_bytes(), 0, None)?;
         self.add_watch(ClientId::HOST, &target, token.as_bytes())
     }
 
@@ -119,7 +119,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::BadPath`] or [`StoreError::NoWatch`].
     pub fn unwatch(&mut self, path: &str, token: &str) -> Result<(), StoreError> {
-        let target = Target::resolve(path.as_bytes(), 0)?;
+        let target = Target::resolve(path.as_bytes(), 0, None)?;
         self.remove_watch(ClientId::HOST, &target, token.as_bytes())
     }
 
@@ -172,9 +172,11 @@ impl Store {
         let quota = self.quota(domid);
         let clients = || self.clients.values().filter(|client| client.domid == domid);
         format!(
-            "nodes {}/{} watches {}/{} transactions {}/{} events {}/{}",
-            self.tree.owned_by(domid),
+            "nodes {}/{} bytes {}/{} watches {}/{} transactions {}/{} events {}/{}",
+            self.tree.owned_by(domid).nodes,
             quota.nodes,
+            self.tree.owned_by(domid).bytes,
+            quota.bytes,
             clients().map(|c| c.watches).sum::<usize>(),
             quota.watches,
             clients().map(|c| c.transactions.len()).sum::<usize>(),

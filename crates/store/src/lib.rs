@@ -11,6 +11,10 @@
 //! * A [`ring::Ring`] carries a connection over the shared page of a domain
 //!   (`struct xenstore_domain_interface`). The caller supplies the access to the page through
 //!   [`ring::SharedPage`], so this crate needs no unsafe code.
+//! * What a store needs to go on after its process was started anew is its *journal*
+//!   ([`Store::keep_journal`], [`Store::restore`]). A [`Link`] and a [`Relay`] are the two ends of
+//!   the connection between the store's process and a domain's: the domain does not notice that
+//!   the store was started anew.
 //!
 //! Everything that arrives over a connection or a ring is treated as hostile: it is copied once,
 //! checked, bounded by a [`Quota`], and then used.
@@ -31,15 +35,25 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
+mod admin;
 mod client;
+mod codec;
 mod connection;
 mod domains;
 mod error;
+mod events;
+mod frame;
 mod host;
+mod link;
+mod owned;
 mod path;
 mod permissions;
 mod quota;
+mod recent;
+mod record;
+mod relay;
 mod requests;
+mod restore;
 pub mod ring;
 mod store;
 mod transaction;
@@ -47,12 +61,16 @@ mod tree;
 mod watch;
 pub mod wire;
 
-pub use connection::{Connection, ConnectionError};
+pub use connection::{Connection, ConnectionError, OnStore};
 pub use domains::{FIRST_RESERVED_DOMID, IntroducedDomain};
 pub use error::{Errno, StoreError};
+pub use frame::Peer;
 pub use host::NodeRecord;
+pub use link::{Link, LinkError};
 pub use path::{MAX_ABSOLUTE_PATH, MAX_RELATIVE_PATH, Path, PathError};
 pub use permissions::{Access, Caller, Domid, Permission, Permissions, Rights};
 pub use quota::Quota;
+pub use relay::{Relay, RelayError};
+pub use restore::Restored;
 pub use store::Store;
 pub use watch::WatchEvent;

@@ -12,7 +12,7 @@ use crate::tree::{Change, Node};
 use crate::watch::{Target, is_special};
 use crate::wire::{Header, MAX_PAYLOAD, MessageType, decimal};
 
-const OK: &[u8] = b"OK\0";
+pub(crate) const OK: &[u8] = b"OK\0";
 
 /// Carries one request out and gives the payload of the reply.
 ///
@@ -48,11 +48,11 @@ pub(crate) fn handle(
             request.change(store, Change::Remove { path })?
         }
         MessageType::Watch => {
-            let (target, token) = request.watch("WATCH")?;
+            let (target, token) = request.watch()?;
             store.add_watch(client, &target, token).map(|()| OK.to_vec())?
         }
         MessageType::Unwatch => {
-            let (target, token) = request.watch("UNWATCH")?;
+            let (target, token) = request.unwatch()?;
             store.remove_watch(client, &target, token).map(|()| OK.to_vec())?
         }
         MessageType::TransactionStart => request.start_transaction(store)?,
@@ -74,11 +74,28 @@ pub(crate) fn handle(
         | MessageType::Release
         | MessageType::Resume
         | MessageType::SetTarget => request.domain(store, kind)?,
+        MessageType::GetFeature => request.get_feature()?,
+        MessageType::GetQuota => request.get_quota(store)?,
+        MessageType::SetQuota => request.set_quota(store)?,
         MessageType::WatchEvent | MessageType::Error => {
             return Err(StoreError::UnknownRequest { kind: header.kind });
         }
     };
     fitting(reply)
+}
+
+/// Adds a watch that a client had in a store that is gone; there is no first event.
+///
+/// # Errors
+/// When the payload is not one of `WATCH`, or the watch cannot be.
+pub(crate) fn register_watch(
+    store: &mut Store,
+    client: ClientId,
+    payload: &[u8],
+) -> Result<(), StoreError> {
+    let caller = store.caller(client)?;
+    let (target, token) = Request { client, caller, transaction: 0, payload }.watch()?;
+    store.register_watch(client, &target, token).map(drop)
 }
 
 fn fitting(reply: Vec<u8>) -> Result<Vec<u8>, StoreError> {
@@ -88,16 +105,16 @@ fn fitting(reply: Vec<u8>) -> Result<Vec<u8>, StoreError> {
     Ok(reply)
 }
 
-struct Request<'a> {
-    client: ClientId,
-    caller: Caller,
-    transaction: u32,
-    payload: &'a [u8],
+pub(crate) struct Request<'a> {
+    pub(crate) client: ClientId,
+    pub(crate) caller: Caller,
+    pub(crate) transaction: u32,
+    pub(crate) payload: &'a [u8],
 }
 
 impl<'a> Request<'a> {
     /// Exactly `N` strings, each with its NUL, and nothing after them.
-    fn strings<const N: usize>(
+    pub(crate) fn strings<const N: usize>(
         &self,
         request: &'static str,
         expected: &'static str,
@@ -113,7 +130,7 @@ impl<'a> Request<'a> {
     }
 
     /// The first string, and the payload after its NUL.
-    fn first(
+    pub(crate) fn first(
         &self,
         request: &'static str,
         expected: &'static str,
@@ -134,14 +151,24 @@ impl<'a> Request<'a> {
         Ok(self.path(text)?)
     }
 
-    fn only_domid(&self, request: &'static str) -> Result<Domid, StoreError> {
+    pub(crate) fn only_domid(&self, request: &'static str) -> Result<Domid, StoreError> {
         let [text] = self.strings(request, "domid|")?;
         decimal(text).ok_or(StoreError::BadRequest { request, expected: "domid|" })
     }
 
-    fn watch(&self, request: &'static str) -> Result<(Target, &'a [u8]), StoreError> {
-        let [path, token] = self.strings(request, "path|token|")?;
-        Ok((Target::resolve(path, self.caller.domid)?, token))
+    fn watch(&self) -> Result<(Target, &'a [u8]), StoreError> {
+        let (request, expected) = ("WATCH", "path|token| or path|token|depth|");
+        if let Ok([path, token]) = self.strings(request, expected) {
+            return Ok((Target::resolve(path, self.caller.domid, None)?, token));
+        }
+        let [path, token, depth] = self.strings(request, expected)?;
+        let depth = decimal(depth).ok_or(StoreError::BadRequest { request, expected })?;
+        Ok((Target::resolve(path, self.caller.domid, Some(depth))?, token))
+    }
+
+    fn unwatch(&self) -> Result<(Target, &'a [u8]), StoreError> {
+        let [path, token] = self.strings("UNWATCH", "path|token|")?;
+        Ok((Target::resolve(path, self.caller.domid, None)?, token))
     }
 
     fn node<'s>(&self, store: &'s mut Store, what: (&Path, Facet)) -> Result<&'s Node, StoreError> {
@@ -240,67 +267,6 @@ impl<'a> Request<'a> {
         };
         store.end_transaction(self.client, self.transaction, is_commit)?;
         Ok(OK.to_vec())
-    }
-
-    fn privileged(&self, request: &'static str) -> Result<(), StoreError> {
-        if self.caller.is_privileged() {
-            return Ok(());
-        }
-        Err(StoreError::Privileged { domid: self.caller.domid, request })
-    }
-
-    fn domain(&self, store: &mut Store, kind: MessageType) -> Result<Vec<u8>, StoreError> {
-        match kind {
-            MessageType::Introduce => self.introduce(store)?,
-            MessageType::SetTarget => self.set_target(store)?,
-            MessageType::Release => {
-                self.privileged("RELEASE")?;
-                store.release(self.only_domid("RELEASE")?)?;
-            }
-            _ => {
-                self.privileged("RESUME")?;
-                store.resume(self.only_domid("RESUME")?)?;
-            }
-        }
-        Ok(OK.to_vec())
-    }
-
-    fn introduce(&self, store: &mut Store) -> Result<(), StoreError> {
-        let (request, expected) = ("INTRODUCE", "domid|gfn|port|");
-        self.privileged(request)?;
-        let [domid, gfn, port] = self.strings(request, expected)?;
-        let bad = || StoreError::BadRequest { request, expected };
-        let gfn = std::str::from_utf8(gfn).ok().and_then(|gfn| gfn.parse().ok());
-        store.introduce(
-            decimal(domid).ok_or_else(bad)?,
-            gfn.ok_or_else(bad)?,
-            decimal(port).ok_or_else(bad)?,
-        )
-    }
-
-    fn set_target(&self, store: &mut Store) -> Result<(), StoreError> {
-        let (request, expected) = ("SET_TARGET", "domid|target|");
-        self.privileged(request)?;
-        let [domid, target] = self.strings(request, expected)?;
-        let bad = || StoreError::BadRequest { request, expected };
-        store.set_target(decimal(domid).ok_or_else(bad)?, decimal(target).ok_or_else(bad)?)
-    }
-
-    fn control(&self, store: &Store) -> Result<Vec<u8>, StoreError> {
-        let (request, expected) = ("CONTROL", "help|, check| or quota|domid|");
-        self.privileged(request)?;
-        let bad = || StoreError::BadRequest { request, expected };
-        let (command, rest) = self.first(request, expected)?;
-        match (command, rest.strip_suffix(b"\0")) {
-            (b"help", None) => Ok(b"check\nhelp\nquota <domid>\n\0".to_vec()),
-            (b"check", None) if store.is_consistent() => Ok(OK.to_vec()),
-            (b"check", None) => Ok(b"node counts are wrong\n\0".to_vec()),
-            (b"quota", Some(domid)) => {
-                let domid = decimal(domid).ok_or_else(bad)?;
-                Ok(format!("{}\0", store.usage(domid)).into_bytes())
-            }
-            _ => Err(bad()),
-        }
     }
 }
 

@@ -7,8 +7,7 @@
 
 use thiserror::Error;
 
-use crate::connection::{Connection, ConnectionError};
-use crate::store::Store;
+use crate::connection::ConnectionError;
 
 /// Size of the page in bytes.
 pub const PAGE_SIZE: usize = 4096;
@@ -27,6 +26,9 @@ const ERROR: usize = 2072;
 
 const FEATURE_RECONNECTION: u32 = 1;
 const FEATURE_ERROR: u32 = 2;
+const FEATURE_WATCH_DEPTH: u32 = 4;
+/// What a guest may rely on (`XENSTORE_SERVER_FEATURE_*`).
+pub const FEATURES: u32 = FEATURE_RECONNECTION | FEATURE_ERROR | FEATURE_WATCH_DEPTH;
 const CONNECTED: u32 = 0;
 const RECONNECT: u32 = 1;
 const ERROR_NONE: u32 = 0;
@@ -50,6 +52,21 @@ pub trait SharedPage {
     fn read(&self, offset: usize, bytes: &mut [u8]);
     /// Copies bytes into the page.
     fn write(&self, offset: usize, bytes: &[u8]);
+}
+
+/// What a ring carries bytes to and from: one client of a store.
+pub trait Channel {
+    /// Takes bytes of the guest; gives the number taken, fewer than offered when too much waits.
+    ///
+    /// # Errors
+    /// When the guest broke the protocol; always the same from then on.
+    fn input(&mut self, bytes: &[u8]) -> Result<usize, ConnectionError>;
+    /// Bytes for the guest, or none.
+    fn output(&mut self) -> &[u8];
+    /// Notes that the first `count` bytes of the last [`Channel::output`] have been sent.
+    fn consume(&mut self, count: usize);
+    /// Returns to the state of a client that was never there.
+    fn reset(&mut self);
 }
 
 /// Why a ring has stopped. It stays stopped until the guest asks to reconnect or the domain is
@@ -116,7 +133,7 @@ impl Ring {
             rsp_prod: page.load_u32(RSP_PROD),
             broken: None,
         };
-        page.store_u32(SERVER_FEATURES, FEATURE_RECONNECTION | FEATURE_ERROR);
+        page.store_u32(SERVER_FEATURES, FEATURES);
         page.store_u32(ERROR, ERROR_NONE);
         page.store_u32(CONNECTION, CONNECTED);
         ring
@@ -135,30 +152,24 @@ impl Ring {
     pub fn pump<P: SharedPage + ?Sized>(
         &mut self,
         page: &P,
-        connection: &mut Connection,
-        store: &mut Store,
+        channel: &mut impl Channel,
     ) -> Result<Pumped, RingError> {
         if page.load_u32(CONNECTION) == RECONNECT {
-            self.reconnect(page, connection, store);
+            self.reconnect(page, channel);
             return Ok(Pumped { notify: true, more: true });
         }
         if let Some(error) = self.broken {
             return Err(error);
         }
-        self.transfer(page, connection, store).inspect_err(|error| {
+        self.transfer(page, channel).inspect_err(|error| {
             self.broken = Some(*error);
             page.store_u32(ERROR, error.code());
         })
     }
 
     /// Drops all state of the connection and empties both rings, as the guest asked.
-    fn reconnect<P: SharedPage + ?Sized>(
-        &mut self,
-        page: &P,
-        connection: &mut Connection,
-        store: &mut Store,
-    ) {
-        connection.reset(store);
+    fn reconnect<P: SharedPage + ?Sized>(&mut self, page: &P, channel: &mut impl Channel) {
+        channel.reset();
         *self = Self { req_cons: 0, rsp_prod: 0, broken: None };
         for index in [REQ_CONS, REQ_PROD, RSP_CONS, RSP_PROD] {
             page.store_u32(index, 0);
@@ -170,14 +181,13 @@ impl Ring {
     fn transfer<P: SharedPage + ?Sized>(
         &mut self,
         page: &P,
-        connection: &mut Connection,
-        store: &mut Store,
+        channel: &mut impl Channel,
     ) -> Result<Pumped, RingError> {
         let mut moved = 0;
         while moved < BUDGET {
-            let sent = self.send(page, connection.output(store))?;
-            connection.consume(sent);
-            let received = self.receive(page, connection, store)?;
+            let sent = self.send(page, channel.output())?;
+            channel.consume(sent);
+            let received = self.receive(page, channel)?;
             if sent == 0 && received == 0 {
                 return Ok(Pumped { notify: moved > 0, more: false });
             }
@@ -207,8 +217,7 @@ impl Ring {
     fn receive<P: SharedPage + ?Sized>(
         &mut self,
         page: &P,
-        connection: &mut Connection,
-        store: &mut Store,
+        channel: &mut impl Channel,
     ) -> Result<usize, RingError> {
         let (producer, consumer) = (page.load_u32(REQ_PROD), self.req_cons);
         let available = producer.wrapping_sub(consumer);
@@ -222,7 +231,7 @@ impl Ring {
             return Ok(0);
         }
         page.read(REQ + start, chunk);
-        let taken = connection.input(store, chunk)?;
+        let taken = channel.input(chunk)?;
         if taken > 0 {
             // At most RING_SIZE, so the conversion is exact.
             self.req_cons = consumer.wrapping_add(taken as u32);

@@ -9,23 +9,29 @@ use crate::error::{Errno, StoreError};
 use crate::path::Path;
 use crate::permissions::{Caller, Domid, Need, Permissions};
 use crate::quota::Quota;
+use crate::recent::Recent;
+use crate::record::Journal;
 use crate::transaction::{Facet, Transaction};
-use crate::tree::{Change, Effect, Node, Tree, check_permissions};
+use crate::tree::{Change, Node, Tree, check_permissions};
 use crate::watch::{INTRODUCE_DOMAIN, RELEASE_DOMAIN, Target, Watch, WatchEvent, Watches};
 
 /// A xenstore. See the crate documentation for an overview.
 pub struct Store {
     pub(crate) tree: Tree,
     /// Counts changes; each gets its own stamp.
-    clock: u64,
-    default_quota: Quota,
-    quotas: BTreeMap<Domid, Quota>,
+    pub(crate) clock: u64,
+    pub(crate) default_quota: Quota,
+    pub(crate) quotas: BTreeMap<Domid, Quota>,
     pub(crate) clients: BTreeMap<ClientId, Client>,
     last_client: u64,
-    watches: Watches,
+    pub(crate) watches: Watches,
     pub(crate) domains: BTreeMap<Domid, IntroducedDomain>,
     /// Permissions of the special names.
     pub(crate) special: BTreeMap<&'static str, Arc<Permissions>>,
+    /// What a store that is started anew will need.
+    pub(crate) journal: Journal,
+    /// The last changes, for those who missed their events.
+    pub(crate) recent: Recent,
 }
 
 impl Default for Store {
@@ -51,6 +57,8 @@ impl Store {
                 (INTRODUCE_DOMAIN, Arc::clone(&closed)),
                 (RELEASE_DOMAIN, closed),
             ]),
+            journal: Journal::default(),
+            recent: Recent::default(),
         }
     }
 
@@ -65,11 +73,23 @@ impl Store {
             Some(quota) => drop(self.quotas.insert(domid, quota)),
             None => drop(self.quotas.remove(&domid)),
         }
+        self.note_quota(Some(domid), quota);
+    }
+
+    /// Changes the quota of all domains that have none of their own.
+    pub fn set_default_quota(&mut self, quota: Quota) {
+        self.default_quota = quota;
+        self.note_quota(None, Some(quota));
+    }
+
+    /// Bytes of names, values and permissions of the nodes that a domain owns.
+    pub fn bytes_owned_by(&self, domid: Domid) -> usize {
+        self.tree.owned_by(domid).bytes
     }
 
     /// Number of nodes that a domain owns.
     pub fn nodes_owned_by(&self, domid: Domid) -> usize {
-        self.tree.owned_by(domid)
+        self.tree.owned_by(domid).nodes
     }
 
     pub(crate) fn tick(&mut self) -> u64 {
@@ -139,6 +159,7 @@ impl Store {
             return transaction.apply(caller, change, &quota, stamp);
         }
         if let Some(effect) = self.tree.apply(caller, &change, &quota, stamp)? {
+            self.note_changes(caller, std::slice::from_ref(&change));
             self.fire(&effect);
         }
         Ok(())
@@ -174,15 +195,34 @@ impl Store {
         if !is_commit {
             return Ok(());
         }
+        let changes = ended.changes().to_vec();
         let Self { tree, clock, .. } = self;
         let stamp = || {
             *clock += 1;
             *clock
         };
         let effects = ended.commit(tree, caller, &quota, stamp)?;
-        for effect in effects.ok_or(StoreError::Conflict { transaction })? {
+        let effects = effects.ok_or(StoreError::Conflict { transaction })?;
+        if !changes.is_empty() {
+            self.note_changes(caller, &changes);
+        }
+        for effect in effects {
             self.fire(&effect);
         }
+        Ok(())
+    }
+
+    /// Goes on with a transaction that a client had in a store that is gone.
+    pub(crate) fn adopt_transaction(
+        &mut self,
+        client: ClientId,
+        id: u32,
+    ) -> Result<(), StoreError> {
+        let caller = self.caller(client)?;
+        let limit = self.quota(caller.domid).transactions;
+        self.limit(caller, |c| c.transactions.len(), ("transactions", limit, Errno::Enospc))?;
+        let transaction = Transaction::doomed(&self.tree);
+        self.client_mut(client)?.adopt(id, transaction);
         Ok(())
     }
 
@@ -192,16 +232,27 @@ impl Store {
         target: &Target,
         token: &[u8],
     ) -> Result<(), StoreError> {
+        let (watch, change) = (self.register_watch(client, target, token)?, self.journal.change());
+        let record = self.client_mut(client)?;
+        record.events.push(&watch, &target.key(), usize::MAX, change);
+        Ok(())
+    }
+
+    /// Adds a watch without its first event.
+    pub(crate) fn register_watch(
+        &mut self,
+        client: ClientId,
+        target: &Target,
+        token: &[u8],
+    ) -> Result<Watch, StoreError> {
         let caller = self.caller(client)?;
         let limit = self.quota(caller.domid).watches;
         self.limit(caller, |c| c.watches, ("watches", limit, Errno::E2big))?;
         let given = target.as_given();
         let exists = || StoreError::WatchExists { path: given.to_string() };
         let watch = self.watches.add(client, target.clone(), token).ok_or_else(exists)?;
-        let record = self.client_mut(client)?;
-        record.watches += 1;
-        record.events.push(&watch, &target.key(), usize::MAX);
-        Ok(())
+        self.client_mut(client)?.watches += 1;
+        Ok(watch)
     }
 
     pub(crate) fn remove_watch(
@@ -247,7 +298,9 @@ impl Store {
         let quota = self.quota(caller.domid);
         let permissions = self.special(caller, name, Need::Own)?;
         check_permissions(caller, &name, permissions, &new, &quota)?;
-        *permissions = Arc::new(new);
+        let new = Arc::new(new);
+        *permissions = Arc::clone(&new);
+        self.note_special(name, &new);
         Ok(())
     }
 
@@ -263,58 +316,8 @@ impl Store {
         }
         Err(StoreError::Quota { domid: caller.domid, what, limit, errno })
     }
-
-    /// Queues the events of one change.
-    fn fire(&mut self, effect: &Effect) {
-        let Self { watches, clients, domains, .. } = self;
-        let quota = |domid| self.quotas.get(&domid).copied().unwrap_or(self.default_quota);
-        let mut tell = |watch: &Watch, path: &Arc<str>, audience: &[Arc<Permissions>]| {
-            let Some(client) = clients.get_mut(&watch.client) else { return };
-            let caller = caller_of(client.domid, domains);
-            if audience.iter().any(|list| list.rights(caller).read) {
-                let limit = event_limit(caller, quota(caller.domid));
-                client.events.push(watch, path, limit);
-            }
-        };
-        let path = effect.path.shared();
-        for watch in watches.covering(&path) {
-            tell(watch, &path, &effect.audience);
-        }
-        let Some(removed) = &effect.removed else { return };
-        for (key, list) in watches.below(&path) {
-            if let Some(audience) = audience_below(removed, key.get(path.len()..)) {
-                let key = Arc::from(key);
-                list.iter().for_each(|watch| tell(watch, &key, &audience));
-            }
-        }
-    }
-
-    pub(crate) fn fire_special(&mut self, name: &'static str) {
-        let Some(permissions) = self.special.get(name) else { return };
-        let path = Arc::from(name);
-        for watch in self.watches.on(name) {
-            let Some(client) = self.clients.get_mut(&watch.client) else { continue };
-            let caller = caller_of(client.domid, &self.domains);
-            if permissions.rights(caller).read {
-                let quota = self.quotas.get(&client.domid).unwrap_or(&self.default_quota);
-                client.events.push(watch, &path, event_limit(caller, *quota));
-            }
-        }
-    }
 }
 
-fn caller_of(domid: Domid, domains: &BTreeMap<Domid, IntroducedDomain>) -> Caller {
+pub(crate) fn caller_of(domid: Domid, domains: &BTreeMap<Domid, IntroducedDomain>) -> Caller {
     Caller { domid, target: domains.get(&domid).and_then(|domain| domain.target) }
-}
-
-const fn event_limit(caller: Caller, quota: Quota) -> usize {
-    if caller.is_privileged() { Quota::HOST_EVENTS } else { quota.events }
-}
-
-/// Who may hear that the node at the relative path went with the subtree; `None` if it never was.
-fn audience_below(removed: &Node, path: Option<&str>) -> Option<Vec<Arc<Permissions>>> {
-    let names = || path.unwrap_or_default().split('/').filter(|name| !name.is_empty());
-    let parent = removed.descend(names().take(names().count().saturating_sub(1)))?;
-    let node = parent.descend(names().skip(names().count().saturating_sub(1)))?;
-    Some(vec![Arc::clone(&node.permissions), Arc::clone(&parent.permissions)])
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::error::{Errno, StoreError};
+use crate::error::StoreError;
 use crate::path::Path;
 use crate::permissions::{Caller, Need};
 use crate::quota::Quota;
-use crate::tree::{Change, Effect, Lookup, Node, Tree};
+use crate::tree::{Change, Effect, Lookup, Node, Tree, limit};
 
 /// Which part of a node a request depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +35,12 @@ pub(crate) struct Transaction {
     /// Generations in `base` of everything looked at; `None` for absence.
     facts: BTreeMap<(Path, Facet), Option<u64>>,
     changes: Vec<Change>,
+    /// Bytes of the changes.
+    bytes: usize,
     effects: Vec<Effect>,
+    /// Began before the store was started anew: it cannot be known what changed meanwhile, so it
+    /// ends in a conflict.
+    is_doomed: bool,
 }
 
 impl Transaction {
@@ -45,8 +50,20 @@ impl Transaction {
             view: tree.clone(),
             facts: BTreeMap::new(),
             changes: Vec::new(),
+            bytes: 0,
             effects: Vec::new(),
+            is_doomed: false,
         }
+    }
+
+    /// Goes on with a transaction of a store that is gone; it will end in a conflict.
+    pub(crate) fn doomed(tree: &Tree) -> Self {
+        Self { is_doomed: true, ..Self::new(tree) }
+    }
+
+    /// Whether a commit has anything to bring in.
+    pub(crate) fn changes(&self) -> &[Change] {
+        &self.changes
     }
 
     /// The node as this transaction sees it, noting the dependency.
@@ -71,9 +88,12 @@ impl Transaction {
     ) -> Result<(), StoreError> {
         self.observe(caller, change.path(), Facet::Content, quota)?;
         self.check_size(caller, self.changes.len() + 1, quota)?;
+        let bytes = self.bytes + change.size();
+        limit(caller, "bytes of changes per transaction", bytes, quota.bytes)?;
         self.effects.extend(self.view.apply(caller, &change, quota, stamp)?);
         // Kept even if there was nothing to do: that must still hold at the commit.
         self.changes.push(change);
+        self.bytes = bytes;
         Ok(())
     }
 
@@ -87,6 +107,9 @@ impl Transaction {
         quota: &Quota,
         mut stamp: impl FnMut() -> u64,
     ) -> Result<Option<Vec<Effect>>, StoreError> {
+        if self.is_doomed {
+            return Ok(None);
+        }
         if self.changes.is_empty() {
             return Ok(Some(Vec::new()));
         }
@@ -139,15 +162,7 @@ impl Transaction {
     }
 
     fn check_size(&self, caller: Caller, size: usize, quota: &Quota) -> Result<(), StoreError> {
-        if caller.is_privileged() || size <= quota.transaction_nodes {
-            return Ok(());
-        }
-        Err(StoreError::Quota {
-            domid: caller.domid,
-            what: "nodes per transaction",
-            limit: quota.transaction_nodes,
-            errno: Errno::Enospc,
-        })
+        limit(caller, "nodes per transaction", size, quota.transaction_nodes)
     }
 }
 

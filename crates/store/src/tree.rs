@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::error::{Errno, StoreError};
+use crate::owned::{Owned, bytes_of, permission_bytes};
 use crate::path::Path;
 use crate::permissions::{Caller, Domid, Need, Permissions};
 use crate::quota::Quota;
@@ -70,6 +71,16 @@ impl Change {
             | Self::SetPermissions { path, .. } => path,
         }
     }
+
+    /// Bytes that it takes to keep.
+    pub(crate) fn size(&self) -> usize {
+        let rest = match self {
+            Self::Write { value, .. } => value.len(),
+            Self::SetPermissions { permissions, .. } => permission_bytes(permissions),
+            Self::Mkdir { .. } | Self::Remove { .. } => 0,
+        };
+        self.path().as_str().len() + rest
+    }
 }
 
 /// What a change did, as far as watches need to know.
@@ -92,17 +103,18 @@ pub(crate) enum Lookup<'a> {
     },
 }
 
-/// A tree, and the number of nodes that each domain owns in it.
+/// A tree, and what each domain owns in it.
 #[derive(Clone)]
 pub(crate) struct Tree {
     root: Arc<Node>,
-    owned: Arc<BTreeMap<Domid, usize>>,
+    owned: Arc<BTreeMap<Domid, Owned>>,
 }
 
 impl Tree {
     pub(crate) fn new() -> Self {
         let root = Arc::new(Node::new(Arc::new(Permissions::owned_by(0)), 0));
-        Self { root, owned: Arc::new(BTreeMap::from([(0, 1)])) }
+        let owned = Owned { nodes: 1, bytes: bytes_of("", &root) };
+        Self { root, owned: Arc::new(BTreeMap::from([(0, owned)])) }
     }
 
     /// Whether both are the same, unchanged state.
@@ -110,9 +122,9 @@ impl Tree {
         Arc::ptr_eq(&self.root, &other.root)
     }
 
-    /// Number of nodes that the domain owns.
-    pub(crate) fn owned_by(&self, domid: Domid) -> usize {
-        self.owned.get(&domid).copied().unwrap_or(0)
+    /// What the domain owns.
+    pub(crate) fn owned_by(&self, domid: Domid) -> Owned {
+        self.owned.get(&domid).copied().unwrap_or_default()
     }
 
     pub(crate) fn find(&self, path: &Path) -> Option<&Node> {
@@ -128,6 +140,21 @@ impl Tree {
             }
         }
         Lookup::Found(node)
+    }
+
+    /// Calls `visit` with each node below the path.
+    pub(crate) fn visit_below(&self, path: &str, mut visit: impl FnMut(&Arc<str>, &Node)) {
+        let Some(top) = self.root.descend(path.split('/').filter(|name| !name.is_empty())) else {
+            return;
+        };
+        let mut pending = vec![(Arc::from(path.trim_end_matches('/')), top)];
+        while let Some((path, node)) = pending.pop() {
+            for (name, child) in &node.children {
+                let path: Arc<str> = Arc::from(format!("{path}/{name}"));
+                visit(&path, child);
+                pending.push((path, child));
+            }
+        }
     }
 
     /// The node, if the caller has the right. Whoever lacks the right on the nearest existing
@@ -182,7 +209,15 @@ impl Tree {
         stamp: u64,
     ) -> Result<Effect, StoreError> {
         match self.lookup(path) {
-            Lookup::Found(node) => permit(node, caller, path, Need::Write)?,
+            Lookup::Found(node) => {
+                permit(node, caller, path, Need::Write)?;
+                let (owner, old) = (node.permissions.owner(), node.value.len());
+                let bytes = self.owned_by(owner).bytes.saturating_sub(old) + value.len();
+                if value.len() > old {
+                    limit(caller, "bytes of nodes", bytes, quota.bytes)?;
+                }
+                self.count(owner, |owned| owned.bytes = bytes);
+            }
             Lookup::Missing { .. } => {
                 return self.create(caller, path, Arc::clone(value), quota, stamp);
             }
@@ -212,9 +247,14 @@ impl Tree {
         permit(ancestor, caller, path, Need::Write)?;
         let permissions = Arc::new(ancestor.permissions.inherited_by(caller));
         let owner = permissions.owner();
-        let new = path.names().count() - depth;
-        let total = self.owned_by(owner) + new;
-        limit(caller, "nodes", total, quota.nodes)?;
+        let mut total = self.owned_by(owner);
+        for name in path.names().skip(depth) {
+            total.nodes += 1;
+            total.bytes += name.len() + permission_bytes(&permissions);
+        }
+        total.bytes += value.len();
+        limit(caller, "nodes", total.nodes, quota.nodes)?;
+        limit(caller, "bytes of nodes", total.bytes, quota.bytes)?;
 
         let mut parent = None;
         let mut node = Arc::make_mut(&mut self.root);
@@ -229,7 +269,7 @@ impl Tree {
             );
         }
         node.value = value;
-        Arc::make_mut(&mut self.owned).insert(owner, total);
+        self.count(owner, |owned| *owned = total);
         Ok(Effect { path: path.clone(), audience: audience(&permissions, parent), removed: None })
     }
 
@@ -254,7 +294,7 @@ impl Tree {
         let removed = parent.children.remove(name).ok_or_else(|| not_found(path))?;
         parent.children_generation = stamp;
         let audience = audience(&removed.permissions, Some(Arc::clone(&parent.permissions)));
-        self.discount(&removed);
+        self.discount(name, &removed);
         Ok(Some(Effect { path: path.clone(), audience, removed: Some(removed) }))
     }
 
@@ -268,14 +308,15 @@ impl Tree {
     ) -> Result<Effect, StoreError> {
         let old = Arc::clone(&self.access(caller, path, Need::Own)?.permissions);
         check_permissions(caller, path, &old, permissions, quota)?;
+        let name = path.name().unwrap_or_default();
         let (node, parent) = self.node_mut(path).ok_or_else(|| not_found(path))?;
+        let before = bytes_of(name, node);
         node.permissions = Arc::clone(permissions);
         node.generation = stamp;
+        let after = bytes_of(name, node);
         let mut audience = audience(permissions, parent);
-        if old.owner() != permissions.owner() {
-            self.count(old.owner(), |n| n.saturating_sub(1));
-            self.count(permissions.owner(), |n| n + 1);
-        }
+        self.count(old.owner(), |owned| owned.take(before));
+        self.count(permissions.owner(), |owned| owned.give(after));
         audience.push(old);
         Ok(Effect { path: path.clone(), audience, removed: None })
     }
@@ -297,9 +338,19 @@ impl Tree {
                 node.generation = stamp;
             }
         }
-        let orphans = self.owned_by(domid);
-        self.count(domid, |_| 0);
-        self.count(0, |n| n + orphans);
+        // The lists became shorter: count anew.
+        self.owned = Arc::new(self.counted());
+    }
+
+    /// Gives all nodes the same stamp.
+    pub(crate) fn restamp(&mut self, stamp: u64) {
+        let mut pending = vec![&mut self.root];
+        while let Some(node) = pending.pop() {
+            let node = Arc::make_mut(node);
+            node.generation = stamp;
+            node.children_generation = stamp;
+            pending.extend(node.children.values_mut());
+        }
     }
 
     /// The node for changing, unshared together with its ancestors, and its parent's permissions.
@@ -313,31 +364,39 @@ impl Tree {
         Some((node, parent))
     }
 
-    fn count(&mut self, domid: Domid, update: impl FnOnce(usize) -> usize) {
+    fn count(&mut self, domid: Domid, update: impl FnOnce(&mut Owned)) {
         let owned = Arc::make_mut(&mut self.owned);
-        match update(owned.get(&domid).copied().unwrap_or(0)) {
-            0 => drop(owned.remove(&domid)),
-            n => drop(owned.insert(domid, n)),
+        let mut count = owned.get(&domid).copied().unwrap_or_default();
+        update(&mut count);
+        if count.nodes == 0 {
+            owned.remove(&domid);
+        } else {
+            owned.insert(domid, count);
         }
     }
 
-    fn discount(&mut self, removed: &Arc<Node>) {
-        let mut pending = vec![removed];
-        while let Some(node) = pending.pop() {
-            self.count(node.permissions.owner(), |n| n.saturating_sub(1));
-            pending.extend(node.children.values());
+    fn discount(&mut self, name: &str, removed: &Arc<Node>) {
+        let mut pending = vec![(name, removed)];
+        while let Some((name, node)) = pending.pop() {
+            self.count(node.permissions.owner(), |owned| owned.take(bytes_of(name, node)));
+            pending.extend(node.children.iter().map(|(name, child)| (&**name, child)));
         }
     }
 
-    /// Counts the nodes of each owner anew and compares with the running counts.
+    /// Counts what each domain owns anew.
+    fn counted(&self) -> BTreeMap<Domid, Owned> {
+        let mut owned: BTreeMap<Domid, Owned> = BTreeMap::new();
+        let mut pending = vec![("", &self.root)];
+        while let Some((name, node)) = pending.pop() {
+            owned.entry(node.permissions.owner()).or_default().give(bytes_of(name, node));
+            pending.extend(node.children.iter().map(|(name, child)| (&**name, child)));
+        }
+        owned
+    }
+
+    /// Whether the running counts are right.
     pub(crate) fn is_consistent(&self) -> bool {
-        let mut owned = BTreeMap::new();
-        let mut pending = vec![&self.root];
-        while let Some(node) = pending.pop() {
-            *owned.entry(node.permissions.owner()).or_insert(0) += 1;
-            pending.extend(node.children.values());
-        }
-        owned == *self.owned
+        self.counted() == *self.owned
     }
 }
 
@@ -367,7 +426,8 @@ fn check_value(caller: Caller, value: &[u8], quota: &Quota) -> Result<(), StoreE
     limit(caller, "bytes per value", value.len(), quota.value_bytes)
 }
 
-fn limit(
+/// Refuses what goes beyond a quota, but not to domain 0.
+pub(crate) fn limit(
     caller: Caller,
     what: &'static str,
     wanted: usize,

@@ -1,13 +1,12 @@
 //! Watches, and the queue of events that a client has not taken yet.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::client::ClientId;
 use crate::path::{Path, PathError, check, is_at_or_below};
 use crate::permissions::Domid;
-use crate::wire::MAX_PAYLOAD;
 
 /// Special name that fires when a domain is introduced.
 pub(crate) const INTRODUCE_DOMAIN: &str = "@introduceDomain";
@@ -30,23 +29,43 @@ pub(crate) struct Target {
     key: Arc<str>,
     /// Bytes to cut from absolute paths, so that a relative watch gives relative paths.
     strip: usize,
+    /// Levels below the path that are looked at; all of them without one.
+    depth: Option<usize>,
 }
 
 impl Target {
-    pub(crate) fn resolve(text: &[u8], domid: Domid) -> Result<Self, PathError> {
+    pub(crate) fn resolve(
+        text: &[u8],
+        domid: Domid,
+        depth: Option<usize>,
+    ) -> Result<Self, PathError> {
         let checked = check(text)?;
         match text.first() {
-            Some(b'@') if is_special(checked) => Ok(Self { key: Arc::from(checked), strip: 0 }),
-            Some(b'/') => Ok(Self { key: Arc::from(checked), strip: 0 }),
+            Some(b'@') if is_special(checked) => {
+                Ok(Self { key: Arc::from(checked), strip: 0, depth })
+            }
+            Some(b'/') => Ok(Self { key: Arc::from(checked), strip: 0, depth }),
             _ => {
                 let path = Path::resolve(text, domid)?;
                 let strip = path.as_str().len() - checked.len();
-                Ok(Self { key: path.shared(), strip })
+                Ok(Self { key: path.shared(), strip, depth })
             }
         }
     }
 
-    fn shown(&self, path: &Arc<str>) -> Arc<str> {
+    /// Whether the path, which is at or below the target's, is not too deep.
+    fn reaches(&self, path: &str) -> bool {
+        let Some(depth) = self.depth else { return true };
+        let below = path.get(self.key.len()..).unwrap_or_default();
+        let levels = match &*self.key {
+            "/" if below.is_empty() => 0,
+            "/" => 1 + below.matches('/').count(),
+            _ => below.matches('/').count(),
+        };
+        levels <= depth
+    }
+
+    pub(crate) fn shown(&self, path: &Arc<str>) -> Arc<str> {
         match (self.strip, path.get(self.strip..)) {
             (0, _) | (_, None) => Arc::clone(path),
             (_, Some(relative)) => Arc::from(relative),
@@ -71,10 +90,10 @@ pub(crate) fn is_special(text: &str) -> bool {
 /// One registered watch.
 #[derive(Clone)]
 pub(crate) struct Watch {
-    id: u64,
+    pub(crate) id: u64,
     pub(crate) client: ClientId,
-    target: Target,
-    token: Arc<[u8]>,
+    pub(crate) target: Target,
+    pub(crate) token: Arc<[u8]>,
 }
 
 /// All watches of all clients, sorted by path.
@@ -145,7 +164,12 @@ impl Watches {
                 end = if is_passed { Bound::Excluded(common) } else { Bound::Included(common) };
             }
         }
-        found.into_iter().rev().flatten().collect()
+        found.into_iter().rev().flatten().filter(|watch| watch.target.reaches(path)).collect()
+    }
+
+    /// All watches of one client.
+    pub(crate) fn of(&self, client: ClientId) -> impl Iterator<Item = &Watch> {
+        self.by_path.values().flatten().filter(move |watch| watch.client == client)
     }
 
     /// Watches below the path, in sorted order.
@@ -173,54 +197,13 @@ impl Watch {
         self.client == client && self.target.strip == target.strip && *self.token == *token
     }
 
-    fn event(&self, path: Arc<str>) -> WatchEvent {
+    pub(crate) fn event(&self, path: Arc<str>) -> WatchEvent {
         WatchEvent { path, token: Arc::clone(&self.token) }
     }
-}
 
-/// Events of one client, in order, each at most once while it waits.
-#[derive(Default)]
-pub(crate) struct EventQueue {
-    pending: VecDeque<(u64, WatchEvent)>,
-    known: HashSet<(u64, Arc<str>)>,
-}
-
-impl EventQueue {
-    /// Adds an event. An event that still waits is not added again: it says the same.
-    ///
-    /// When `limit` events wait, or the event would not fit a message, the watch reports its own
-    /// path instead, which is again added only once. So no more than `limit` events plus one for
-    /// each watch ever wait, and every watcher still learns that something changed.
-    pub(crate) fn push(&mut self, watch: &Watch, path: &Arc<str>, limit: usize) {
-        let mut shown = watch.target.shown(path);
-        let length = shown.len() + watch.token.len() + 2;
-        if self.pending.len() >= limit || length > MAX_PAYLOAD {
-            shown = watch.target.as_given();
-        }
-        if self.known.insert((watch.id, Arc::clone(&shown))) {
-            self.pending.push_back((watch.id, watch.event(shown)));
-        }
-    }
-
-    pub(crate) fn pop(&mut self) -> Option<WatchEvent> {
-        let (id, event) = self.pending.pop_front()?;
-        self.known.remove(&(id, Arc::clone(&event.path)));
-        Some(event)
-    }
-
-    /// Drops what waits for a watch that is gone.
-    pub(crate) fn forget(&mut self, watch: &Watch) {
-        self.pending.retain(|(id, _)| *id != watch.id);
-        self.known.retain(|(id, _)| *id != watch.id);
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.pending.clear();
-        self.known.clear();
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.pending.len()
+    /// Whether a special name's event says which domain it is about.
+    pub(crate) fn names_domain(&self) -> bool {
+        self.target.depth.is_some_and(|depth| depth > 0)
     }
 }
 
@@ -247,7 +230,11 @@ mod tests {
             for path in &paths {
                 seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 if seed >> 30 == 0 {
-                    watches.add(ClientId(1), Target::resolve(path.as_bytes(), 0).unwrap(), b"t");
+                    watches.add(
+                        ClientId(1),
+                        Target::resolve(path.as_bytes(), 0, None).unwrap(),
+                        b"t",
+                    );
                     keys.push(path.clone());
                 }
             }

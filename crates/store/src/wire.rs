@@ -32,11 +32,14 @@ pub enum MessageType {
     SetTarget = 19,
     ResetWatches = 21,
     DirectoryPart = 22,
+    GetFeature = 23,
+    GetQuota = 25,
+    SetQuota = 26,
 }
 
 impl MessageType {
     /// All types.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::Control,
         Self::Directory,
         Self::Read,
@@ -59,6 +62,9 @@ impl MessageType {
         Self::SetTarget,
         Self::ResetWatches,
         Self::DirectoryPart,
+        Self::GetFeature,
+        Self::GetQuota,
+        Self::SetQuota,
     ];
 
     /// The type with this number, if there is one.

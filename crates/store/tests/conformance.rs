@@ -179,7 +179,9 @@ fn watches() {
     assert_eq!(six.event_paths(&mut s).len(), 1, "the first event tells nothing");
     ok(five.ask(&mut s, Write, "device/secret\0v"));
     assert!(six.event_paths(&mut s).is_empty(), "no event for unreadable nodes");
-    for bad in ["device\0", "device\0tok", "\0tok\0", "@other\0t\0", "d\0t\x001\0"] {
+    for bad in
+        ["device\0", "device\0tok", "\0tok\0", "@other\0t\0", "d\0t\0x\0", "d\0t\x001\x002\0"]
+    {
         fails(five.ask(&mut s, Watch, bad), "EINVAL");
     }
     fails(five.ask(&mut s, Unwatch, "device\0"), "EINVAL");
@@ -402,10 +404,10 @@ fn control_and_unknown_types() {
     ok(host.ask(&mut s, Control, "check\0"));
     ok(five.ask(&mut s, Mkdir, "a\0"));
     let usage = host.ask(&mut s, Control, "quota\x005\0").unwrap();
-    assert!(usage.starts_with("nodes 2/1000 watches 0/128"), "{usage}");
+    assert!(usage.starts_with("nodes 2/1000 bytes 10/1048576 watches 0/128"), "{usage}");
     fails(host.ask(&mut s, Control, "nonsense\0"), "EINVAL");
     fails(host.ask(&mut s, Control, ""), "EINVAL");
-    for number in [15, 16, 20, 23, 24, 0xffff, u32::MAX] {
+    for number in [15, 16, 20, 24, 27, 0xffff, u32::MAX] {
         let reply = five.call_number(&mut s, number, 0, b"a\0");
         assert_eq!(reply, Err("ENOSYS".into()), "type {number}");
     }
@@ -481,4 +483,63 @@ fn pipelined_requests_wait_while_replies_do() {
     let order: Vec<_> = split_messages(&mut stream).iter().map(|(h, _)| h.request).collect();
     assert_eq!(order, (0..50).collect::<Vec<_>>());
     assert!(client.connection.is_idle(&s));
+}
+
+#[test]
+fn watches_of_a_depth() {
+    let (mut s, mut host, _, _) = two_guests();
+    for depth in 0..3 {
+        ok(host.ask(&mut s, Watch, &format!("/w\0depth{depth}\0{depth}\0")));
+    }
+    host.take_events(&mut s);
+    let mut tokens = |s: &mut Store, path: &str| {
+        s.write(path, "v").unwrap();
+        host.take_events(s).into_iter().map(|(_, token)| token).collect::<Vec<_>>()
+    };
+    assert_eq!(tokens(&mut s, "/w"), ["depth0", "depth1", "depth2"]);
+    assert_eq!(tokens(&mut s, "/w/a"), ["depth1", "depth2"]);
+    assert_eq!(tokens(&mut s, "/w/a/b"), ["depth2"]);
+    assert!(tokens(&mut s, "/w/a/b/c").is_empty());
+    s.rm("/w").unwrap();
+    assert_eq!(host.take_events(&mut s).len(), 3, "their own node went");
+    ok(host.ask(&mut s, Unwatch, "/w\0depth1\0"));
+    ok(host.ask(&mut s, Watch, "/\0root\x001\0"));
+    host.take_events(&mut s);
+    s.write("/x/y", "").unwrap();
+    assert!(host.take_events(&mut s).is_empty());
+    s.write("/x", "").unwrap();
+    assert_eq!(host.event_paths(&mut s), ["/x"]);
+}
+
+#[test]
+fn special_names_can_say_the_domain() {
+    let mut s = Store::default();
+    let mut host = Client::open(&mut s, 0);
+    ok(host.ask(&mut s, Watch, "@introduceDomain\0plain\0"));
+    ok(host.ask(&mut s, Watch, "@introduceDomain\0named\x001\0"));
+    ok(host.ask(&mut s, Watch, "@releaseDomain\0named\x001\0"));
+    host.take_events(&mut s);
+    ok(host.ask(&mut s, Introduce, "7\x005\x003\0"));
+    assert_eq!(host.event_paths(&mut s), ["@introduceDomain", "@introduceDomain/7"]);
+    ok(host.ask(&mut s, Release, "7\0"));
+    assert_eq!(host.event_paths(&mut s), ["@releaseDomain/7"]);
+}
+
+#[test]
+fn features_and_quotas() {
+    let (mut s, mut host, mut five, _) = two_guests();
+    assert_eq!(host.ask(&mut s, GetFeature, "").unwrap(), "7\0");
+    assert_eq!(host.ask(&mut s, GetFeature, "5\0").unwrap(), "7\0");
+    let names = host.ask(&mut s, GetQuota, "").unwrap();
+    assert!(names.split(' ').any(|name| name == "nodes"), "{names}");
+    assert_eq!(host.ask(&mut s, GetQuota, "nodes\0").unwrap(), "1000\0");
+    ok(host.ask(&mut s, SetQuota, "5\0nodes\x002\0"));
+    assert_eq!(host.ask(&mut s, GetQuota, "5\0nodes\0").unwrap(), "2\0");
+    assert_eq!(host.ask(&mut s, GetQuota, "6\0nodes\0").unwrap(), "1000\0");
+    ok(five.ask(&mut s, Mkdir, "a\0"));
+    fails(five.ask(&mut s, Mkdir, "b\0"), "ENOSPC");
+    ok(host.ask(&mut s, SetQuota, "watches\x000\0"));
+    fails(five.ask(&mut s, SetQuota, "nodes\x009\0"), "EACCES");
+    fails(host.ask(&mut s, GetQuota, "nonsense\0"), "EINVAL");
+    fails(host.ask(&mut s, SetQuota, "nodes\0many\0"), "EINVAL");
 }

@@ -10,6 +10,7 @@ fn small() -> Quota {
     Quota {
         nodes: 10,
         value_bytes: 16,
+        bytes: 1000,
         permissions: 2,
         watches: 3,
         transactions: 2,

@@ -67,7 +67,7 @@ impl Setup {
     }
 
     fn pump(&mut self) -> Result<Pumped, RingError> {
-        self.ring.pump(&self.page, &mut self.connection, &mut self.store)
+        self.ring.pump(&self.page, &mut self.connection.on(&mut self.store))
     }
 
     /// The guest writes up to `limit` bytes; gives how many fitted.
@@ -117,7 +117,7 @@ fn read_x() -> Vec<u8> {
 #[test]
 fn one_request_notifies_and_an_idle_ring_does_not() {
     let mut s = Setup::at(0);
-    assert_eq!(s.page.load_u32(FEATURES), 3);
+    assert_eq!(s.page.load_u32(FEATURES), 7);
     assert_eq!(s.pump(), Ok(Pumped { notify: false, more: false }));
     s.guest_send(&read_x(), usize::MAX);
     assert_eq!(s.pump(), Ok(Pumped { notify: true, more: false }));
