@@ -89,7 +89,8 @@ install: build
 		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	install -m 755 $(TARGET)/xm $(DESTDIR)$(PREFIX)/bin/xm
 	ln -sf xm $(DESTDIR)$(PREFIX)/bin/xl
-	install -m 755 $(TARGET)/xendomain $(TARGET)/space $(DESTDIR)$(PREFIX)/libexec/xenolith
+	install -m 755 $(TARGET)/xendomain $(TARGET)/space $(TARGET)/xenstored \
+		$(DESTDIR)$(PREFIX)/libexec/xenolith
 	install -m 644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
 	for tool in xm xl; do \
 		install -m 644 completions/$$tool.bash \

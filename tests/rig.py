@@ -16,7 +16,8 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 OUT = pathlib.Path(os.environ.get("OUT", ROOT / "out"))
-PROGRAMS = {"xm": "bin", "xendomain": "libexec/xenolith", "space": "libexec/xenolith"}
+PROGRAMS = {"xm": "bin", "xendomain": "libexec/xenolith", "space": "libexec/xenolith",
+    "xenstored": "libexec/xenolith"}
 READY = r"xenolith-ready [0-9.]+"
 PROMPT = r":[^\r\n]*# "
 # All waits are so many times as long: for slow machines (scripts/keyed-host).
@@ -73,7 +74,7 @@ class Rig:
             XENOLITH_STATE_DIR=str(self.work / "log"),
             NO_COLOR="1",
         )
-        for name in ("XENOLITH_XENDOMAIN", "XENOLITH_SPACE"):
+        for name in ("XENOLITH_XENDOMAIN", "XENOLITH_SPACE", "XENOLITH_XENSTORED"):
             self.environment.pop(name, None)
         self.kernels = sorted(path.name for path in (self.base / "kernels").iterdir())
 

@@ -11,6 +11,7 @@
 //! RUNTIME/domains/DOMID/lock       held by xendomain for its life
 //! RUNTIME/domains/DOMID/info.json  name, UUID, process id ([`Entry`])
 //! RUNTIME/domains/DOMID/control.sock
+//! RUNTIME/xenstored/               the store that all domains share, see [`xenstore`]
 //! STATE/NAME.log                   what xendomain did
 //! STATE/NAME.DOMID.crash           crash reports
 //! ```
@@ -30,10 +31,12 @@ mod error;
 mod kill;
 mod launch;
 mod line;
+mod log;
 mod protocol;
 mod registry;
 mod socket;
 mod uuid;
+pub mod xenstore;
 
 pub use client::{Client, ClientError, Console};
 pub use dirs::{Dirs, RUNTIME_VARIABLE, STATE_VARIABLE};
@@ -42,6 +45,7 @@ pub use error::{Hint, PathError};
 pub use kill::kill;
 pub use launch::{CreateSpec, LaunchError, StartReply, Started, find_program, launch};
 pub use line::{LineError, LineReader, write_line};
+pub use log::{Log, utc};
 pub use protocol::{
     CrashSummary, DomainInfo, Ended, EndedAs, ErrorCode, Failure, MAX_REPLY, MAX_REQUEST, Request,
     Response, ShutdownKind, ShutdownReason, StateFlags, WaitUntil,

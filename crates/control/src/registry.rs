@@ -156,6 +156,18 @@ impl Registry {
             .ok_or_else(|| RegistryError::Unknown(what.chars().take(64).collect()))
     }
 
+    /// What is known of the domain with this number, if it lives.
+    pub fn living(&self, domid: u32) -> Option<Entry> {
+        let directory = self.dirs.domains().join(domid.to_string());
+        let entry = Entry::read(&directory).ok()?;
+        (alive(&directory) && entry.domid == domid).then_some(entry)
+    }
+
+    /// Whether a domain with this number lives.
+    pub fn lives(&self, domid: u32) -> bool {
+        alive(&self.dirs.domains().join(domid.to_string()))
+    }
+
     /// Gives a new domain its number and directory.
     ///
     /// # Errors

@@ -18,7 +18,6 @@ mod file;
 pub mod instance;
 pub mod isolation;
 pub mod life;
-pub mod log;
 mod processor;
 pub mod server;
 pub mod space;

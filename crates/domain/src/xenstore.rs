@@ -1,13 +1,18 @@
-//! The guest's xenstore: a store of its own, its nodes, and the ring that carries it.
+//! The guest's xenstore: its nodes in the store that all domains share, and its ring.
+//!
+//! This process alone touches the ring. What goes through it is passed on to `xenstored` as whole
+//! messages (see [`control::xenstore`]).
 
 use crate::space::DomainMemory;
 use boundary::{PAGE, port};
 use config::DomainConfig;
-use control::Uuid;
+use control::xenstore::{StoreClient, StoreError, StoreLink, Transaction};
+use control::{Dirs, Uuid};
+use rustix::event::PollFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use store::ring::{Ring, SharedPage};
-use store::{Connection, Permissions, Quota, Store, StoreError};
+use store::{Domid, Peer};
 
 /// Console output that is kept, in bytes, as the guest is told (`console/limit`).
 const CONSOLE_LIMIT: usize = 1 << 20;
@@ -77,10 +82,11 @@ pub struct Identity<'a> {
 
 /// The xenstore of one guest.
 pub struct GuestStore {
-    store: Store,
-    connection: Connection,
+    dirs: Dirs,
+    link: StoreLink,
     ring: Ring,
     page: RingPage,
+    domid: Domid,
     home: String,
     vm: String,
 }
@@ -94,81 +100,140 @@ pub struct Pumped {
     pub again: bool,
     /// The guest broke its ring: why.
     pub broken: Option<String>,
+    /// What else is to be logged.
+    pub lines: Vec<String>,
 }
 
 impl GuestStore {
-    /// Makes the nodes of a domain and connects its ring.
+    /// Makes the nodes of a domain and connects its ring. The store is started if need be.
     ///
     /// # Errors
-    /// When a node cannot be made, which its checked configuration rules out.
+    /// When the store cannot be reached.
     pub fn new(
         memory: &Arc<DomainMemory>,
+        dirs: &Dirs,
         identity: &Identity<'_>,
         config: &DomainConfig,
     ) -> Result<Self, StoreError> {
         let setup = &memory.setup;
         let domid = u16::try_from(identity.domid).unwrap_or(u16::MAX);
-        let mut store = Store::new(Quota::default());
         let home = format!("/local/domain/{domid}");
         let vm = format!("/vm/{}", identity.uuid);
-        write_nodes(&mut store, &home, &vm, memory, identity, config)?;
-        share_nodes(&mut store, &home, &vm, domid)?;
-        let gfn = i64::try_from(setup.store_mfn).unwrap_or(i64::MAX);
-        store.introduce(domid, gfn, port::STORE)?;
-        let connection = Connection::open(&mut store, domid);
+        StoreClient::at_once(dirs, |to| {
+            write_home(to, &home, &vm, memory, identity, config)?;
+            write_vm(to, &vm, domid, &vm_nodes(identity, config, setup.vcpus))
+        })?;
+        let peer = Peer {
+            domid,
+            incarnation: incarnation()?,
+            gfn: i64::try_from(setup.store_mfn).unwrap_or(i64::MAX),
+            port: port::STORE,
+        };
+        let link = StoreLink::connect(dirs, peer)?;
         let base = setup.store_mfn.saturating_mul(PAGE);
         let page = RingPage { memory: memory.clone(), base };
         let ring = Ring::attach(&page);
-        Ok(Self { store, connection, ring, page, home, vm })
+        Ok(Self { dirs: dirs.clone(), link, ring, page, domid, home, vm })
+    }
+
+    /// What to poll for the store's sake.
+    pub fn poll_fd(&self) -> PollFd<'_> {
+        self.link.poll_fd()
     }
 
     /// Moves requests, replies and events.
     pub fn pump(&mut self) -> Pumped {
+        let lines = self.turn();
         let was_broken = self.ring.error().is_some();
-        match self.ring.pump(&self.page, &mut self.connection, &mut self.store) {
-            Ok(pumped) => Pumped { notify: pumped.notify, again: pumped.more, broken: None },
-            Err(_) if was_broken => Pumped::default(),
-            Err(error) => Pumped { notify: true, again: false, broken: Some(error.to_string()) },
+        let result = self.ring.pump(&self.page, self.link.relay());
+        self.link.flush_now();
+        match result {
+            Ok(pumped) => Pumped { notify: pumped.notify, again: pumped.more, broken: None, lines },
+            Err(_) if was_broken => Pumped { lines, ..Pumped::default() },
+            Err(error) => {
+                Pumped { notify: true, again: false, broken: Some(error.to_string()), lines }
+            }
         }
+    }
+
+    /// Keeps the connection to the store, without the ring; gives lines for the log.
+    pub fn turn(&mut self) -> Vec<String> {
+        self.link.turn().lines
+    }
+
+    /// Lets those know who watch `@releaseDomain` that the guest stopped.
+    pub fn shut_down(&mut self) {
+        self.link.relay().shut_down();
+        self.link.flush_now();
+    }
+
+    fn write(&self, node: &str, value: &str) -> Result<(), StoreError> {
+        let path = format!("{}/{node}", self.home);
+        StoreClient::order(&self.dirs, |client| client.direct().write(&path, value))
     }
 
     /// Asks the guest to do something: `poweroff`, `halt`, `reboot`.
     ///
     /// # Errors
-    /// When the node cannot be written.
+    /// When the node cannot be written; so for all methods below.
     pub fn request_shutdown(&mut self, word: &str) -> Result<(), StoreError> {
-        self.store.write(&format!("{}/control/shutdown", self.home), word)
+        self.write("control/shutdown", word)
     }
 
     /// Sends a magic SysRq key.
-    ///
-    /// # Errors
-    /// When the node cannot be written.
+    #[expect(clippy::missing_errors_doc, reason = "see request_shutdown")]
     pub fn sysrq(&mut self, key: char) -> Result<(), StoreError> {
-        self.store.write(&format!("{}/control/sysrq", self.home), key.to_string())
+        self.write("control/sysrq", &key.to_string())
     }
 
     /// Sets the balloon target.
-    ///
-    /// # Errors
-    /// When the node cannot be written.
+    #[expect(clippy::missing_errors_doc, reason = "see request_shutdown")]
     pub fn set_memory(&mut self, mib: u64) -> Result<(), StoreError> {
-        let kib = mib.saturating_mul(1024).to_string();
-        self.store.write(&format!("{}/memory/target", self.home), kib)
+        self.write("memory/target", &mib.saturating_mul(1024).to_string())
     }
 
     /// Changes the name.
-    ///
-    /// # Errors
-    /// When the nodes cannot be written.
+    #[expect(clippy::missing_errors_doc, reason = "see request_shutdown")]
     pub fn rename(&mut self, name: &str) -> Result<(), StoreError> {
-        self.store.write(&format!("{}/name", self.home), name)?;
-        self.store.write(&format!("{}/name", self.vm), name)
+        let names = [format!("{}/name", self.home), format!("{}/name", self.vm)];
+        StoreClient::at_once(&self.dirs, |to| {
+            names.iter().try_for_each(|path| to.write(path, name))
+        })
+    }
+
+    /// Gives the domain another name and UUID, since a new one takes its own.
+    #[expect(clippy::missing_errors_doc, reason = "see request_shutdown")]
+    pub fn set_aside(&mut self, name: &str, uuid: Uuid) -> Result<(), StoreError> {
+        let vm = format!("/vm/{uuid}");
+        StoreClient::at_once(&self.dirs, |to| {
+            let mut nodes = Vec::new();
+            for key in VM_NODES {
+                let value = match key {
+                    "uuid" => Some(uuid.to_string().into_bytes()),
+                    "name" => Some(name.as_bytes().to_vec()),
+                    key => to.read(&format!("{}/{key}", self.vm))?,
+                };
+                nodes.extend(value.map(|value| (key, value)));
+            }
+            write_vm(to, &vm, self.domid, &nodes)?;
+            to.remove(&self.vm)?;
+            to.write(&format!("{}/vm", self.home), &vm)?;
+            to.write(&format!("{}/name", self.home), name)
+        })?;
+        self.vm = vm;
+        Ok(())
     }
 }
 
-fn write_nodes(
-    store: &mut Store,
+/// A number that no other life of a domain's process has.
+fn incarnation() -> std::io::Result<u64> {
+    let bytes = Uuid::random()?.0;
+    Ok(bytes.first_chunk().map_or(0, |chunk| u64::from_ne_bytes(*chunk)))
+}
+
+/// Nodes of the domain. New ones have the permissions of their parent: the guest may read them.
+fn write_home(
+    to: &mut Transaction<'_>,
     home: &str,
     vm: &str,
     memory: &DomainMemory,
@@ -177,6 +242,9 @@ fn write_nodes(
 ) -> Result<(), StoreError> {
     let setup = &memory.setup;
     let kib = |mib: u64| mib.saturating_mul(1024).to_string();
+    to.remove(home)?;
+    to.write(home, "")?;
+    to.permit(home, &["n0", &format!("r{}", identity.domid)])?;
     let own = [
         ("name", identity.name.to_owned()),
         ("domid", identity.domid.to_string()),
@@ -194,48 +262,62 @@ fn write_nodes(
         ("device", String::new()),
     ];
     for (node, value) in own {
-        store.write(&format!("{home}/{node}"), value)?;
+        to.write(&format!("{home}/{node}"), value)?;
     }
     for vcpu in 0..setup.vcpus {
-        store.write(&format!("{home}/cpu/{vcpu}/availability"), "online")?;
+        to.write(&format!("{home}/cpu/{vcpu}/availability"), "online")?;
     }
-    let events = &config.events;
-    let shared = [
-        ("uuid", identity.uuid.to_string()),
-        ("name", identity.name.to_owned()),
-        ("start_time", identity.started.to_string()),
-        ("on_poweroff", events.poweroff.as_str().to_owned()),
-        ("on_reboot", events.reboot.as_str().to_owned()),
-        ("on_crash", events.crash.as_str().to_owned()),
-    ];
-    for (node, value) in shared {
-        store.write(&format!("{vm}/{node}"), value)?;
+    let guest = format!("n{}", identity.domid);
+    for node in GUEST_NODES {
+        let path = format!("{home}/{node}");
+        to.write(&path, "")?;
+        to.permit(&path, &[&guest])?;
     }
     Ok(())
 }
 
-/// Lets the guest read its nodes, and write those that are its own.
-fn share_nodes(store: &mut Store, home: &str, vm: &str, domid: u16) -> Result<(), StoreError> {
-    let guest = format!("r{domid}");
-    let readable = Permissions::parse([b"n0".as_slice(), guest.as_bytes()])?;
-    for tree in [home, vm] {
-        let nodes: Vec<String> =
-            store.dump(tree)?.iter().map(|record| record.path.as_str().to_owned()).collect();
-        for node in nodes {
-            store.set_permissions(&node, readable.clone())?;
-        }
-    }
-    for node in GUEST_NODES {
-        let path = format!("{home}/{node}");
-        let mut parent = home.to_owned();
-        for name in node.split('/') {
-            parent = format!("{parent}/{name}");
-            if !store.exists(&parent) {
-                store.write(&parent, "")?;
-                store.set_permissions(&parent, readable.clone())?;
-            }
-        }
-        store.set_permissions(&path, Permissions::owned_by(domid))?;
-    }
-    Ok(())
+/// Keys of [`vm_nodes`].
+const VM_NODES: [&str; 9] = [
+    "uuid",
+    "name",
+    "start_time",
+    "on_poweroff",
+    "on_reboot",
+    "on_crash",
+    "memory",
+    "maxmem",
+    "vcpus",
+];
+
+/// Nodes of the virtual machine, as xend made them.
+fn vm_nodes(
+    identity: &Identity<'_>,
+    config: &DomainConfig,
+    vcpus: u32,
+) -> Vec<(&'static str, Vec<u8>)> {
+    let events = &config.events;
+    let values = [
+        identity.uuid.to_string(),
+        identity.name.to_owned(),
+        identity.started.to_string(),
+        events.poweroff.as_str().to_owned(),
+        events.reboot.as_str().to_owned(),
+        events.crash.as_str().to_owned(),
+        config.memory.initial.to_string(),
+        config.memory.maximum.to_string(),
+        vcpus.to_string(),
+    ];
+    VM_NODES.into_iter().zip(values.map(String::into_bytes)).collect()
+}
+
+fn write_vm(
+    to: &mut Transaction<'_>,
+    vm: &str,
+    domid: Domid,
+    nodes: &[(&'static str, Vec<u8>)],
+) -> Result<(), StoreError> {
+    to.remove(vm)?;
+    to.write(vm, "")?;
+    to.permit(vm, &["n0", &format!("r{domid}")])?;
+    nodes.iter().try_for_each(|(node, value)| to.write(&format!("{vm}/{node}"), value))
 }

@@ -124,6 +124,12 @@ impl Link {
         }
     }
 
+    /// Whether nothing is taken because the domain was released, until it is introduced again.
+    pub fn is_held(&self, store: &Store) -> bool {
+        let is_known = |peer: Peer| store.domain(peer.domid).is_some();
+        self.state == State::Open && !self.peer.is_some_and(is_known)
+    }
+
     /// Takes bytes of the other side, up to the end of one frame, and does what it says. Gives the
     /// number of bytes taken: none while too much waits to be sent, while the link waits for its
     /// welcome, or while the domain is released.
@@ -131,9 +137,7 @@ impl Link {
     /// # Errors
     /// When the link cannot go on.
     pub fn input(&mut self, store: &mut Store, bytes: &[u8]) -> Result<usize, LinkError> {
-        let is_released = self.state == State::Open
-            && self.peer.is_some_and(|peer| store.domain(peer.domid).is_none());
-        if self.output.len() >= MOST_OUTPUT || self.state == State::Greeted || is_released {
+        if self.output.len() >= MOST_OUTPUT || self.state == State::Greeted || self.is_held(store) {
             return Ok(0);
         }
         let taken = self.frames.take(bytes);

@@ -140,6 +140,11 @@ impl Store {
         std::mem::take(&mut self.journal.pending)
     }
 
+    /// Length in bytes of what [`Store::take_journal`] would give.
+    pub const fn journal_length(&self) -> usize {
+        self.journal.pending.len()
+    }
+
     /// A picture of the whole store, with which a new journal begins. Nothing that was not taken
     /// yet is needed after it.
     pub fn picture(&mut self) -> Vec<u8> {

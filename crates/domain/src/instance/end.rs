@@ -26,6 +26,7 @@ impl Instance {
         self.console.pump(&self.guest.memory.ram);
         self.guest.group.kill();
         self.guest.time.stop();
+        self.guest.store.shut_down();
         self.take_rings();
         self.stopped = Some(reason);
         self.paused = false;
@@ -136,6 +137,10 @@ impl Instance {
         if let Err(error) = self.set_aside(&name) {
             self.log.line(&format!("not restarted, the domain cannot be renamed: {error}"));
             return;
+        }
+        let entry = self.registration.entry();
+        if let Err(error) = self.guest.store.set_aside(&entry.name, entry.uuid) {
+            self.log.line(&format!("xenstore keeps the domain's old name: {error}"));
         }
         let successor = self.spec.successor(now(), self.last_crash.clone());
         match launch(&successor) {

@@ -14,12 +14,12 @@ pub use guest::Guest;
 
 use crate::console::Console;
 use crate::life::{CrashDetails, Next};
-use crate::log::Log;
 use crate::server::{Answer, Id, Server};
+use crate::space::reap_others;
 use crate::spec::Spec;
 use crate::sys::signals::Signals;
 use boundary::bell;
-use control::{CrashSummary, Registration, ShutdownReason};
+use control::{CrashSummary, Log, Registration, ShutdownReason};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Shortest wait: look, then go on.
@@ -74,11 +74,12 @@ impl Instance {
     }
 
     /// Waits for something to do; the result is in the order of signals,
-    /// doorbell, and what the server polls.
+    /// doorbell, store, and what the server polls.
     fn wait(&self, signals: &Signals, again: bool) -> Vec<PollFlags> {
         let mut fds = vec![
             PollFd::new(signals, PollFlags::IN),
             PollFd::new(&self.guest.doorbell, PollFlags::IN),
+            self.guest.store.poll_fd(),
         ];
         fds.extend(self.server.poll_fds(self.console.history(), self.console.room()));
         let timeout = again.then_some(&NO_WAIT);
@@ -100,9 +101,9 @@ impl Instance {
             turn = self.attend_guest();
         } else {
             // A successor that this process started.
-            while self.guest.group.reap().is_some() {}
+            reap_others();
         }
-        let input = self.server.take_input(ready.get(2..).unwrap_or_default(), self.console.room());
+        let input = self.server.take_input(ready.get(3..).unwrap_or_default(), self.console.room());
         self.console.type_in(&input.typed);
         for (id, request) in input.requests {
             match self.handle(&request) {
@@ -110,7 +111,12 @@ impl Instance {
                 None => return Some(Turn::Destroy(Some(id))),
             }
         }
-        *again = self.stopped.is_none() && turn.is_none() && self.pump();
+        *again = if self.stopped.is_none() && turn.is_none() {
+            self.pump()
+        } else {
+            self.log_lines(|guest| guest.store.turn());
+            false
+        };
         turn
     }
 
@@ -169,10 +175,19 @@ impl Instance {
     fn pump(&mut self) -> bool {
         let console = self.console.pump(&self.guest.memory.ram);
         let store = self.guest.store.pump();
+        for line in &store.lines {
+            self.log.line(line);
+        }
         if let Some(why) = &store.broken {
             self.log.line(&format!("the guest broke its xenstore ring: {why}"));
         }
         self.guest.notify(console, store.notify);
         store.again
+    }
+
+    fn log_lines(&mut self, lines: impl FnOnce(&mut Guest) -> Vec<String>) {
+        for line in lines(&mut self.guest) {
+            self.log.line(&line);
+        }
     }
 }

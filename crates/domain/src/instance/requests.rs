@@ -2,7 +2,9 @@
 
 use super::Instance;
 use crate::server::Answer;
+use crate::xenstore::GuestStore;
 use boundary::vcpu_state;
+use control::xenstore::StoreError;
 use control::{
     DomainInfo, ErrorCode, Failure, Hint, MAX_REPLY, Request, Response, ShutdownReason, StateFlags,
 };
@@ -72,7 +74,7 @@ impl Instance {
     /// Writes to the guest's xenstore, if there is anybody to read it.
     fn store_order(
         &mut self,
-        order: impl FnOnce(&mut crate::xenstore::GuestStore) -> Result<(), store::StoreError>,
+        order: impl FnOnce(&mut GuestStore) -> Result<(), StoreError>,
     ) -> Answer {
         let name = &self.registration.entry().name;
         if self.stopped.is_none() && self.paused {

@@ -4,13 +4,15 @@ use super::{Guest, Instance};
 use crate::builder::{self, ClockStart, Order, Ramdisk};
 use crate::console::Console;
 use crate::file::open_regular;
-use crate::log::Log;
 use crate::processor;
 use crate::server::Server;
 use crate::space::{self, CpuTime, DomainMemory, Doorbell, StartError};
 use crate::spec::Spec;
 use crate::xenstore::{GuestStore, Identity};
-use control::{ErrorCode, Failure, Hint, Registration, Registry, RegistryError, Started, Uuid};
+use control::xenstore::StoreError;
+use control::{
+    ErrorCode, Failure, Hint, Log, Registration, Registry, RegistryError, Started, Uuid,
+};
 use kernel::{KernelImage, Limits};
 use std::fs::DirBuilder;
 use std::io::{self, Read};
@@ -39,7 +41,7 @@ impl Instance {
         spec.create.config.general.uuid = Some(config::Uuid(registration.entry().uuid.0));
         let dirs = registration.registry().dirs();
         let entry = registration.entry();
-        let (mut log, log_error) = Log::open(&dirs.log(&entry.name), entry.domid);
+        let (mut log, log_error) = Log::open(&dirs.log(&entry.name), format!("dom{}", entry.domid));
         log.line(&format!("creating domain {} ({})", entry.name, entry.uuid));
         let started = Self::start_guest(&spec, &registration, clock);
         let (guest, walls, server) = started.inspect_err(|failure| {
@@ -91,8 +93,9 @@ impl Instance {
             uuid: entry.uuid,
             started: entry.started,
         };
-        let store = GuestStore::new(&memory, &identity, spec.config())
-            .map_err(|error| host("fill the domain's xenstore", &error))?;
+        let dirs = registration.registry().dirs();
+        let store =
+            GuestStore::new(&memory, dirs, &identity, spec.config()).map_err(store_failure)?;
         let server = control::bind(&entry.socket())
             .and_then(Server::new)
             .map_err(|error| host("open the domain's control socket", &error))?;
@@ -109,6 +112,17 @@ impl Instance {
         let doorbell = Doorbell::new(&memory)
             .map_err(|error| host("listen for the domain's events", &error))?;
         Ok((Guest::new(group, doorbell, memory, store, time), walls.names(), server))
+    }
+}
+
+fn store_failure(error: StoreError) -> Failure {
+    let failure = host("connect the domain to its xenstore", &error);
+    match error {
+        StoreError::Reach(error) => match error.hint() {
+            Some(hint) => failure.with_hint(hint),
+            None => failure,
+        },
+        _ => failure,
     }
 }
 

@@ -1,8 +1,8 @@
 //! Crash reports: why and where a domain ended, for people.
 
 use super::symbols::Symbols;
-use crate::log::utc;
 use boundary::CrashRecord;
+use control::utc;
 use std::fmt::Write;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};

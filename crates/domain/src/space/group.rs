@@ -3,7 +3,7 @@
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, pidfd_open,
-    pidfd_send_signal, wait, waitid,
+    pidfd_send_signal, wait, waitid, waitpgid,
 };
 use std::collections::HashMap;
 use std::fmt;
@@ -54,7 +54,7 @@ impl fmt::Display for Death {
 pub struct Group {
     leader: Pid,
     known: HashMap<i32, OwnedFd>,
-    /// All were killed: other children of this process are no spaces.
+    /// All were killed.
     ended: bool,
 }
 
@@ -72,7 +72,7 @@ impl Group {
     /// Sends a signal to all spaces. While a child exists, the number of its
     /// group cannot belong to anybody else.
     fn signal_all(&self, signal: Signal) {
-        if !self.ended && has_children() {
+        if !self.ended && self.has_spaces() {
             let _all_are_gone = kill_process_group(self.leader, signal);
         }
     }
@@ -94,10 +94,10 @@ impl Group {
             return;
         }
         let end = Instant::now() + Duration::from_secs(5);
-        while has_children() && Instant::now() < end {
+        while self.has_spaces() && Instant::now() < end {
             // Again and again: a space may have been cloned meanwhile.
             let _all_are_gone = kill_process_group(self.leader, Signal::KILL);
-            while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+            while let Ok(Some(_)) = waitpgid(self.leader, WaitOptions::NOHANG) {}
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -121,7 +121,7 @@ impl Group {
 
     /// Reaps one dead space, if there is one.
     pub fn reap(&mut self) -> Option<Death> {
-        let (pid, status) = wait(WaitOptions::NOHANG).ok()??;
+        let (pid, status) = waitpgid(self.leader, WaitOptions::NOHANG).ok()??;
         self.known.remove(&pid.as_raw_nonzero().get());
         let signal = status.terminating_signal().map(Death::Signal);
         signal.or_else(|| status.exit_status().map(Death::Exit))
@@ -129,20 +129,26 @@ impl Group {
 
     /// Whether no space is left.
     pub fn is_empty(&self) -> bool {
-        !has_children()
+        !self.has_spaces()
     }
+
+    /// Whether a space is left that is not reaped. A space cannot leave its group; other children
+    /// of this process are not in it.
+    fn has_spaces(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        !matches!(waitid(WaitId::Pgid(Some(self.leader)), options), Err(Errno::CHILD))
+    }
+}
+
+/// Reaps other children of a process whose spaces are gone: programs that it started.
+pub fn reap_others() {
+    while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// Whether this process has a child that is not reaped.
-fn has_children() -> bool {
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    !matches!(waitid(WaitId::All, options), Err(Errno::CHILD))
 }
 
 /// A descriptor of `pid` if it is a living child: only the parent can wait for it.

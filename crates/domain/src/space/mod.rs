@@ -13,7 +13,7 @@ mod placement;
 
 pub use cpu_time::CpuTime;
 pub use doorbell::Doorbell;
-pub use group::{Death, Group};
+pub use group::{Death, Group, reap_others};
 pub use memory::DomainMemory;
 pub use page::{DomainPageView, Ring, RingReader};
 pub use placement::{keep_placed, usable_cpus};

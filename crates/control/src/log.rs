@@ -1,4 +1,4 @@
-//! The domain process's log: bounded, with times.
+//! Logs of long-lived processes: bounded, with times.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -17,14 +17,14 @@ pub struct Log {
     path: PathBuf,
     file: Option<File>,
     size: u64,
-    domid: u32,
+    who: String,
 }
 
 impl Log {
-    /// Opens the log at `path` for domain `domid`; the error, if there is one, is
+    /// Opens the log at `path` for a process that calls itself `who` there; the error, if there is one, is
     /// for the caller to show. The log works without a file too.
-    pub fn open(path: &Path, domid: u32) -> (Self, Option<std::io::Error>) {
-        let mut log = Self { path: path.to_path_buf(), file: None, size: 0, domid };
+    pub fn open(path: &Path, who: impl Into<String>) -> (Self, Option<std::io::Error>) {
+        let mut log = Self { path: path.to_path_buf(), file: None, size: 0, who: who.into() };
         let error = log.reopen().err();
         (log, error)
     }
@@ -51,7 +51,7 @@ impl Log {
             }
         }
         let shown: String = text.chars().filter(|c| !c.is_control()).take(LONGEST_LINE).collect();
-        let line = format!("{} dom{} {shown}\n", utc(SystemTime::now()), self.domid);
+        let line = format!("{} {} {shown}\n", utc(SystemTime::now()), self.who);
         if let Some(file) = &mut self.file
             && file.write_all(line.as_bytes()).is_ok()
         {
@@ -109,7 +109,7 @@ mod tests {
     fn a_log_stays_small_and_one_line_stays_one_line() {
         let base = tempfile::tempdir().unwrap();
         let path = base.path().join("one.log");
-        let (mut log, error) = Log::open(&path, 3);
+        let (mut log, error) = Log::open(&path, "dom3");
         assert!(error.is_none());
         log.line("a\nb\x1b[31m");
         assert!(log.tail(100).unwrap().ends_with(b" dom3 ab[31m\n"));
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_log_without_a_file_drops_lines() {
-        let (mut log, error) = Log::open(Path::new("/nonexistent/one.log"), 1);
+        let (mut log, error) = Log::open(Path::new("/nonexistent/one.log"), "dom1");
         assert!(error.is_some());
         log.line("lost");
         assert!(log.tail(10).is_err());
