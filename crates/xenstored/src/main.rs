@@ -10,7 +10,7 @@ use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Command, ExitCode, Stdio};
 
-use control::xenstore::{READY, StorePlace};
+use control::xenstore::{ENDED, READY, StorePlace};
 use control::{Dirs, Registry};
 use xenstored::{Server, confine};
 
@@ -81,7 +81,7 @@ fn start() -> Result<(), String> {
             say(READY);
             Ok(())
         }
-        "" => Err("it ended while it started".into()),
+        "" => Err(ENDED.into()),
         why => Err(why.to_owned()),
     }
 }

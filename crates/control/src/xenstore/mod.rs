@@ -32,10 +32,15 @@ use std::time::{Duration, Instant};
 
 /// What `xenstored` says when it serves; anything else is the reason why it does not.
 pub const READY: &str = "ready";
+/// What it says when the process that should have served is gone.
+pub const ENDED: &str = "it ended while it started";
 /// Longest answer of `xenstored` that is read, in bytes.
 const LONGEST_ANSWER: u64 = 4096;
 /// How long a store may take to start.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Pauses between attempts.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Files of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +148,14 @@ pub(crate) fn reach(dirs: &Dirs, door: Door) -> Result<UnixStream, ReachError> {
         Door::Domains => place.domains(),
     };
     let end = Instant::now() + PATIENCE;
+    let mut pause = SHORTEST_PAUSE;
+    let mut is_first = true;
     while Instant::now() < end {
+        if !std::mem::take(&mut is_first) {
+            // It was started, and somebody killed it.
+            std::thread::sleep(pause);
+            pause = LONGEST_PAUSE.min(2 * pause);
+        }
         if let Ok(stream) = socket::connect(&path) {
             return Ok(stream);
         }
@@ -156,11 +168,14 @@ pub(crate) fn reach(dirs: &Dirs, door: Door) -> Result<UnixStream, ReachError> {
             return Ok(stream);
         }
         start(dirs)?;
+        if let Ok(stream) = socket::connect(&path) {
+            return Ok(stream);
+        }
     }
     Err(ReachError::Late)
 }
 
-/// Starts the store and waits until it serves.
+/// Starts the store and waits until it serves, or has died while it started.
 fn start(dirs: &Dirs) -> Result<(), ReachError> {
     let program = find_program("xenstored", "XENOLITH_XENSTORED")?;
     let failed = |error: io::Error| PathError::at("run", &program)(error);
@@ -179,8 +194,7 @@ fn start(dirs: &Dirs) -> Result<(), ReachError> {
     // Whoever waits for all children of this process may have been faster.
     let _ended = child.wait();
     match answer.trim() {
-        READY => Ok(()),
-        "" => Err(ReachError::Failed("it ended without a word".into())),
+        READY | ENDED | "" => Ok(()),
         why => Err(ReachError::Failed(why.chars().filter(|c| !c.is_control()).collect())),
     }
 }
