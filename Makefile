@@ -83,7 +83,7 @@ fuzz:
 
 install: build
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/xenolith \
-		$(DESTDIR)$(PREFIX)/share/man/man1 \
+		$(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man8 \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions \
 		$(DESTDIR)$(PREFIX)/share/zsh/site-functions \
 		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
@@ -92,6 +92,7 @@ install: build
 	install -m 755 $(TARGET)/xendomain $(TARGET)/space $(TARGET)/xenstored \
 		$(DESTDIR)$(PREFIX)/libexec/xenolith
 	install -m 644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 docs/man8/*.8 $(DESTDIR)$(PREFIX)/share/man/man8
 	for tool in xm xl; do \
 		install -m 644 completions/$$tool.bash \
 			$(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$tool && \

@@ -55,6 +55,7 @@ mod relay;
 mod requests;
 mod restore;
 pub mod ring;
+mod rules;
 mod store;
 mod transaction;
 mod tree;

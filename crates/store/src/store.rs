@@ -11,8 +11,9 @@ use crate::permissions::{Caller, Domid, Need, Permissions};
 use crate::quota::Quota;
 use crate::recent::Recent;
 use crate::record::Journal;
+use crate::rules::check_permissions;
 use crate::transaction::{Facet, Transaction};
-use crate::tree::{Change, Node, Tree, check_permissions};
+use crate::tree::{Change, Node, Tree};
 use crate::watch::{INTRODUCE_DOMAIN, RELEASE_DOMAIN, Target, Watch, WatchEvent, Watches};
 
 /// A xenstore. See the crate documentation for an overview.
@@ -218,9 +219,7 @@ impl Store {
         client: ClientId,
         id: u32,
     ) -> Result<(), StoreError> {
-        let caller = self.caller(client)?;
-        let limit = self.quota(caller.domid).transactions;
-        self.limit(caller, |c| c.transactions.len(), ("transactions", limit, Errno::Enospc))?;
+        // The quota allowed it once.
         let transaction = Transaction::doomed(&self.tree);
         self.client_mut(client)?.adopt(id, transaction);
         Ok(())
@@ -232,22 +231,22 @@ impl Store {
         target: &Target,
         token: &[u8],
     ) -> Result<(), StoreError> {
+        let caller = self.caller(client)?;
+        let limit = self.quota(caller.domid).watches;
+        self.limit(caller, |c| c.watches, ("watches", limit, Errno::E2big))?;
         let (watch, change) = (self.register_watch(client, target, token)?, self.journal.change());
         let record = self.client_mut(client)?;
         record.events.push(&watch, &target.key(), usize::MAX, change);
         Ok(())
     }
 
-    /// Adds a watch without its first event.
+    /// Adds a watch without its first event, whatever the quota is.
     pub(crate) fn register_watch(
         &mut self,
         client: ClientId,
         target: &Target,
         token: &[u8],
     ) -> Result<Watch, StoreError> {
-        let caller = self.caller(client)?;
-        let limit = self.quota(caller.domid).watches;
-        self.limit(caller, |c| c.watches, ("watches", limit, Errno::E2big))?;
         let given = target.as_given();
         let exists = || StoreError::WatchExists { path: given.to_string() };
         let watch = self.watches.add(client, target.clone(), token).ok_or_else(exists)?;

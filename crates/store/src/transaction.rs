@@ -6,7 +6,8 @@ use crate::error::StoreError;
 use crate::path::Path;
 use crate::permissions::{Caller, Need};
 use crate::quota::Quota;
-use crate::tree::{Change, Effect, Lookup, Node, Tree, limit};
+use crate::rules::limit;
+use crate::tree::{Change, Effect, Lookup, Node, Tree};
 
 /// Which part of a node a request depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,9 +3,10 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use store::ring::Channel;
+use store::ring::{Channel, PAGE_SIZE, Ring, SharedPage};
 use store::wire::{Header, MessageType};
 use store::{Link, Peer, Relay, Store};
 use support::{Random, encode, event_of, split_messages};
@@ -298,4 +299,80 @@ fn a_link_refuses_what_is_not_in_order() {
         link.close(&mut store);
     }
     assert!(store.is_consistent());
+}
+
+/// A page whose words are whatever the guest writes between two looks at them.
+struct Hostile {
+    bytes: RefCell<[u8; PAGE_SIZE]>,
+    random: RefCell<Random>,
+}
+
+impl SharedPage for Hostile {
+    fn load_u32(&self, offset: usize) -> u32 {
+        let mut random = self.random.borrow_mut();
+        let bytes = self.bytes.borrow();
+        let value = u32::from_ne_bytes(bytes[offset..offset + 4].try_into().unwrap());
+        match random.below(40) {
+            0 => random.below(1 << 32) as u32,
+            1..10 => value.wrapping_add(random.below(300) as u32),
+            _ => value,
+        }
+    }
+
+    fn store_u32(&self, offset: usize, value: u32) {
+        self.bytes.borrow_mut()[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
+    }
+
+    fn read(&self, offset: usize, bytes: &mut [u8]) {
+        assert!(offset + bytes.len() <= 1024, "only the request ring is read");
+        let mut random = self.random.borrow_mut();
+        let noise = encode(random.below(24) as u32, 1, 0, b"data/x\0y\0");
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            *byte = noise[(offset + i) % noise.len()];
+        }
+    }
+
+    fn write(&self, offset: usize, bytes: &[u8]) {
+        assert!(
+            offset >= 1024 && offset + bytes.len() <= 2048,
+            "only the response ring is written"
+        );
+    }
+}
+
+/// A guest that writes nonsense into its ring at any time breaks its own connection, and nothing of
+/// another domain's.
+#[test]
+fn a_hostile_ring_harms_nobody_else() {
+    let mut world = World::new(11, 2);
+    world.store.write("/local/domain/1/data", "").unwrap();
+    world.store.set_permissions("/local/domain/1/data", "n1".parse().unwrap()).unwrap();
+    world.ask(1, MessageType::Watch, 0, b"/shared/counter\0token\0").unwrap();
+    world.settle();
+    world.guests[1].events.clear();
+    let page = Hostile { bytes: RefCell::new([0; PAGE_SIZE]), random: RefCell::new(Random(5)) };
+    let mut ring = Ring::attach(&page);
+    let (mut breaks, mut moved) = (0, 0);
+    for round in 0..30_000 {
+        match ring.pump(&page, &mut world.guests[0].relay) {
+            Ok(pumped) => moved += u32::from(pumped.notify),
+            Err(_) => {
+                breaks += 1;
+                page.store_u32(2068, 1);
+            }
+        }
+        for _ in 0..4 {
+            world.step();
+        }
+        if round % 3000 == 0 {
+            world.kill();
+            let value = world.ask(1, MessageType::Read, 0, b"/shared/counter\0").unwrap();
+            assert_eq!(value, b"0");
+        }
+    }
+    assert!(breaks > 100 && moved > 100, "{breaks} breaks, {moved} moves");
+    assert!(world.store.is_consistent());
+    assert!(world.store.nodes_owned_by(1) <= 1000);
+    let own = world.guests[1].events.iter().all(|(path, _)| path == "/shared/counter");
+    assert!(own, "{:?}", world.guests[1].events);
 }

@@ -131,7 +131,7 @@ impl Client {
 
     /// Takes what it sent and does some of it.
     pub(crate) fn serve(&mut self, store: &mut Store, is_ready: bool) {
-        let start = self.is_counted().then(cpu_time);
+        let start = self.is_domain().then(cpu_time);
         if is_ready && self.reads() {
             self.receive();
         }
@@ -179,7 +179,7 @@ impl Client {
 
     /// Sends what waits, as far as the other side takes it.
     pub(crate) fn flush(&mut self, store: &mut Store) {
-        let start = self.is_counted().then(cpu_time);
+        let start = self.is_domain().then(cpu_time);
         let mut is_idle = true;
         self.is_full = false;
         for _ in 0..MOST_MESSAGES {
@@ -228,7 +228,8 @@ impl Client {
         }
     }
 
-    fn is_counted(&self) -> bool {
+    /// Whether it is a domain's process.
+    pub(crate) fn is_domain(&self) -> bool {
         matches!(self.kind, Kind::Domain(..))
     }
 

@@ -15,6 +15,7 @@
 mod budget;
 mod client;
 mod domains;
+mod doors;
 mod jail;
 mod journal;
 mod server;

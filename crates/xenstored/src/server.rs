@@ -1,27 +1,23 @@
 //! The loop: connections, turns, and what has to be written down before anything is answered.
 
-use std::fs::{File, TryLockError};
-use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::File;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use control::xenstore::StorePlace;
-use control::{Log, PathError, Registry, peer_allowed};
+use control::{Log, PathError, Registry};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use store::{Domid, Store};
 
 use crate::client::{Client, End, cpu_time};
 use crate::domains::{admit, make_first_nodes, retire};
+use crate::doors::{listen, take, take_lock};
 use crate::journal::{Journal, JournalError, Past};
 
-/// Connections at a time.
-const MOST_CLIENTS: usize = 1024;
+/// Connections of each kind at a time, so that neither shuts the other out.
+const MOST_CLIENTS: usize = 512;
 /// How long the process stays when there is no domain and no client.
 const LINGER: Duration = Duration::from_secs(5);
-/// How long a process that was killed may take to be gone.
-const DYING: Duration = Duration::from_secs(3);
 /// How often domains without a process are looked at.
 const LOOK: Duration = Duration::from_millis(20);
 /// The same, once a domain was without one for a while.
@@ -155,10 +151,10 @@ impl Server {
             }
             fds.push(PollFd::new(client.stream(), flags));
         }
-        let has_room = self.clients.len() < MOST_CLIENTS;
-        let flags = if has_room { PollFlags::IN } else { PollFlags::empty() };
-        fds.push(PollFd::new(&self.hosts, flags));
-        fds.push(PollFd::new(&self.domains, flags));
+        let flags = |room: usize| if room > 0 { PollFlags::IN } else { PollFlags::empty() };
+        let (hosts, domains) = self.room();
+        fds.push(PollFd::new(&self.hosts, flags(hosts)));
+        fds.push(PollFd::new(&self.domains, flags(domains)));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => fds.iter().map(PollFd::revents).collect(),
@@ -259,22 +255,25 @@ impl Server {
         }
     }
 
+    /// How many more clients and domains may connect.
+    fn room(&self) -> (usize, usize) {
+        let domains = self.clients.iter().filter(|client| client.is_domain()).count();
+        let hosts = self.clients.len() - domains;
+        (MOST_CLIENTS.saturating_sub(hosts), MOST_CLIENTS.saturating_sub(domains))
+    }
+
     fn accept(&mut self, ready: &[PollFlags]) {
         let count = ready.len().saturating_sub(2);
         let is_ready = |i| ready.get(i).is_some_and(|flags: &PollFlags| !flags.is_empty());
+        let (hosts, domains) = self.room();
         if is_ready(count) {
-            while self.clients.len() < MOST_CLIENTS
-                && let Some(stream) = take(&self.hosts)
-            {
+            for stream in std::iter::from_fn(|| take(&self.hosts)).take(hosts) {
                 self.clients.extend(Client::host(stream, &mut self.store));
             }
         }
         if is_ready(count + 1) {
-            while self.clients.len() < MOST_CLIENTS
-                && let Some(stream) = take(&self.domains)
-            {
-                self.clients.extend(Client::domain(stream));
-            }
+            let streams = std::iter::from_fn(|| take(&self.domains)).take(domains);
+            self.clients.extend(streams.flat_map(Client::domain));
         }
     }
 
@@ -363,46 +362,5 @@ impl Server {
             Err(error) => self.log.line(&format!("the sockets are lost: {error}")),
         }
         false
-    }
-}
-
-/// Takes the lock of the serving process. One that was killed just now may hold it for a moment.
-fn take_lock(lock: &File, place: &StorePlace) -> Result<(), ServeError> {
-    let end = Instant::now() + DYING;
-    loop {
-        match lock.try_lock() {
-            Ok(()) => return Ok(()),
-            Err(TryLockError::WouldBlock) if Instant::now() < end => {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            Err(TryLockError::WouldBlock) => {
-                return Err(ServeError::Served(place.directory.display().to_string()));
-            }
-            Err(TryLockError::Error(error)) => {
-                return Err(PathError::at("lock", &place.directory)(error).into());
-            }
-        }
-    }
-}
-
-/// Listens at `path`, for this user only. What a dead process left there is removed.
-fn listen(path: &Path) -> Result<UnixListener, PathError> {
-    let _may_not_exist = std::fs::remove_file(path);
-    let listener = control::bind(path).map_err(PathError::at("listen at", path))?;
-    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))
-        .and_then(|()| listener.set_nonblocking(true))
-        .map_err(PathError::at("listen at", path))?;
-    Ok(listener)
-}
-
-/// The next connection of somebody who may connect.
-fn take(listener: &UnixListener) -> Option<UnixStream> {
-    loop {
-        match listener.accept() {
-            Ok((stream, _)) if peer_allowed(&stream) => return Some(stream),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return None,
-        }
     }
 }
