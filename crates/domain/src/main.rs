@@ -9,7 +9,7 @@
 use control::{Failure, StartReply, write_line};
 use domain::instance::Instance;
 use domain::spec::Spec;
-use domain::sys::signals::Signals;
+use domain::sys::signals::{Signals, unblock_in};
 use std::fs::OpenOptions;
 use std::io;
 use std::process::ExitCode;
@@ -37,6 +37,7 @@ fn start() -> Result<(Signals, Instance), Failure> {
     let signals = Signals::new(&wanted).map_err(|error| {
         Failure::new(control::ErrorCode::Host, format!("Cannot receive signals: {error}"))
     })?;
+    control::xenstore::set_up_children(unblock_in);
     Ok((signals, Instance::start(spec)?))
 }
 

@@ -15,6 +15,10 @@ use crate::watch::{INTRODUCE_DOMAIN, RELEASE_DOMAIN};
 
 /// Bits of a generation that count changes; those above count the stores that went on.
 const CLOCK_BITS: u32 = 40;
+/// Stores that may go on in each other's place, and changes that they may count; no store lives to
+/// see so many.
+const MOST_EPOCHS: u64 = 1 << (63 - CLOCK_BITS);
+const MOST_CHANGES: u64 = 1 << 60;
 
 /// A store made from a journal.
 pub struct Restored {
@@ -56,8 +60,9 @@ impl Store {
         let tag = from.byte()?;
         match (tag, is_complete) {
             (tag::START, false) => {
-                let epoch = from.long()?;
-                self.journal.go_on(from.long()?, epoch);
+                let epoch = from.long().filter(|epoch| *epoch < MOST_EPOCHS)?;
+                let change = from.long().filter(|change| *change < MOST_CHANGES)?;
+                self.journal.go_on(change, epoch);
                 self.recent.after = from.long()?;
             }
             (tag::NODE, false) => self.replay_node(&mut from)?,
@@ -93,7 +98,9 @@ impl Store {
         let (before, epoch) = (self.journal.change(), self.journal.epoch());
         if is_complete {
             // Noting it counts on; what is noted is thrown away at the end.
-            self.journal.go_on(change.checked_sub(1)?, epoch);
+            if change != before + 1 {
+                return None;
+            }
             self.journal.set_mark(mark);
         }
         match tag {

@@ -122,3 +122,24 @@ proptest! {
         }
     }
 }
+
+/// A record that says it is a change of another number is not what was written next.
+#[test]
+fn changes_follow_each_other() {
+    let mut store = Store::default();
+    store.keep_journal();
+    let mut disk = store.picture();
+    let mut write = |value: &str| {
+        store.write("/a", value).unwrap();
+        store.take_journal()
+    };
+    let [one, two, three] = ["1", "2", "3"].map(&mut write);
+    disk.extend_from_slice(&one);
+    disk.extend_from_slice(&three);
+    let restored = Store::restore(&disk).unwrap();
+    assert_eq!((restored.store.read("/a").unwrap(), restored.lost), (b"1".as_slice(), three.len()));
+    disk.truncate(disk.len() - three.len());
+    disk.extend_from_slice(&two);
+    disk.extend_from_slice(&three);
+    assert_eq!(Store::restore(&disk).unwrap().store.read("/a").unwrap(), b"3");
+}

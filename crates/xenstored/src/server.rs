@@ -332,6 +332,10 @@ impl Server {
 
     /// Takes the sockets away, unless somebody comes just now.
     fn close_doors(&mut self) -> bool {
+        if !self.place.directory.exists() {
+            // Somebody removed everything: nobody can come any more.
+            return true;
+        }
         // Whoever starts a store holds this lock until it has connected.
         let Ok(lock) = self.place.start_lock_file() else { return false };
         if lock.try_lock().is_err() {

@@ -131,6 +131,20 @@ fn ends_when_nobody_needs_it_and_goes_on_later() {
 }
 
 #[test]
+fn ends_when_its_directory_is_gone() {
+    if !finds_xenstored("ends_when_its_directory_is_gone") {
+        return;
+    }
+    let place = Place::new();
+    StoreClient::order(&place.dirs, |client| client.direct().write("/tool/x", "v")).unwrap();
+    let server = place.server().unwrap();
+    std::fs::remove_dir_all(&place.dirs.runtime).unwrap();
+    wait_for("it does not end", || {
+        rustix::process::test_kill_process(server) == Err(rustix::io::Errno::SRCH)
+    });
+}
+
+#[test]
 fn nonsense_closes_a_connection_and_no_other() {
     if !finds_xenstored("nonsense_closes_a_connection_and_no_other") {
         return;

@@ -28,6 +28,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// What `xenstored` says when it serves; anything else is the reason why it does not.
@@ -175,18 +176,29 @@ pub(crate) fn reach(dirs: &Dirs, door: Door) -> Result<UnixStream, ReachError> {
     Err(ReachError::Late)
 }
 
+static CHILD_SETUP: OnceLock<fn(&mut Command)> = OnceLock::new();
+
+/// Has `setup` called for each store that this process starts, before it starts it: for a process
+/// that blocks signals, which its children would do as well.
+pub fn set_up_children(setup: fn(&mut Command)) {
+    let _first_one_stays = CHILD_SETUP.set(setup);
+}
+
 /// Starts the store and waits until it serves, or has died while it started.
 fn start(dirs: &Dirs) -> Result<(), ReachError> {
     let program = find_program("xenstored", "XENOLITH_XENSTORED")?;
     let failed = |error: io::Error| PathError::at("run", &program)(error);
-    let mut child = Command::new(&program)
+    let mut command = Command::new(&program);
+    command
         .env(crate::RUNTIME_VARIABLE, &dirs.runtime)
         .env(crate::STATE_VARIABLE, &dirs.state)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(failed)?;
+        .stderr(Stdio::null());
+    if let Some(setup) = CHILD_SETUP.get() {
+        setup(&mut command);
+    }
+    let mut child = command.spawn().map_err(failed)?;
     let mut answer = String::new();
     if let Some(output) = child.stdout.take() {
         output.take(LONGEST_ANSWER).read_to_string(&mut answer).map_err(failed)?;

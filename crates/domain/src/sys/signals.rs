@@ -3,6 +3,8 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 /// Signals that are blocked and arrive through a descriptor instead.
 #[derive(Debug)]
@@ -41,6 +43,22 @@ impl Signals {
         let number = record.first_chunk::<4>().filter(|_| length == RECORD)?;
         i32::try_from(u32::from_ne_bytes(*number)).ok()
     }
+}
+
+/// Has a program start with no signal blocked, whatever this process blocks.
+pub fn unblock_in(command: &mut Command) {
+    let unblock = || {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: `sigemptyset` initialises the set that the other call reads; both may be called
+        // between fork and exec (signal-safety(7)).
+        unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut());
+        }
+        Ok(())
+    };
+    // SAFETY: the function makes two signal-safe calls and allocates nothing.
+    unsafe { command.pre_exec(unblock) };
 }
 
 impl AsFd for Signals {

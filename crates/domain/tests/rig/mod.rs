@@ -13,6 +13,24 @@ use std::time::{Duration, Instant};
 /// How long anything may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The store's program, which lies beside the domain's; it is built if only this crate was.
+fn store_program() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_BIN_EXE_xendomain")).parent().unwrap();
+        let program = folder.join("xenstored");
+        if !program.exists() {
+            let mut build = Command::new(env!("CARGO"));
+            build.args(["build", "--quiet", "--package", "xenstored", "--bin", "xenstored"]);
+            if folder.ends_with("release") {
+                build.arg("--release");
+            }
+            assert!(build.status().unwrap().success());
+        }
+        program
+    })
+}
+
 /// The stand-in, built once; static, as a space's root is empty.
 pub fn fake_space() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
@@ -103,6 +121,7 @@ impl Rig {
             .env("XENOLITH_RUNTIME_DIR", self.path().join("run"))
             .env("XENOLITH_STATE_DIR", self.path().join("state"))
             .env("XENOLITH_SPACE", fake_space())
+            .env("XENOLITH_XENSTORED", store_program())
             .env("XENOLITH_XENDOMAIN", env!("CARGO_BIN_EXE_xendomain"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
