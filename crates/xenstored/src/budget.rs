@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 /// CPU time that a domain may use for long: so many parts of a thousand of one CPU. With one domain
-/// that asks without end, others have to be at most a tenth slower; half of that is left for what
-/// is not counted (waking up, the caches).
-const SHARE: u32 = 50;
+/// that asks without end, others have to be at most a tenth slower; most of that is left for what
+/// is not counted (waking up, the caches, the domain's own process).
+const SHARE: u32 = 30;
 /// CPU time that it may use at once, as when it starts.
-const BURST: Duration = Duration::from_millis(50);
+const BURST: Duration = Duration::from_millis(30);
 /// What a domain that has used everything waits for, so that it is not woken for every request.
 const LEAST: Duration = Duration::from_micros(500);
 
@@ -43,7 +43,8 @@ impl Budget {
         if !self.is_waiting {
             return Duration::ZERO;
         }
-        (self.debt + LEAST - self.left) * 1000 / SHARE
+        // Rounded up: what is earned in a moment too short may be nothing.
+        (self.debt + LEAST - self.left) * 1000 / SHARE + Duration::from_micros(1)
     }
 
     /// Notes that the domain used `time`.
