@@ -15,6 +15,7 @@ const PRCTL: i64 = 157;
 const ARCH_PRCTL: i64 = 158;
 const FUTEX: i64 = 202;
 const EXIT_GROUP: i64 = 231;
+const RESTART_SYSCALL: i64 = 219;
 const PKEY_MPROTECT: i64 = 329;
 const SIGALTSTACK: i64 = 131;
 
@@ -82,6 +83,8 @@ pub fn rules() -> Vec<(i64, Vec<SeccompRule>)> {
         ),
         (ARCH_PRCTL, vec![rule(vec![is(0, ARCH_CPUID)])]),
         (FUTEX, vec![rule(vec![is(1, FUTEX_WAIT)]), rule(vec![is(1, FUTEX_WAKE)])]),
+        // A wait with a time limit that was stopped (`xm pause`) goes on by this one.
+        (RESTART_SYSCALL, vec![]),
         (GETPID, vec![]),
         (GETPPID, vec![]),
         (SIGALTSTACK, vec![]),
