@@ -1,5 +1,5 @@
 //! Links the `space` binary at its fixed address, gives the gates the addresses
-//! they name, and compiles the seccomp filter.
+//! they name, and compiles the seccomp filters.
 
 use std::{env, fs, path::Path};
 
@@ -35,12 +35,14 @@ fn main() {
         println!("cargo:rustc-link-arg-bins=-Wl,--defsym={name}={value:#x}");
     }
     let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR");
-    fs::write(Path::new(&out).join("jail.bpf"), filter_bytes()).expect("write the filter");
+    for (name, keys) in [("jail-keys.bpf", true), ("jail-processes.bpf", false)] {
+        fs::write(Path::new(&out).join(name), filter_bytes(keys)).expect("write the filter");
+    }
 }
 
 /// The filter of `jail_rules` as the bytes of `struct sock_filter[]`.
-fn filter_bytes() -> Vec<u8> {
-    let rules: Vec<(i64, Vec<SeccompRule>)> = jail_rules::rules();
+fn filter_bytes(keys: bool) -> Vec<u8> {
+    let rules: Vec<(i64, Vec<SeccompRule>)> = jail_rules::rules(keys);
     let filter = SeccompFilter::new(
         rules.into_iter().collect(),
         SeccompAction::Trap,

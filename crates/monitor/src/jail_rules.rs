@@ -17,20 +17,23 @@ const FUTEX: i64 = 202;
 const EXIT_GROUP: i64 = 231;
 const RESTART_SYSCALL: i64 = 219;
 const PKEY_MPROTECT: i64 = 329;
-const SIGALTSTACK: i64 = 131;
 
 /// `boundary::at::SITES`.
 const SITES: u64 = 0x6_0000;
 const MAP_SHARED_FIXED: u64 = 0x11;
 const MAP_POPULATE: u64 = 0x8000;
+/// `PROT_READ | PROT_WRITE | PROT_EXEC`.
+const PROTECTIONS: u64 = 7;
 const FD_RAM: u64 = 3;
 const FD_ARENA: u64 = 4;
 const FD_SHADOW: u64 = 6;
 const CLONE_PARENT: u64 = 0x8000;
 const SIGCHLD: u64 = 17;
+const SIGKILL: u64 = 9;
 const PR_SET_PDEATHSIG: u64 = 1;
 const PR_SET_SYSCALL_USER_DISPATCH: u64 = 59;
-const ARCH_CPUID: u64 = 0x1012;
+const PR_SYS_DISPATCH_ON: u64 = 1;
+const ARCH_SET_CPUID: u64 = 0x1012;
 const FUTEX_WAIT: u64 = 0;
 const FUTEX_WAKE: u64 = 1;
 
@@ -48,46 +51,62 @@ fn rule(conditions: Vec<SeccompCondition>) -> SeccompRule {
     SeccompRule::new(conditions).expect("at least one condition")
 }
 
-/// System call number and its allowed argument patterns (none = any arguments).
-pub fn rules() -> Vec<(i64, Vec<SeccompRule>)> {
-    // Guest memory only: shared mappings of the RAM and shadow memfds, and
-    // nothing anonymous. Pages of RAM and shadow may be executable: guest user
-    // code runs directly.
-    let flags = !MAP_POPULATE & 0xffff_ffff;
-    // A new runner maps its part of the arena, at four places and nowhere else.
-    let of_runner = |at: u64| rule(vec![is(3, MAP_SHARED_FIXED), is(4, FD_ARENA), is_long(0, at)]);
-    vec![
-        (
-            MMAP,
-            vec![
-                rule(vec![masked(3, flags, MAP_SHARED_FIXED), is(4, FD_RAM)]),
-                rule(vec![masked(3, flags, MAP_SHARED_FIXED), is(4, FD_SHADOW)]),
-                of_runner(crate::symbols::MAILBOX),
-                of_runner(crate::symbols::ORDERS),
-                of_runner(crate::symbols::RETURNS),
-                of_runner(SITES),
-            ],
-        ),
-        (MPROTECT, vec![]),
-        (PKEY_MPROTECT, vec![]),
+/// System call number and its allowed argument patterns (none = any arguments),
+/// where guest programs are kept apart by protection keys (`keys`) or by processes.
+///
+/// Every rule is one that a guest at work needs; `tests/drill` watches that.
+pub fn rules(keys: bool) -> Vec<(i64, Vec<SeccompRule>)> {
+    let mut rules = vec![
+        (MMAP, mappings(keys)),
+        // No growing stacks (PROT_GROWSDOWN), which could be given room without `mmap`.
+        (MPROTECT, vec![rule(vec![masked(2, 0xffff_ffff & !PROTECTIONS, 0)])]),
         (MUNMAP, vec![]),
         (RT_SIGRETURN, vec![]),
         (SETITIMER, vec![rule(vec![is(0, 0)])]),
-        (CLONE, vec![rule(vec![is(0, CLONE_PARENT | SIGCHLD)])]),
+        (CLONE, vec![rule(vec![is_long(0, CLONE_PARENT | SIGCHLD)])]),
         (
             PRCTL,
             vec![
-                rule(vec![is(0, PR_SET_PDEATHSIG)]),
-                rule(vec![is(0, PR_SET_SYSCALL_USER_DISPATCH)]),
+                // A process that asked for another signal would outlive its domain.
+                rule(vec![is(0, PR_SET_PDEATHSIG), is_long(1, SIGKILL)]),
+                rule(vec![
+                    is(0, PR_SET_SYSCALL_USER_DISPATCH),
+                    is_long(1, PR_SYS_DISPATCH_ON),
+                    is_long(2, 0),
+                    is_long(3, 0),
+                ]),
             ],
         ),
-        (ARCH_PRCTL, vec![rule(vec![is(0, ARCH_CPUID)])]),
+        (ARCH_PRCTL, vec![rule(vec![is(0, ARCH_SET_CPUID), is_long(1, 0)])]),
         (FUTEX, vec![rule(vec![is(1, FUTEX_WAIT)]), rule(vec![is(1, FUTEX_WAKE)])]),
         // A wait with a time limit that was stopped (`xm pause`) goes on by this one.
         (RESTART_SYSCALL, vec![]),
         (GETPID, vec![]),
         (GETPPID, vec![]),
-        (SIGALTSTACK, vec![]),
         (EXIT_GROUP, vec![]),
-    ]
+    ];
+    if keys {
+        rules.push((PKEY_MPROTECT, vec![rule(vec![masked(2, 0xffff_ffff & !PROTECTIONS, 0)])]));
+    }
+    rules
+}
+
+/// Guest memory only: shared mappings of the RAM and shadow memfds, and nothing
+/// anonymous. Pages of RAM and shadow may be executable: guest user code runs
+/// directly.
+fn mappings(keys: bool) -> Vec<SeccompRule> {
+    let flags = !MAP_POPULATE & 0xffff_ffff;
+    let mut rules = vec![
+        rule(vec![masked(3, flags, MAP_SHARED_FIXED), is(4, FD_RAM)]),
+        rule(vec![masked(3, flags, MAP_SHARED_FIXED), is(4, FD_SHADOW)]),
+    ];
+    if !keys {
+        // A new runner maps its part of the arena, at four places and nowhere else.
+        use crate::symbols::{MAILBOX, ORDERS, RETURNS};
+        rules.extend(
+            [MAILBOX, ORDERS, RETURNS, SITES]
+                .map(|at| rule(vec![is(3, MAP_SHARED_FIXED), is(4, FD_ARENA), is_long(0, at)])),
+        );
+    }
+    rules
 }

@@ -44,8 +44,9 @@ pub fn monitor() -> *mut Monitor {
 /// guest code would kill its space.
 const OLDEST_KERNEL: (u32, u32) = (6, 12);
 
-/// The jail's filter, compiled by the build script.
-static JAIL: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/jail.bpf"));
+/// The jail's filters, compiled by the build script: with protection keys, and without.
+static JAIL_KEYS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/jail-keys.bpf"));
+static JAIL_PROCESSES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/jail-processes.bpf"));
 
 #[cfg(not(fuzzing))]
 global_asm!(
@@ -296,8 +297,9 @@ extern "C" fn start() -> ! {
         space::arm_dispatch();
     }
     if m.setup.flags & boundary::setup_flag::NO_SECCOMP == 0 {
-        // SAFETY: the build script wrote an array of `struct sock_filter`.
-        if unsafe { sys::seccomp(JAIL) } != 0 {
+        let filter = if is_separate() { JAIL_PROCESSES } else { JAIL_KEYS };
+        // SAFETY: the build script wrote arrays of `struct sock_filter`.
+        if unsafe { sys::seccomp(filter) } != 0 {
             refuse("the seccomp filter was refused", 95);
         }
     }
