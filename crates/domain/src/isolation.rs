@@ -34,7 +34,7 @@ impl Isolation {
             Self::Processes(Why::Asked)
         } else if !has_protection_keys() {
             Self::Processes(Why::NoKeys)
-        } else if kernel_version(rustix::system::uname().release().to_bytes()) < OLDEST_FOR_KEYS {
+        } else if kernel_version() < OLDEST_FOR_KEYS {
             Self::Processes(Why::OldKernel)
         } else {
             Self::Keys
@@ -65,8 +65,13 @@ impl fmt::Display for Isolation {
     }
 }
 
+/// Major and minor number of the host's kernel.
+pub fn kernel_version() -> (u32, u32) {
+    version_of(rustix::system::uname().release().to_bytes())
+}
+
 /// Major and minor number at the start of a release's name.
-fn kernel_version(release: &[u8]) -> (u32, u32) {
+fn version_of(release: &[u8]) -> (u32, u32) {
     let mut numbers = release.split(|byte| !byte.is_ascii_digit()).map(|digits| {
         let text = std::str::from_utf8(digits).unwrap_or_default();
         text.parse().unwrap_or(0)
@@ -80,11 +85,11 @@ mod tests {
 
     #[test]
     fn versions_are_read() {
-        assert_eq!(kernel_version(b"6.12.9+deb12-cloud-amd64"), (6, 12));
-        assert_eq!(kernel_version(b"5.10.0"), (5, 10));
-        assert_eq!(kernel_version(b"7"), (7, 0));
-        assert_eq!(kernel_version(b"what"), (0, 0));
-        assert!(kernel_version(b"6.9.1") < OLDEST_FOR_KEYS);
+        assert_eq!(version_of(b"6.12.9+deb12-cloud-amd64"), (6, 12));
+        assert_eq!(version_of(b"5.10.0"), (5, 10));
+        assert_eq!(version_of(b"7"), (7, 0));
+        assert_eq!(version_of(b"what"), (0, 0));
+        assert!(version_of(b"6.9.1") < OLDEST_FOR_KEYS);
     }
 
     #[test]

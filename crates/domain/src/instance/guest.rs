@@ -72,7 +72,7 @@ impl Guest {
             self.group.interrupt(page.active_pid());
             if self.memory.isolation != Isolation::Keys {
                 // Either the runner runs the guest, or the first space does.
-                self.group.interrupt(self.group.leader().as_raw_nonzero().get());
+                self.group.interrupt_leader();
             }
         }
     }

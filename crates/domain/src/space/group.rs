@@ -1,9 +1,11 @@
 //! The processes of a domain: signals to them, and their deaths.
 
+use super::cpu_time::children;
+use crate::sys::{Keeper, Spawned, find_by_number_inside};
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, pidfd_open,
-    pidfd_send_signal, wait, waitid, waitpgid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, getpgid, kill_process_group,
+    pidfd_open, pidfd_send_signal, wait, waitid, waitpgid,
 };
 use std::collections::HashMap;
 use std::fmt;
@@ -53,15 +55,21 @@ impl fmt::Display for Death {
 #[derive(Debug)]
 pub struct Group {
     leader: Pid,
+    group: Pid,
+    keeper: Option<Keeper>,
     known: HashMap<i32, OwnedFd>,
+    /// Numbers in the spaces' PID namespace, and ours for the same processes.
+    inside: HashMap<i32, Pid>,
     /// All were killed.
     ended: bool,
 }
 
 impl Group {
-    /// The group of the first space, `leader`.
-    pub(super) fn new(leader: Pid) -> Self {
-        Self { leader, known: HashMap::new(), ended: false }
+    /// The group of the first space.
+    pub(super) fn new(spawned: Spawned) -> Self {
+        let Spawned { leader, group, keeper, walls: _ } = spawned;
+        let (known, inside) = (HashMap::new(), HashMap::new());
+        Self { leader, group, keeper, known, inside, ended: false }
     }
 
     /// The first space.
@@ -73,7 +81,7 @@ impl Group {
     /// group cannot belong to anybody else.
     fn signal_all(&self, signal: Signal) {
         if !self.ended && self.has_spaces() {
-            let _all_are_gone = kill_process_group(self.leader, signal);
+            let _all_are_gone = kill_process_group(self.group, signal);
         }
     }
 
@@ -90,53 +98,88 @@ impl Group {
     /// Kills all spaces and reaps them.
     pub fn kill(&mut self) {
         self.known.clear();
+        self.inside.clear();
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
         let end = Instant::now() + Duration::from_secs(5);
         while self.has_spaces() && Instant::now() < end {
             // Again and again: a space may have been cloned meanwhile.
-            let _all_are_gone = kill_process_group(self.leader, Signal::KILL);
-            while let Ok(Some(_)) = waitpgid(self.leader, WaitOptions::NOHANG) {}
+            let _all_are_gone = kill_process_group(self.group, Signal::KILL);
+            while let Ok(Some(_)) = waitpgid(self.group, WaitOptions::NOHANG) {}
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 
     /// Interrupts the space that claims to run the vCPU, if it is a child of ours.
+    /// It claims the number that it sees itself.
     pub fn interrupt(&mut self, claimed: i32) {
-        let Some(pid) = Pid::from_raw(claimed.max(0)).filter(|_| !self.ended) else { return };
-        if !self.known.contains_key(&claimed) {
+        let Some(pid) = Pid::from_raw(claimed.max(0)) else { return };
+        if self.keeper.is_none() {
+            return self.interrupt_child(pid);
+        }
+        let known = self.inside.get(&claimed).copied();
+        let Some(pid) = known.or_else(|| find_by_number_inside(&children(), claimed)) else {
+            return;
+        };
+        if self.inside.len() >= MOST_KNOWN {
+            self.inside.clear();
+        }
+        self.inside.insert(claimed, pid);
+        self.interrupt_child(pid);
+    }
+
+    /// Interrupts the first space.
+    pub fn interrupt_leader(&mut self) {
+        self.interrupt_child(self.leader);
+    }
+
+    fn interrupt_child(&mut self, pid: Pid) {
+        let number = pid.as_raw_nonzero().get();
+        let is_keeper = self.keeper.as_ref().is_some_and(|keeper| keeper.pid == pid);
+        if self.ended || is_keeper {
+            return;
+        }
+        if !self.known.contains_key(&number) {
             let Some(fd) = open_child(pid) else { return };
             if self.known.len() >= MOST_KNOWN {
                 self.known.clear();
             }
-            self.known.insert(claimed, fd);
+            self.known.insert(number, fd);
         }
-        if let Some(fd) = self.known.get(&claimed)
+        if let Some(fd) = self.known.get(&number)
             && pidfd_send_signal(fd, Signal::USR1).is_err()
         {
-            self.known.remove(&claimed);
+            self.forget(pid);
         }
+    }
+
+    fn forget(&mut self, pid: Pid) {
+        self.known.remove(&pid.as_raw_nonzero().get());
+        self.inside.retain(|_, known| *known != pid);
     }
 
     /// Reaps one dead space, if there is one.
     pub fn reap(&mut self) -> Option<Death> {
-        let (pid, status) = waitpgid(self.leader, WaitOptions::NOHANG).ok()??;
-        self.known.remove(&pid.as_raw_nonzero().get());
+        let (pid, status) = waitpgid(self.group, WaitOptions::NOHANG).ok()??;
+        self.forget(pid);
         let signal = status.terminating_signal().map(Death::Signal);
         signal.or_else(|| status.exit_status().map(Death::Exit))
     }
 
     /// Whether no space is left.
     pub fn is_empty(&self) -> bool {
-        !self.has_spaces()
+        let keeper = self.keeper.as_ref().map(|keeper| keeper.pid);
+        let is_space = |pid: Pid| Some(pid) != keeper && getpgid(Some(pid)) == Ok(self.group);
+        let mut children = children().into_iter().filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
+        !self.has_spaces() || (keeper.is_some() && !children.any(is_space))
     }
 
     /// Whether a space is left that is not reaped. A space cannot leave its group; other children
     /// of this process are not in it.
     fn has_spaces(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        !matches!(waitid(WaitId::Pgid(Some(self.leader)), options), Err(Errno::CHILD))
+        !matches!(waitid(WaitId::Pgid(Some(self.group)), options), Err(Errno::CHILD))
     }
 }
 

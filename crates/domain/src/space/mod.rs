@@ -93,7 +93,8 @@ pub fn start(order: &Start<'_>) -> Result<(Group, Walls), StartError> {
         keep_stderr: std::env::var_os(DEBUG_VARIABLE).is_some_and(|value| value == "1"),
         stopped: order.paused,
     };
-    let (leader, walls) =
+    let spawned =
         spawn(&jailed).map_err(|source| StartError::Spawn { path: path.clone(), source })?;
-    Ok((Group::new(leader), walls))
+    let walls = spawned.walls;
+    Ok((Group::new(spawned), walls))
 }

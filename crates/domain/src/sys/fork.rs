@@ -1,72 +1,24 @@
 //! Starting a program in its jail: fork, walls, exec by descriptor.
 //!
+//! Where the host allows a PID namespace, three processes are made: a *helper*,
+//! which builds the walls, makes the other two as its siblings, and goes; the
+//! *keeper*, the namespace's first process, which does nothing but live as long
+//! as we do, because the kernel kills all others in it when it ends; and the
+//! program. Spaces cannot be that first process, as it may not make siblings
+//! (`CLONE_PARENT`). Elsewhere the helper becomes the program.
+//!
 //! Between `fork` and `execveat` the child makes system calls only: no
 //! allocation, no locks, no library state.
 
+use super::jail;
+use super::walls::{Wall, Walls};
+use crate::isolation::kernel_version;
 use rustix::pipe::PipeFlags;
+use rustix::process::{Pid, WaitOptions, setpgid, waitpid};
 use std::ffi::{CStr, CString, c_int, c_long, c_ulong};
 use std::fmt;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-
-/// A wall of the jail. Which of them hold depends on the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wall {
-    /// No privileges can be gained by exec (`PR_SET_NO_NEW_PRIVS`).
-    NoNewPrivileges,
-    /// A user namespace of its own.
-    UserNamespace,
-    /// A mount namespace of its own.
-    MountNamespace,
-    /// A network namespace of its own, with nothing in it.
-    NetworkNamespace,
-    /// System V and POSIX queue namespace of its own.
-    IpcNamespace,
-    /// Host name namespace of its own.
-    UtsNamespace,
-    /// The root directory is empty.
-    EmptyRoot,
-    /// Runs as nobody, although the domain process is root's.
-    Nobody,
-    /// No descriptors but the domain's own.
-    ClosedDescriptors,
-    /// Resource limits.
-    Limits,
-}
-
-/// All walls with their names.
-const WALLS: [(Wall, &str); 10] = [
-    (Wall::NoNewPrivileges, "no-new-privileges"),
-    (Wall::UserNamespace, "user-namespace"),
-    (Wall::MountNamespace, "mount-namespace"),
-    (Wall::NetworkNamespace, "network-namespace"),
-    (Wall::IpcNamespace, "ipc-namespace"),
-    (Wall::UtsNamespace, "uts-namespace"),
-    (Wall::EmptyRoot, "empty-root"),
-    (Wall::Nobody, "nobody"),
-    (Wall::ClosedDescriptors, "closed-descriptors"),
-    (Wall::Limits, "limits"),
-];
-
-/// The walls that hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Walls(u32);
-
-impl Walls {
-    fn add(&mut self, wall: Wall) {
-        self.0 |= 1 << wall as u32;
-    }
-
-    /// Whether `wall` holds.
-    pub fn has(self, wall: Wall) -> bool {
-        self.0 & 1 << wall as u32 != 0
-    }
-
-    /// The names of the walls that hold.
-    pub fn names(self) -> Vec<String> {
-        WALLS.iter().filter(|(wall, _)| self.has(*wall)).map(|(_, name)| (*name).into()).collect()
-    }
-}
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// What the child was doing when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +32,20 @@ pub enum Step {
     DeathSignal,
     /// `execveat`.
     Exec,
+    /// Making the program's process in its namespace.
+    Clone,
+}
+
+impl Step {
+    fn of(number: i32) -> Self {
+        match number {
+            1 => Self::Descriptors,
+            2 => Self::NoNewPrivileges,
+            3 => Self::DeathSignal,
+            4 => Self::Exec,
+            _ => Self::Clone,
+        }
+    }
 }
 
 impl fmt::Display for Step {
@@ -89,6 +55,7 @@ impl fmt::Display for Step {
             Self::NoNewPrivileges => "giving up privileges",
             Self::DeathSignal => "tying its life to the domain process",
             Self::Exec => "executing it",
+            Self::Clone => "making its process",
         })
     }
 }
@@ -130,25 +97,58 @@ pub struct JailedProgram<'a> {
     pub stopped: bool,
 }
 
+/// A program that was started.
+#[derive(Debug)]
+pub struct Spawned {
+    /// Its process.
+    pub leader: Pid,
+    /// Its process group, and that of all it makes.
+    pub group: Pid,
+    /// The first process of its PID namespace.
+    pub keeper: Option<Keeper>,
+    /// The walls that hold.
+    pub walls: Walls,
+}
+
+/// The first process of a PID namespace. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Keeper {
+    /// Its number here.
+    pub pid: Pid,
+    _life: OwnedFd,
+}
+
 /// The raw parts that the child uses, made before the fork.
-struct Raw<'a> {
+pub(super) struct Raw<'a> {
     program: RawFd,
     argv: Vec<*const libc::c_char>,
     descriptors: Vec<RawFd>,
     null: RawFd,
     report: RawFd,
+    report_reader: RawFd,
+    life: RawFd,
+    life_writer: RawFd,
     parent: libc::pid_t,
-    what: &'a JailedProgram<'a>,
+    /// We can find a process by its number inside its namespace.
+    pub(super) can_translate: bool,
+    /// Limits of a user hold in each user namespace by itself.
+    pub(super) counts_by_namespace: bool,
+    pub(super) what: &'a JailedProgram<'a>,
+}
+
+impl Raw<'_> {
+    /// The first descriptor that the program is not given.
+    pub(super) fn first_unused(&self) -> RawFd {
+        FIRST + self.descriptors.len() as RawFd
+    }
 }
 
 /// First descriptor of the program that is not one of the standard three.
 const FIRST: RawFd = 3;
 /// Where descriptors wait while the low numbers are rearranged.
 const PARKING: c_int = 64;
-/// User and group that own nothing.
-const NOBODY: libc::uid_t = 65534;
-/// Most descriptors a space may have open.
-const MOST_DESCRIPTORS: libc::rlim_t = 16;
+/// Since 5.14 the count behind `RLIMIT_NPROC` is one of user and user namespace.
+const LIMITS_BY_NAMESPACE: (u32, u32) = (5, 14);
 
 /// Starts `what` as a child of the calling thread, which must outlive it: the
 /// child dies with this thread.
@@ -156,15 +156,17 @@ const MOST_DESCRIPTORS: libc::rlim_t = 16;
 /// # Errors
 /// As [`SpawnError`] says. Walls that the host denies are no error; the result
 /// tells which hold.
-pub fn spawn(what: &JailedProgram<'_>) -> Result<(rustix::process::Pid, Walls), SpawnError> {
+pub fn spawn(what: &JailedProgram<'_>) -> Result<Spawned, SpawnError> {
+    let pipe =
+        || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| SpawnError::Fork(e.into()));
     let null = rustix::fs::open(
         c"/dev/null",
         rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
         rustix::fs::Mode::empty(),
     )
     .map_err(|error| SpawnError::Fork(error.into()))?;
-    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
-        .map_err(|error| SpawnError::Fork(error.into()))?;
+    let (reader, writer) = pipe()?;
+    let (life, life_writer) = pipe()?;
     let mut argv: Vec<_> = what.arguments.iter().map(|text| text.as_ptr()).collect();
     argv.push(std::ptr::null());
     let raw = Raw {
@@ -173,7 +175,12 @@ pub fn spawn(what: &JailedProgram<'_>) -> Result<(rustix::process::Pid, Walls), 
         descriptors: what.descriptors.iter().map(AsRawFd::as_raw_fd).collect(),
         null: null.as_fd().as_raw_fd(),
         report: writer.as_raw_fd(),
+        report_reader: reader.as_raw_fd(),
+        life: life.as_raw_fd(),
+        life_writer: life_writer.as_raw_fd(),
         parent: rustix::process::getpid().as_raw_nonzero().get(),
+        can_translate: super::pids::are_listed(),
+        counts_by_namespace: kernel_version() >= LIMITS_BY_NAMESPACE,
         what,
     };
     // SAFETY: the child runs `child` only, which makes system calls and never returns.
@@ -182,26 +189,28 @@ pub fn spawn(what: &JailedProgram<'_>) -> Result<(rustix::process::Pid, Walls), 
         // SAFETY: this is the child of the fork above.
         unsafe { child(&raw) }
     }
-    let Some(pid) = rustix::process::Pid::from_raw(pid.max(0)) else {
+    let Some(helper) = Pid::from_raw(pid.max(0)) else {
         return Err(SpawnError::Fork(io::Error::last_os_error()));
     };
     drop(writer);
     // The child does the same; whoever comes first, the group exists from here on.
-    let _done_by_either = rustix::process::setpgid(Some(pid), Some(pid));
-    let walls = read_report(reader.into(), what.stopped).inspect_err(|_| {
-        let _reaped = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
-    })?;
-    if what.stopped {
-        await_stop(pid)?;
+    let _done_by_either = setpgid(Some(helper), Some(helper));
+    let report = Report::read(reader.into(), what.stopped);
+    if report.made.is_some() || report.failure.is_some() {
+        let _reaped = waitpid(Some(helper), WaitOptions::empty());
     }
-    Ok((pid, walls))
+    let spawned = report.into_spawned(helper, life_writer)?;
+    if what.stopped {
+        await_stop(spawned.leader)?;
+    }
+    Ok(spawned)
 }
 
 /// Waits until the child has stopped itself: a SIGCONT that came before would be
 /// lost, and the child would stand still for ever.
-fn await_stop(pid: rustix::process::Pid) -> Result<(), SpawnError> {
+fn await_stop(pid: Pid) -> Result<(), SpawnError> {
     loop {
-        match rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::UNTRACED) {
+        match waitpid(Some(pid), WaitOptions::UNTRACED) {
             Ok(Some((_, status))) if status.stopped() => return Ok(()),
             Ok(None) | Err(rustix::io::Errno::INTR) => {}
             Ok(Some(_)) | Err(_) => return Err(SpawnError::Vanished),
@@ -209,35 +218,61 @@ fn await_stop(pid: rustix::process::Pid) -> Result<(), SpawnError> {
     }
 }
 
-/// In place of walls: the child failed before it knew them.
-static NO_WALLS: u32 = u32::MAX;
+/// Kinds of messages from the new processes, each with two numbers.
+mod message {
+    /// The program's and the keeper's process numbers.
+    pub const MADE: i32 = 1;
+    /// The walls.
+    pub const WALLS: i32 = 2;
+    /// A step, and its error number.
+    pub const FAILURE: i32 = 3;
+}
 
-/// Reads the walls and, if the child failed, where and why.
-fn read_report(mut pipe: std::fs::File, stopped: bool) -> Result<Walls, SpawnError> {
-    let mut walls = [0; 4];
-    if pipe.read_exact(&mut walls).is_err() {
-        return Err(SpawnError::Vanished);
-    }
-    let walls = u32::from_ne_bytes(walls);
-    // A stopped child keeps the pipe open until it goes on.
-    if stopped && walls != NO_WALLS {
-        return Ok(Walls(walls));
-    }
-    let mut failure = [0; 8];
-    match pipe.read_exact(&mut failure) {
-        Err(_) if walls == NO_WALLS => Err(SpawnError::Vanished),
-        Err(_) => Ok(Walls(walls)),
-        Ok(()) => {
-            let [s0, s1, s2, s3, e0, e1, e2, e3] = failure;
-            let step = match i32::from_ne_bytes([s0, s1, s2, s3]) {
-                1 => Step::Descriptors,
-                2 => Step::NoNewPrivileges,
-                3 => Step::DeathSignal,
-                _ => Step::Exec,
-            };
-            let errno = i32::from_ne_bytes([e0, e1, e2, e3]);
-            Err(SpawnError::Child { step, source: io::Error::from_raw_os_error(errno) })
+/// What the new processes said.
+#[derive(Debug, Default)]
+struct Report {
+    made: Option<(Pid, Pid)>,
+    walls: Option<Walls>,
+    failure: Option<(Step, i32)>,
+}
+
+impl Report {
+    /// Reads until all have closed the pipe, which the program does by `exec`; one
+    /// that stops before it (`stopped`) keeps the pipe open until it goes on.
+    fn read(mut pipe: std::fs::File, stopped: bool) -> Self {
+        let mut report = Self::default();
+        let mut bytes = [0; 12];
+        while !(stopped && report.is_complete()) && pipe.read_exact(&mut bytes).is_ok() {
+            let [a, b, c, d, e, f, g, h, i, j, k, l] = bytes;
+            let [kind, one, two] =
+                [[a, b, c, d], [e, f, g, h], [i, j, k, l]].map(i32::from_ne_bytes);
+            match kind {
+                message::MADE => report.made = Pid::from_raw(one).zip(Pid::from_raw(two)),
+                message::WALLS => report.walls = Some(Walls(one.cast_unsigned())),
+                _ => report.failure = Some((Step::of(one), two)),
+            }
         }
+        report
+    }
+
+    /// Whether all was said that a program says which starts.
+    fn is_complete(&self) -> bool {
+        let alone = |walls: Walls| !walls.has(Wall::PidNamespace);
+        self.failure.is_some() || self.walls.is_some_and(|w| alone(w) || self.made.is_some())
+    }
+
+    fn into_spawned(self, helper: Pid, life: OwnedFd) -> Result<Spawned, SpawnError> {
+        if let Some((step, number)) = self.failure {
+            return Err(SpawnError::Child { step, source: io::Error::from_raw_os_error(number) });
+        }
+        let walls = self.walls.filter(|_| self.is_complete()).ok_or(SpawnError::Vanished)?;
+        let group = helper;
+        Ok(match self.made {
+            Some((leader, pid)) => {
+                Spawned { leader, group, keeper: Some(Keeper { pid, _life: life }), walls }
+            }
+            None => Spawned { leader: helper, group, keeper: None, walls },
+        })
     }
 }
 
@@ -251,24 +286,32 @@ unsafe fn child(raw: &Raw<'_>) -> ! {
     unsafe {
         libc::setpgid(0, 0);
         reset_signals();
-        let report = park(raw.report);
+        libc::close(raw.report_reader);
+        libc::close(raw.life_writer);
+        let (report, life) = (park(raw.report), park(raw.life));
         if !place_descriptors(raw) {
             fail(report, Step::Descriptors);
         }
-        enter_namespaces(raw, &mut walls);
+        jail::enter_namespaces(raw, &mut walls);
         if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 {
             fail(report, Step::NoNewPrivileges);
         }
         walls.add(Wall::NoNewPrivileges);
-        set_limits(&mut walls);
-        close_others(raw, &mut walls);
+        if walls.has(Wall::PidNamespace) {
+            move_inside(report, life);
+        }
+        jail::set_limits(raw, &mut walls);
+        jail::close_others(raw, &mut walls);
+        jail::look_for_landlock(&mut walls);
         // After the change of user: that would clear it (prctl(2)).
         let tied = libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as c_ulong, 0, 0, 0) == 0;
-        // The parent may have died before; inside another PID namespace it is 0.
-        if !tied || libc::getppid() != raw.parent {
+        // The parent may have died before. Inside a PID namespace it is 0 anyway,
+        // and the keeper sees to it.
+        let parent = if walls.has(Wall::PidNamespace) { 0 } else { raw.parent };
+        if !tied || libc::getppid() != parent {
             fail(report, Step::DeathSignal);
         }
-        libc::write(report, (&raw const walls.0).cast(), 4);
+        say(report, message::WALLS, walls.0.cast_signed(), 0);
         if raw.what.stopped {
             libc::raise(libc::SIGSTOP);
         }
@@ -281,32 +324,85 @@ unsafe fn child(raw: &Raw<'_>) -> ! {
             environment.as_ptr(),
             libc::AT_EMPTY_PATH,
         );
-        fail_after_walls(report, Step::Exec)
+        fail(report, Step::Exec)
+    }
+}
+
+/// Makes the keeper and the program's process in the new PID namespace, both
+/// children of our parent. Returns in the latter; the caller ends here.
+///
+/// # Safety
+/// In the child only, which has left its PID namespace.
+unsafe fn move_inside(report: RawFd, life: RawFd) {
+    // SAFETY: system calls; the clones share no memory with this process.
+    unsafe {
+        let keeper = sibling();
+        if keeper == 0 {
+            keep(life);
+        }
+        let program = if keeper > 0 { sibling() } else { keeper };
+        if program == 0 {
+            return;
+        }
+        if program < 0 {
+            fail(report, Step::Clone);
+        }
+        say(report, message::MADE, program, keeper);
+        libc::_exit(0)
+    }
+}
+
+/// `fork`, but the parent of the new process is ours.
+///
+/// # Safety
+/// In the child only.
+unsafe fn sibling() -> libc::pid_t {
+    let flags = c_long::from(libc::CLONE_PARENT | libc::SIGCHLD);
+    // SAFETY: no new stack and no shared memory: both go on here.
+    unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) as libc::pid_t }
+}
+
+/// The keeper's life: waits for the end of `xendomain`, and may do nothing else.
+///
+/// # Safety
+/// In the keeper only.
+unsafe fn keep(life: RawFd) -> ! {
+    // SAFETY: plain system calls; the strict mode of seccomp(2) allows `read` and `exit`.
+    unsafe {
+        libc::prctl(libc::PR_SET_NAME, c"space-keeper".as_ptr());
+        libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as c_ulong, 0, 0, 0);
+        libc::dup2(life, 0);
+        libc::syscall(libc::SYS_close_range, 1, c_long::from(u32::MAX), 0);
+        libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_STRICT, 0, 0, 0);
+        let mut byte = 0u8;
+        // Nobody ever writes: this ends when the last writer is gone.
+        while libc::read(0, (&raw mut byte).cast(), 1) > 0 {}
+        loop {
+            libc::syscall(libc::SYS_exit, 0);
+        }
     }
 }
 
 /// Descriptor under which the program file waits for exec; closes on exec.
 const PROGRAM_SLOT: RawFd = 40;
 
+/// Says something to the parent: one write, which a pipe keeps whole.
+///
+/// # Safety
+/// In the child only.
+unsafe fn say(report: RawFd, kind: i32, one: i32, two: i32) {
+    let message = [kind, one, two];
+    // SAFETY: a plain system call.
+    unsafe { libc::write(report, message.as_ptr().cast(), size_of_val(&message)) };
+}
+
 /// # Safety
 /// In the child only.
 unsafe fn fail(report: RawFd, step: Step) -> ! {
     // SAFETY: plain system calls.
     unsafe {
-        let errno = *libc::__errno_location();
-        libc::write(report, (&raw const NO_WALLS).cast(), 4);
-        *libc::__errno_location() = errno;
-        fail_after_walls(report, step)
-    }
-}
-
-/// # Safety
-/// In the child only.
-unsafe fn fail_after_walls(report: RawFd, step: Step) -> ! {
-    // SAFETY: plain system calls.
-    unsafe {
-        let message = [step as i32, *libc::__errno_location()];
-        libc::write(report, message.as_ptr().cast(), 8);
+        say(report, message::FAILURE, step as i32, *libc::__errno_location());
         libc::_exit(127)
     }
 }
@@ -355,106 +451,4 @@ unsafe fn place_descriptors(raw: &Raw<'_>) -> bool {
         }
         well && libc::dup3(program, PROGRAM_SLOT, libc::O_CLOEXEC) == PROGRAM_SLOT
     }
-}
-
-/// Leaves the host's namespaces and its file tree, as far as it lets us.
-///
-/// # Safety
-/// In the child only.
-unsafe fn enter_namespaces(raw: &Raw<'_>, walls: &mut Walls) {
-    // SAFETY: plain system calls.
-    unsafe {
-        let root = libc::geteuid() == 0;
-        let user = if root { 0 } else { libc::CLONE_NEWUSER };
-        let own = !root && libc::unshare(user) == 0;
-        if own {
-            walls.add(Wall::UserNamespace);
-        }
-        for (flag, wall) in [
-            (libc::CLONE_NEWNS, Wall::MountNamespace),
-            (libc::CLONE_NEWNET, Wall::NetworkNamespace),
-            (libc::CLONE_NEWIPC, Wall::IpcNamespace),
-            (libc::CLONE_NEWUTS, Wall::UtsNamespace),
-        ] {
-            if libc::unshare(flag) == 0 {
-                walls.add(wall);
-            }
-        }
-        if empty_root(raw.what.empty_root, walls.has(Wall::MountNamespace)) {
-            walls.add(Wall::EmptyRoot);
-        }
-        if root
-            && libc::setgroups(0, std::ptr::null()) == 0
-            && libc::setresgid(NOBODY, NOBODY, NOBODY) == 0
-            && libc::setresuid(NOBODY, NOBODY, NOBODY) == 0
-        {
-            walls.add(Wall::Nobody);
-        }
-    }
-}
-
-/// Makes an empty directory the root: by leaving all mounts behind, else by chroot.
-///
-/// # Safety
-/// In the child only.
-unsafe fn empty_root(directory: &CStr, mounts: bool) -> bool {
-    let here = c".".as_ptr();
-    // SAFETY: plain system calls with zero-terminated strings.
-    unsafe {
-        let none = std::ptr::null();
-        let path = directory.as_ptr();
-        if mounts
-            && libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, none.cast())
-                == 0
-            && libc::mount(path, path, none, libc::MS_BIND, none.cast()) == 0
-            && libc::chdir(path) == 0
-            && libc::syscall(libc::SYS_pivot_root, here, here) == 0
-        {
-            // The old root is stacked on the new one.
-            return libc::umount2(here, libc::MNT_DETACH) == 0 && libc::chdir(c"/".as_ptr()) == 0;
-        }
-        libc::chdir(path) == 0 && libc::chroot(here) == 0 && libc::chdir(c"/".as_ptr()) == 0
-    }
-}
-
-/// # Safety
-/// In the child only.
-unsafe fn set_limits(walls: &mut Walls) {
-    let limits = [
-        (libc::RLIMIT_CORE, 0),
-        (libc::RLIMIT_FSIZE, 0),
-        (libc::RLIMIT_MEMLOCK, 0),
-        (libc::RLIMIT_MSGQUEUE, 0),
-        (libc::RLIMIT_RTPRIO, 0),
-        (libc::RLIMIT_NOFILE, MOST_DESCRIPTORS),
-    ];
-    let mut all = true;
-    for (which, most) in limits {
-        let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
-        // SAFETY: a plain system call with a valid pointer.
-        all &= unsafe { libc::setrlimit(which, &raw const limit) } == 0;
-    }
-    if all {
-        walls.add(Wall::Limits);
-    }
-}
-
-/// Marks all descriptors above the program's own to close on exec.
-///
-/// # Safety
-/// In the child only.
-unsafe fn close_others(raw: &Raw<'_>, walls: &mut Walls) {
-    const CLOSE_RANGE_CLOEXEC: c_ulong = 4;
-    let own = raw.descriptors.len() as RawFd;
-    let first = c_long::from(FIRST + own);
-    // SAFETY: plain system calls.
-    unsafe {
-        let all = c_long::from(u32::MAX);
-        if libc::syscall(libc::SYS_close_range, first, all, CLOSE_RANGE_CLOEXEC) != 0 {
-            for fd in FIRST + own..4096 {
-                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
-            }
-        }
-    }
-    walls.add(Wall::ClosedDescriptors);
 }

@@ -1,10 +1,12 @@
 //! The only unsafe code of this crate: mapped memory, protection keys, fork and
-//! exec, signals, the TSC and XCR0.
+//! exec, signals, the TSC and XCR0. And what belongs to these.
 
 #[allow(unsafe_code)]
 mod cpuid;
 #[allow(unsafe_code)]
 mod fork;
+#[allow(unsafe_code)]
+mod jail;
 #[allow(unsafe_code)]
 mod keys;
 #[allow(unsafe_code)]
@@ -14,7 +16,12 @@ pub mod signals;
 #[allow(unsafe_code)]
 mod tsc;
 
+mod pids;
+mod walls;
+
 pub use self::cpuid::{ThisHost, can_fault_on_cpuid};
-pub use fork::{JailedProgram, SpawnError, Step, Wall, Walls, spawn};
+pub use fork::{JailedProgram, Keeper, SpawnError, Spawned, Step, spawn};
 pub use keys::has_protection_keys;
+pub use pids::find as find_by_number_inside;
 pub use tsc::read_tsc;
+pub use walls::{Wall, Walls};
