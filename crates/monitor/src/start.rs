@@ -296,6 +296,9 @@ extern "C" fn start() -> ! {
     if !is_separate() {
         space::arm_dispatch();
     }
+    if !sys::landlock() {
+        refuse("Landlock was refused", 95);
+    }
     if m.setup.flags & boundary::setup_flag::NO_SECCOMP == 0 {
         let filter = if is_separate() { JAIL_PROCESSES } else { JAIL_KEYS };
         // SAFETY: the build script wrote arrays of `struct sock_filter`.

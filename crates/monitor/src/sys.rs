@@ -25,7 +25,10 @@ const SECCOMP: u64 = 317;
 const PKEY_MPROTECT: u64 = 329;
 const PKEY_ALLOC: u64 = 330;
 const WRITE: u64 = 1;
+const CLOSE: u64 = 3;
 const CLOSE_RANGE: u64 = 436;
+const LANDLOCK_CREATE_RULESET: u64 = 444;
+const LANDLOCK_RESTRICT_SELF: u64 = 446;
 
 /// `PROT_READ`.
 pub const READ: u32 = 1;
@@ -218,6 +221,44 @@ pub unsafe fn seccomp(program: &[u8]) -> i64 {
     unsafe {
         call6(PRCTL, [38, 1, 0, 0, 0, 0]);
         call6(SECCOMP, [1, 4, prog.as_ptr() as u64, 0, 0, 0])
+    }
+}
+
+/// What Landlock can forbid, by version of its interface (linux/landlock.h): bits of
+/// file accesses, of TCP, and of what is scoped (abstract sockets, signals).
+const LANDLOCK: [(i64, [u64; 3]); 6] = [
+    (1, [0x1fff, 0, 0]),
+    (2, [0x3fff, 0, 0]),
+    (3, [0x7fff, 0, 0]),
+    (4, [0x7fff, 3, 0]),
+    (5, [0xffff, 3, 0]),
+    (6, [0xffff, 3, 3]),
+];
+
+/// Forbids this process and all that it makes whatever the kernel's Landlock can:
+/// a set of rules that allows nothing. False if the kernel has Landlock and refused.
+pub fn landlock() -> bool {
+    /// `LANDLOCK_CREATE_RULESET_VERSION`.
+    const VERSION: u64 = 1;
+    // SAFETY: the kernel reads the attributes, which have the length that is given;
+    // the descriptor is this function's own.
+    unsafe {
+        let version = call6(LANDLOCK_CREATE_RULESET, [0, 0, VERSION, 0, 0, 0]);
+        if version <= 0 {
+            return true;
+        }
+        let known = LANDLOCK.iter().rev().find(|(oldest, _)| *oldest <= version);
+        let Some((_, attributes)) = known else { return false };
+        // An older kernel takes a longer structure if what it does not know is zero.
+        let at = attributes.as_ptr() as u64;
+        let set = call6(LANDLOCK_CREATE_RULESET, [at, size_of_val(attributes) as u64, 0, 0, 0, 0]);
+        if set < 0 {
+            return false;
+        }
+        call6(PRCTL, [38, 1, 0, 0, 0, 0]);
+        let closed = call6(LANDLOCK_RESTRICT_SELF, [set as u64, 0, 0, 0, 0, 0]);
+        call6(CLOSE, [set as u64, 0, 0, 0, 0, 0]);
+        closed == 0
     }
 }
 
