@@ -17,8 +17,10 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)/release
 help:
 	@echo 'make run      build, and start a guest with its console'
 	@echo 'make check    format, lints, guest programs on the host (quick)'
-	@echo 'make test     all tests: crates, guest programs, a little fuzzing, end to end, hostile kernels'
+	@echo 'make test     all tests: crates, guest programs, a little fuzzing, end to end, hostile'
+	@echo '              kernels, escapes from the jail'
 	@echo 'make hostile  guest kernels that break every rule (TESTS="NAME or kind ...")'
+	@echo 'make drill    what an attacker inside the jail can do'
 	@echo 'make e2e-keyed'
 	@echo '              a part of the end-to-end tests, for machines without protection keys:'
 	@echo '              in an emulated host that has them'
@@ -59,6 +61,10 @@ test: setup
 	$(CARGO) build --release --bins
 	tests/e2e --bin $(TARGET)
 	tests/hostile --bin $(TARGET)
+	tests/drill --bin $(TARGET)
+
+drill: setup build
+	tests/drill --bin $(TARGET)
 
 e2e: setup build
 	tests/e2e --bin $(TARGET) $(TESTS)
@@ -105,4 +111,4 @@ clean:
 	$(CARGO) clean
 	rm -rf out
 
-.PHONY: help build run setup check test e2e hostile e2e-keyed bench soak fuzz install clean
+.PHONY: help build run setup check test e2e hostile drill e2e-keyed bench soak fuzz install clean

@@ -76,6 +76,8 @@ class Rig:
         )
         for name in ("XENOLITH_XENDOMAIN", "XENOLITH_SPACE", "XENOLITH_XENSTORED"):
             self.environment.pop(name, None)
+        # Words before each command: another user, say.
+        self.prefix = []
         self.kernels = sorted(path.name for path in (self.base / "kernels").iterdir())
 
     def _stage(self, binaries):
@@ -123,7 +125,7 @@ class Rig:
     def run(self, *words, timeout=60, program="xm"):
         """Runs xm and returns (exit code, standard output, standard error)."""
         done = subprocess.run(
-            [str(self.base / "bin" / program), *words],
+            [*self.prefix, str(self.base / "bin" / program), *words],
             env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -189,7 +191,7 @@ class Rig:
         wait_for(lambda: name not in self.names(), seconds, f"domain {name} is still listed")
 
     def console(self, *words):
-        return Terminal([str(self.base / "bin/xm"), *words], self.environment)
+        return Terminal([*self.prefix, str(self.base / "bin/xm"), *words], self.environment)
 
 
 def wait_for(condition, seconds, message):
@@ -209,7 +211,7 @@ class Terminal:
         self.pid, self.terminal = pty.fork()
         if self.pid == 0:
             try:
-                os.execve(command[0], command, dict(environment, TERM="xterm"))
+                os.execvpe(command[0], command, dict(environment, TERM="xterm"))
             finally:
                 os._exit(127)
         self.status = None
