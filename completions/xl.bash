@@ -31,6 +31,9 @@ _xl() {
             xl,dmesg)
                 cmd="xl__subcmd__dmesg"
                 ;;
+            xl,doctor)
+                cmd="xl__subcmd__doctor"
+                ;;
             xl,domid)
                 cmd="xl__subcmd__domid"
                 ;;
@@ -68,7 +71,7 @@ _xl() {
 
     case "${cmd}" in
         xl)
-            opts="-h --help console create destroy dmesg domid domname info list pause reboot shutdown unpause uptime crash-report help"
+            opts="-h --help console create destroy dmesg domid domname info list pause reboot shutdown unpause uptime crash-report doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -181,6 +184,20 @@ _xl() {
             ;;
         xl__subcmd__dmesg)
             opts="-c -h --clear --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xl__subcmd__doctor)
+            opts="-h --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

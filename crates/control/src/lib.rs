@@ -32,6 +32,7 @@ mod kill;
 mod launch;
 mod line;
 mod log;
+mod probe;
 mod protocol;
 mod registry;
 mod socket;
@@ -46,6 +47,7 @@ pub use kill::kill;
 pub use launch::{CreateSpec, LaunchError, StartReply, Started, find_program, launch};
 pub use line::{LineError, LineReader, write_line};
 pub use log::{Log, utc};
+pub use probe::{PROBE_ARGUMENT, Probe, WallProbe, probe};
 pub use protocol::{
     CrashSummary, DomainInfo, Ended, EndedAs, ErrorCode, Failure, MAX_REPLY, MAX_REQUEST, Request,
     Response, ShutdownKind, ShutdownReason, StateFlags, WaitUntil,

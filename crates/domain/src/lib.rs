@@ -18,6 +18,7 @@ mod file;
 pub mod instance;
 pub mod isolation;
 pub mod life;
+pub mod probe;
 mod processor;
 pub mod server;
 pub mod space;

@@ -15,6 +15,10 @@ use std::io;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == control::PROBE_ARGUMENT) {
+        let told = write_line(&mut io::stdout(), &domain::probe::probe());
+        return if told.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let (signals, instance) = match start() {
         Ok(started) => started,
         Err(failure) => {

@@ -19,6 +19,7 @@ pub fn command(tool: Tool, name: &str) -> Option<Command> {
         "create" => create(tool),
         "destroy" => destroy(tool),
         "dmesg" => dmesg(tool),
+        "doctor" => doctor(tool),
         "domid" => domid(tool),
         "domname" => domname(tool),
         "info" => info(tool),
@@ -248,6 +249,21 @@ fn dmesg(tool: Tool) -> Command {
         .after_help(examples(
             tool,
             &[("dmesg", "All domains"), ("dmesg serv1", "What the monitor of serv1 had to say")],
+        ))
+}
+
+fn doctor(tool: Tool) -> Command {
+    Command::new("doctor")
+        .about("Check what of this host works for domains, and say what to do about the rest")
+        .arg(json())
+        .after_help(format!(
+            "Each line is ok, warn (slower, or behind fewer walls), FAIL (no domain can run) or a \
+             dash (to know).\nThe exit status is 0 if domains can run, warnings or not, else 1. \
+             One process is started in the jail for a try.\n\n{}",
+            examples(
+                tool,
+                &[("doctor", "For this user, on this host"), ("doctor --json", "For programs")],
+            )
         ))
 }
 

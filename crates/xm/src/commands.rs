@@ -95,6 +95,7 @@ pub static COMMANDS: &[Entry] = &{
         Entry::here("unpause", Both),
         Entry::here("uptime", Both),
         Entry::here("crash-report", Own),
+        Entry::here("doctor", Own),
         Entry::lacking("new", Xm, MANAGED),
         Entry::lacking("start", Xm, MANAGED),
         Entry::lacking("delete", Xm, MANAGED),

@@ -15,6 +15,7 @@ mod cli;
 mod commands;
 mod console;
 mod create;
+mod doctor;
 mod error;
 mod generate;
 mod help;
@@ -190,6 +191,7 @@ fn execute(tool: Tool, name: &'static str, matches: &ArgMatches) -> Result<u8, E
     let domain = || matches.get_one::<String>("domain").map_or("", String::as_str);
     match name {
         "console" => return console::console(tool, matches),
+        "doctor" => return doctor::doctor(matches),
         "create" => create::create(tool, matches)?,
         "list" => listing::list(tool, matches)?,
         "uptime" => listing::uptime(matches)?,

@@ -34,6 +34,8 @@ pub fn heading(word: &str, colour: Colour) -> String {
 /// The few colours in use.
 #[derive(Clone, Copy, Debug)]
 pub enum Colour {
+    /// For what is well.
+    Green,
     /// For errors.
     Red,
     /// For warnings.
@@ -41,8 +43,10 @@ pub enum Colour {
 }
 
 impl Colour {
-    fn paint(self, word: &str) -> String {
+    /// The word in this colour, for a stream that may carry colours.
+    pub fn paint(self, word: &str) -> String {
         let code = match self {
+            Self::Green => 32,
             Self::Red => 31,
             Self::Yellow => 33,
         };

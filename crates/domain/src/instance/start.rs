@@ -14,9 +14,7 @@ use control::{
     ErrorCode, Failure, Hint, Log, Registration, Registry, RegistryError, Started, Uuid,
 };
 use kernel::{KernelImage, Limits};
-use std::fs::DirBuilder;
 use std::io::{self, Read};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -99,7 +97,8 @@ impl Instance {
         let server = control::bind(&entry.socket())
             .and_then(Server::new)
             .map_err(|error| host("open the domain's control socket", &error))?;
-        let empty_root = empty_directory(&registration.registry().dirs().runtime)?;
+        let empty_root = space::empty_directory(&registration.registry().dirs().runtime)
+            .map_err(|error| host("make an empty directory", &error))?;
         let time = CpuTime::new();
         let start = space::Start {
             memory: &memory,
@@ -133,6 +132,7 @@ fn start_failure(error: &StartError) -> Failure {
             Some(hint) => failure.with_hint(hint),
             None => failure,
         },
+        StartError::Memory(_) => failure,
         StartError::Open { .. } | StartError::Spawn { .. } => {
             failure.with_hint("The program must be readable and executable for everybody.")
         }
@@ -213,15 +213,4 @@ fn load_kernel(path: &Path) -> Result<KernelImage, Failure> {
         })
     })?;
     KernelImage::load(bytes, &limits).map_err(|error| failed(&error))
-}
-
-/// An empty directory in the run-time directory, to be the spaces' root.
-fn empty_directory(runtime: &Path) -> Result<PathBuf, Failure> {
-    let path = runtime.join("empty");
-    match DirBuilder::new().mode(0o555).create(&path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(host("make an empty directory", &error))
-        }
-        _ => Ok(path),
-    }
 }

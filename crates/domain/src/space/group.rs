@@ -171,7 +171,8 @@ impl Group {
     pub fn is_empty(&self) -> bool {
         let keeper = self.keeper.as_ref().map(|keeper| keeper.pid);
         let is_space = |pid: Pid| Some(pid) != keeper && getpgid(Some(pid)) == Ok(self.group);
-        let mut children = children().into_iter().filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
+        let mut children =
+            children().into_iter().filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
         !self.has_spaces() || (keeper.is_some() && !children.any(is_space))
     }
 

@@ -18,12 +18,14 @@ pub use memory::DomainMemory;
 pub use page::{DomainPageView, Ring, RingReader};
 pub use placement::{keep_placed, usable_cpus};
 
+use crate::sys::memory::PrivateMemory;
 use crate::sys::{JailedProgram, SpawnError, Walls, spawn};
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Environment variable that names another `space` program.
@@ -37,6 +39,9 @@ pub enum StartError {
     /// The program is missing.
     #[error(transparent)]
     Missing(#[from] control::LaunchError),
+    /// No memory to share with it.
+    #[error("Cannot make memory: {0}")]
+    Memory(#[source] io::Error),
     /// The program cannot be opened.
     #[error("Cannot open the program {}: {source}", path.display())]
     Open {
@@ -75,6 +80,40 @@ pub struct Start<'a> {
 /// # Errors
 /// When the program is missing or cannot be executed.
 pub fn start(order: &Start<'_>) -> Result<(Group, Walls), StartError> {
+    start_with(&order.memory.descriptors(), order.name, order.empty_root, order.paused)
+}
+
+/// The walls that hold around a space here: starts one with nothing to run, which
+/// ends at once.
+///
+/// # Errors
+/// When the program is missing or cannot be executed.
+pub fn find_walls(empty_root: &Path) -> Result<Walls, StartError> {
+    let nothing = PrivateMemory::new(c"nothing", boundary::PAGE, 0).map(PrivateMemory::share);
+    let nothing = nothing.map_err(StartError::Memory)?;
+    let (_group, walls) = start_with(&[nothing.as_fd(); 4], "probe", empty_root, false)?;
+    Ok(walls)
+}
+
+/// The directory below the run-time directory that is to be the root of spaces: it
+/// is empty, and made if it is not there.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn empty_directory(runtime: &Path) -> io::Result<PathBuf> {
+    let path = runtime.join("empty");
+    match DirBuilder::new().mode(0o555).create(&path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(path),
+    }
+}
+
+fn start_with(
+    descriptors: &[BorrowedFd<'_>],
+    name: &str,
+    empty_root: &Path,
+    stopped: bool,
+) -> Result<(Group, Walls), StartError> {
     let path = control::find_program("space", PROGRAM_VARIABLE)?;
     let program =
         File::open(&path).map_err(|source| StartError::Open { path: path.clone(), source })?;
@@ -82,16 +121,13 @@ pub fn start(order: &Start<'_>) -> Result<(Group, Walls), StartError> {
         let kept: Vec<u8> = bytes.iter().copied().filter(|byte| *byte != 0).collect();
         CString::new(kept).unwrap_or_default()
     };
-    let descriptors = order.memory.descriptors();
-    let empty_root = text(order.empty_root.as_os_str().as_bytes());
-    let arguments = [text(b"space"), text(order.name.as_bytes())];
     let jailed = JailedProgram {
         program: program.as_fd(),
-        arguments: &arguments,
-        descriptors: &descriptors,
-        empty_root: &empty_root,
+        arguments: &[text(b"space"), text(name.as_bytes())],
+        descriptors,
+        empty_root: &text(empty_root.as_os_str().as_bytes()),
         keep_stderr: std::env::var_os(DEBUG_VARIABLE).is_some_and(|value| value == "1"),
-        stopped: order.paused,
+        stopped,
     };
     let spawned =
         spawn(&jailed).map_err(|source| StartError::Spawn { path: path.clone(), source })?;

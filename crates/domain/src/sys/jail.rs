@@ -117,15 +117,8 @@ pub(super) unsafe fn set_limits(raw: &Raw<'_>, walls: &mut Walls) {
 
 /// Notes whether the kernel has Landlock. The program closes that wall itself, as
 /// it could not be executed behind it, and does not start without it then.
-///
-/// # Safety
-/// In the child only.
-pub(super) unsafe fn look_for_landlock(walls: &mut Walls) {
-    /// `LANDLOCK_CREATE_RULESET_VERSION`.
-    const VERSION: c_long = 1;
-    let none = std::ptr::null::<u8>();
-    // SAFETY: a plain system call that asks for a number.
-    if unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0, VERSION) } > 0 {
+pub(super) fn look_for_landlock(walls: &mut Walls) {
+    if super::landlock_version() > 0 {
         walls.add(Wall::Landlock);
     }
 }

@@ -62,9 +62,14 @@ impl Walls {
         self.0 & 1 << wall as u32 != 0
     }
 
+    /// All walls there are by name, and whether they hold.
+    pub fn all(self) -> impl Iterator<Item = (&'static str, bool)> {
+        WALLS.iter().map(move |(wall, name)| (*name, self.has(*wall)))
+    }
+
     /// The names of the walls that hold.
     pub fn names(self) -> Vec<String> {
-        WALLS.iter().filter(|(wall, _)| self.has(*wall)).map(|(_, name)| (*name).into()).collect()
+        self.all().filter(|(_, holds)| *holds).map(|(name, _)| name.into()).collect()
     }
 }
 
