@@ -1,5 +1,6 @@
 //! Memory that a guest shares with its domain process, changing between steps in any way: the console
-//! and xenstore rings, the domain page with its claims, log and emergency rings, and the crash record.
+//! ring, the domain page with its claims, log and emergency rings, and the crash record (for xenstore's
+//! ring see store_ring and store_link).
 //! Nothing panics; work is bounded; of the guest's pages only a ring's own fields and free places are
 //! written; what people are shown cannot drive a terminal.
 #![no_main]
@@ -14,29 +15,22 @@ use std::time::SystemTime;
 
 use abi::console::Interface;
 use boundary::{CrashRecord, DomainPage, PAGE, Setup};
-use config::DomainConfig;
 use domain::builder::{Built, TimeScale};
 use domain::console::Console;
 use domain::life::{CrashDetails, Report};
 use domain::space::{DomainMemory, DomainPageView, Ring, RingReader};
 use domain::sys::memory::PrivateMemory;
-use domain::xenstore::{GuestStore, Identity};
 use libfuzzer_sys::fuzz_target;
 
-/// Frames: one of the guest's, and the two rings.
+/// Frames: one of the guest's, and the rings.
 const FRAMES: u64 = 3;
 const CONSOLE: u64 = 1;
 const STORE: u64 = 2;
-/// Most steps of an input, and most pumps in one.
+/// Most steps of an input.
 const STEPS: usize = 200;
-const PUMPS: usize = 200;
 
 thread_local! {
     static MEMORY: RefCell<Option<Arc<DomainMemory>>> = const { RefCell::new(None) };
-    static CONFIG: DomainConfig =
-        config::parse_str("fuzz", "kernel = '/k'\nmemory = 64\nname = 'fuzz'\n", &[])
-            .expect("a configuration")
-            .config;
 }
 
 /// The memory of a domain; the same one for all inputs, with zeros in it.
@@ -132,25 +126,6 @@ fn pump_console(memory: &DomainMemory, console: &mut Console) {
     assert!(console.history().end() - before <= 2048);
 }
 
-fn pump_store(memory: &DomainMemory, store: &mut GuestStore) {
-    // The responses, and all words: a guest that wants to reconnect has its own zeroed too.
-    let replies = STORE * PAGE + 1024;
-    let words = STORE * PAGE + 2048;
-    let may = [replies..replies + 1024, words..words + 28];
-    within(memory, &may, || {
-        for round in 0.. {
-            assert!(round < PUMPS, "the ring wants to be pumped for ever");
-            let pumped = store.pump();
-            if let Some(why) = &pumped.broken {
-                assert!(!why.chars().any(char::is_control));
-            }
-            if !pumped.again {
-                break;
-            }
-        }
-    });
-}
-
 fn report(page: DomainPageView<'_>, console: &Console) {
     let details = CrashDetails::from_record(page.crash_record());
     let kernel = Path::new("/nonexistent/vmlinuz");
@@ -165,10 +140,6 @@ fn report(page: DomainPageView<'_>, console: &Console) {
 
 fuzz_target!(|data: &[u8]| {
     let memory = memory();
-    let uuid = "00112233-4455-6677-8899-aabbccddeeff".parse().expect("an id");
-    let identity = Identity { domid: 7, name: "fuzz", uuid, started: 1 };
-    let mut store =
-        CONFIG.with(|config| GuestStore::new(&memory, &identity, config)).expect("a store");
     let mut console = Console::new(CONSOLE);
     let mut readers = [RingReader::new(Ring::Log), RingReader::new(Ring::Emergency)];
     let page = DomainPageView::new(&memory.arena);
@@ -177,7 +148,7 @@ fuzz_target!(|data: &[u8]| {
         if input.0.is_empty() {
             break;
         }
-        match input.byte() % 12 {
+        match input.byte() % 9 {
             // The guest writes: into its frames, an index of a ring, the domain page.
             0 => {
                 let at = u64::from(input.word()) % (FRAMES * PAGE - 255);
@@ -208,34 +179,17 @@ fuzz_target!(|data: &[u8]| {
                 let len = input.byte().into();
                 let _ = memory.arena.copy_in(at, input.bytes(len));
             }
-            // A message of the store's, in its place.
-            3 => {
-                let at = STORE * PAGE;
-                let prod = memory.ram.word(at + 2052).expect("a word");
-                let start = prod.load(Ordering::Relaxed);
-                let len = usize::from(input.byte());
-                let kind = u32::from(input.byte() % 20);
-                let body = input.bytes(len);
-                let header = [kind, 1, 0, body.len() as u32].map(u32::to_le_bytes);
-                let message = header.as_flattened().iter().chain(body);
-                for (i, byte) in message.enumerate() {
-                    let to = u64::from(start.wrapping_add(i as u32) % 1024);
-                    memory.ram.copy_in(at + to, &[*byte]).expect("within");
-                }
-                prod.store(start.wrapping_add(16 + body.len() as u32), Ordering::Relaxed);
-            }
             // The domain process acts.
-            4 | 5 => pump_console(&memory, &mut console),
-            6 | 7 => pump_store(&memory, &mut store),
-            8 => {
+            3 | 4 => pump_console(&memory, &mut console),
+            5 => {
                 for reader in &mut readers {
                     let taken = reader.take(page);
                     assert!(taken.len() <= boundary::RING);
                     console.print(&taken);
                 }
             }
-            9 => report(page, &console),
-            10 => {
+            6 => report(page, &console),
+            7 => {
                 let len = input.byte().into();
                 console.type_in(input.bytes(len));
                 assert!(console.room() <= 4096);
@@ -244,10 +198,6 @@ fuzz_target!(|data: &[u8]| {
                 let _ = (page.take_bells(), page.vcpu_state(), page.active_pid());
                 let _ = (page.shutdown_reason(), page.ballooned());
                 page.post(1);
-                let text = String::from_utf8_lossy(input.bytes(8)).into_owned();
-                let _ = store.request_shutdown("poweroff");
-                let _ = store.sysrq(text.chars().next().unwrap_or('s'));
-                let _ = (store.set_memory(input.word().into()), store.rename(&text));
             }
         }
     }

@@ -179,6 +179,8 @@ fuzz_target!(|data: &[u8]| {
             user_access: &|va| aware >> (va & 7) & 1 != 0,
             user_memory,
             state_may_be_away: flags & 128 != 0,
+            restores_elsewhere: flags & 128 == 0,
+            avoid: &|va| size & 128 != 0 && va & 7 == 3,
             limit: if limit & 1 == 0 { MAX_INSTRUCTIONS } else { usize::from(limit >> 1) },
         };
         let Place { translator, out, code, stubs } = place;
