@@ -11,6 +11,8 @@ import os
 import signal
 import time
 
+from rig import PATIENCE
+
 # linux/ptrace.h
 PTRACE_CONT = 7
 PTRACE_GETREGS = 12
@@ -37,7 +39,8 @@ RAISED = (signal.SIGSYS, signal.SIGSEGV, signal.SIGILL, signal.SIGBUS)
 
 SYSCALL = b"\x0f\x05"
 INT_80 = b"\xcd\x80"
-FUTEX = 202
+# futex, and restart_syscall of one that was stopped before.
+WAITS = (202, 219)
 EINTR = 4
 # What an interrupted call gives to the kernel's own code only (linux/errno.h).
 RESTART = (512, 513, 514, 516)
@@ -156,19 +159,21 @@ class Attacker:
 
     def _await_call(self):
         """Stops the process while it waits on a futex, where its registers are the monitor's."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + 20 * PATIENCE
         while time.monotonic() < end:
             ptrace(PTRACE_INTERRUPT, self.tid)
-            self._wait()
+            number, event = self._wait()
             registers = self._get()
-            if registers.orig_rax == FUTEX:
+            # Stopped by a signal on its way it must still get that signal.
+            deliver = number if event == 0 and number != signal.SIGTRAP else 0
+            if not deliver and registers.orig_rax in WAITS:
                 self.memory = os.open(f"/proc/{self.tid}/mem", os.O_RDWR | os.O_CLOEXEC)
                 self.at = registers.rip - 2
                 if os.pread(self.memory, 2, self.at) == SYSCALL:
                     break
                 os.close(self.memory)
                 self.memory = None
-            self._go(PTRACE_CONT)
+            self._go(PTRACE_CONT, deliver)
             time.sleep(0.01)
         if self.memory is None:
             raise Busy(f"process {self.tid} does not wait on a futex")
@@ -182,9 +187,9 @@ class Attacker:
         ptrace(PTRACE_GETREGS, self.tid, 0, ctypes.addressof(registers))
         return registers
 
-    def _go(self, request):
-        """Lets the process go on. A signal that it was stopped for is kept from it."""
-        ptrace(request, self.tid)
+    def _go(self, request, deliver=0):
+        """Lets the process go on. A signal that it was stopped for is kept from it unless it is given here."""
+        ptrace(request, self.tid, 0, deliver)
 
     def _wait(self):
         while True:
@@ -291,19 +296,26 @@ class Attacker:
 
 
 class Watcher:
-    """Counts system calls of processes and of all that they make, while something else goes on."""
+    """Notes system calls of a process from its first one on, and of all that it makes, each for so many
+    stops: one that is stopped at every call for good gets nowhere between two ticks of its guest's clock."""
 
-    def __init__(self, pids):
+    BUDGET = 300
+
+    def __init__(self):
         self.seen = []
-        self.pids = pids
-        for pid in pids:
-            ptrace(PTRACE_SEIZE, pid, 0, OPTION_SYSGOOD | OPTION_FORK | OPTION_VFORK | OPTION_CLONE)
-            ptrace(PTRACE_INTERRUPT, pid)
+        self.left = {}
 
-    def nudge(self):
-        """Stops all for a moment, as `xm pause` does: waits go on afterwards."""
-        for pid in self.pids:
+    def begin(self, pid, budget=BUDGET):
+        """Looks at a process, which is stopped for a moment: waits go on afterwards."""
+        if pid in self.left:
+            return
+        try:
+            ptrace(PTRACE_SEIZE, pid, 0, OPTION_SYSGOOD | OPTION_FORK | OPTION_VFORK | OPTION_CLONE)
+            self.left[pid] = budget
             ptrace(PTRACE_INTERRUPT, pid)
+        except OSError as error:
+            if error.errno != errno.ESRCH:
+                raise
 
     def step(self):
         """Takes note of one stop, if there is one; whether there was."""
@@ -315,6 +327,8 @@ class Watcher:
             return False
         if os.WIFSTOPPED(status):
             self._stopped(pid, os.WSTOPSIG(status), status >> 16)
+        else:
+            self.left.pop(pid, None)
         return True
 
     def _stopped(self, pid, number, event):
@@ -327,4 +341,10 @@ class Watcher:
                 self.seen.append((info[3], list(info[4:10])))
         elif event == 0:
             deliver = number
-        ptrace(PTRACE_SYSCALL, pid, 0, deliver)
+        left = self.left.get(pid, self.BUDGET)
+        self.left[pid] = left - 1
+        if left > 0:
+            ptrace(PTRACE_SYSCALL, pid, 0, deliver)
+        else:
+            del self.left[pid]
+            ptrace(PTRACE_DETACH, pid, 0, deliver)

@@ -175,13 +175,18 @@ class Rig:
         return found
 
     @staticmethod
+    def parent(pid):
+        """The number of a process's parent, 0 if it is gone."""
+        try:
+            stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            return 0
+        return int(stat.rsplit(")", 1)[1].split()[1])
+
+    @staticmethod
     def descends(pid, ancestors):
         while pid > 1:
-            try:
-                stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
-            except OSError:
-                return False
-            pid = int(stat.rsplit(")", 1)[1].split()[1])
+            pid = Rig.parent(pid)
             if pid in ancestors:
                 return True
         return False

@@ -144,8 +144,9 @@ fn isolation(probe: &Probe, keys: bool) -> Check {
          them on."
     };
     Check::new("Protection keys", State::Warning, found).or(
-        "Guest programs run in processes of their own: just as safe, but system calls and page \
-         faults of guests cost about three times as much, and a busy domain wants two CPUs.",
+        "Guest programs run in processes of their own: just as safe, but a null system call of \
+         theirs costs about three times what it costs the host, instead of about the same, and a \
+         busy domain wants two CPUs.",
         fix,
     )
 }
