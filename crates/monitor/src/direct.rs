@@ -441,27 +441,30 @@ impl Monitor {
         true
     }
 
-    /// The system call that a stub of this space's is about to make, if `rip` lies in
-    /// its first half: the address behind it, and its number where the stub sets it.
+    /// The system call that a stub is about to make, if `rip` is that of an instruction
+    /// in its first half: the address behind it, and its number where the stub sets it.
     pub fn call_of_stub(&self, rip: u64) -> Option<(u64, Option<u64>)> {
+        /// Bytes of `mov rcx, [rip+…]`, `mov eax, imm32` and `mov rax, simm32`.
+        const LOAD: u64 = 7;
+        const SHORT: u64 = 5;
+        const LONG: u64 = 7;
         let slot = usize::try_from(rip.checked_sub(SITE_STUBS)? / SITE_STUB).ok()?;
         let form = self.sites.slots.get(slot)?.form;
-        let tables = Tables::own();
-        if *tables.targets().get(slot)? != stub(slot) || rip - stub(slot) >= AFTER {
-            return None;
-        }
+        let tables = self.tables();
         let [ret, _] = *tables.returns().get(slot)?;
-        // `mov eax, imm32` and `mov rax, simm32`, behind the seven bytes of `mov rcx`.
         let immediate = |at: u64| {
             let at = (stub(slot) - at::CODE + at) as u32;
             let bytes: [u8; 4] = writable(at, 4).try_into().unwrap_or_default();
             u32::from_le_bytes(bytes)
         };
-        Some(match form {
-            Form::MovEax => (ret, Some(immediate(8).into())),
-            Form::MovRax => (ret, Some(i64::from(immediate(10) as i32) as u64)),
-            Form::Compare => (ret, None),
-        })
+        let (jump, number) = match form {
+            Form::MovEax => (LOAD + SHORT, Some(immediate(LOAD + 1).into())),
+            Form::MovRax => (LOAD + LONG, Some(i64::from(immediate(LOAD + 3) as i32) as u64)),
+            Form::Compare => (LOAD, None),
+        };
+        let filled = *tables.targets().get(slot)? == stub(slot);
+        let boundary = [0, LOAD, jump].contains(&(rip - stub(slot)));
+        (filled && boundary).then_some((ret, number))
     }
 
     /// User code came to a slot that this space has not filled: its page was

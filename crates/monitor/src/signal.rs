@@ -85,8 +85,7 @@ impl SigContext {
 /// Installs the stack and the handlers. They are inherited by clones.
 pub fn install() {
     let l = local();
-    // In runners frames are the program's to forge, and nothing hangs on them; in
-    // spaces without keys no program runs.
+    // Until it is known where frames lie.
     l.nested = 1;
     l.first_frame = core::ptr::from_ref(&l.no_frame) as u64;
     // Whatever RSP a program has, its frames lie at the stack's top (SS_AUTODISARM).
@@ -96,9 +95,14 @@ pub fn install() {
     const FLAGS: u64 = 4 | 0x0800_0000 | 0x0400_0000 | 0x4000_0000;
     // Without keys nothing is: a handler leaves without returning.
     let blocked = if is_separate() { 0 } else { 1 << (SIGALRM - 1) | 1 << (SIGUSR1 - 1) };
+    let entry = if is_separate() {
+        gate::signal_entry_plain as *const () as u64
+    } else {
+        gate::signal_entry as *const () as u64
+    };
     for signal in [SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGUSR1, SIGSEGV, SIGALRM, SIGSYS] {
         let action = [
-            gate::signal_entry as *const () as u64,
+            entry,
             FLAGS,
             gate::signal_restorer as *const () as u64,
             blocked,

@@ -120,19 +120,27 @@ fn map_arena() {
 fn leave_out_keys() {
     /// `nop dword ptr [rax]`.
     const NOTHING: [u8; 3] = [0x0f, 0x1f, 0x00];
+    /// `xchg ax, ax`.
+    const SHORT: [u8; 2] = [0x66, 0x90];
     for &at in crate::gate::key_loads() {
-        let (first, last) = (at & !0xfff, (at + 2) & !0xfff);
-        let len = last - first + 0x1000;
-        // SAFETY: a private mapping of the image, in which an instruction that
-        // cannot run is replaced by one as long that does nothing.
-        unsafe {
-            let open = READ | WRITE_ACCESS | sys::EXEC;
-            if sys::mprotect(first, len, open) != 0 {
-                refuse("the host does not let the monitor adapt its own code", 91);
-            }
-            core::ptr::copy_nonoverlapping(NOTHING.as_ptr(), at as *mut u8, 3);
-            sys::mprotect(first, len, READ | sys::EXEC);
+        overwrite(at, &NOTHING);
+    }
+    overwrite(crate::gate::plain_only as *const () as u64, &SHORT);
+}
+
+/// Replaces instructions of the gates.
+fn overwrite(at: u64, with: &[u8]) {
+    let (first, last) = (at & !0xfff, (at + with.len() as u64 - 1) & !0xfff);
+    let len = last - first + 0x1000;
+    // SAFETY: a private mapping of the image, in which instructions that cannot run
+    // are replaced by as many bytes that do nothing.
+    unsafe {
+        let open = READ | WRITE_ACCESS | sys::EXEC;
+        if sys::mprotect(first, len, open) != 0 {
+            refuse("the host does not let the monitor adapt its own code", 91);
         }
+        core::ptr::copy_nonoverlapping(with.as_ptr(), at as *mut u8, with.len());
+        sys::mprotect(first, len, READ | sys::EXEC);
     }
 }
 

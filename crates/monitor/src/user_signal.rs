@@ -66,16 +66,25 @@ impl Monitor {
     pub fn program_signal(&mut self, s: &UserSignal) {
         context().reason = reason::ATTENTION;
         let rip = context().rip;
-        let asks = matches!(s.number, SIGALRM | SIGUSR1);
-        if is_stub(rip) && !asks {
-            match self.fill_late(rip).filter(|_| s.number == SIGILL) {
-                // From the site's start again.
-                Some(site) => context().rip = site,
-                None => note(self, Fault::Vector { vector: 6, code: None }),
-            }
-            return;
+        if !is_stub(rip) {
+            return self.user_signal(s);
         }
-        self.user_signal(s);
+        let asks = matches!(s.number, SIGALRM | SIGUSR1);
+        if asks {
+            local().pending = true;
+        }
+        let c = context();
+        if let Some(site) = self.fill_late(rip).filter(|_| s.number == SIGILL) {
+            // From the site's start again.
+            c.rip = site;
+        } else if let Some((after, number)) = self.call_of_stub(rip)
+            && (asks || s.number == SIGTRAP)
+        {
+            (c.rip, c.reason) = (after, reason::SYSCALL);
+            c.regs[0] = number.unwrap_or(c.regs[0]);
+        } else {
+            note(self, Fault::Vector { vector: 6, code: None });
+        }
     }
 
     /// A signal of user code in this space or in a runner.

@@ -21,8 +21,12 @@ unsafe extern "C" {
     pub fn enter_user();
     /// The same with TF set: by IRETQ, so that the first step is the guest's.
     pub fn enter_user_stepping();
-    /// Where signals are taken.
+    /// Where signals are taken where there are keys.
     pub fn signal_entry();
+    /// Where they are taken where there are none.
+    pub fn signal_entry_plain();
+    /// An invalid instruction of two bytes that is a NOP where there are no keys.
+    pub fn plain_only();
     /// Where they return.
     pub fn signal_restorer();
     /// Loads the components `mask` of an XSAVE area into the vector registers.
@@ -572,8 +576,6 @@ gates! {
     "sub rsp, 8"
     "call on_signal"
     "add rsp, 8"
-    "test rax, rax"
-    "jnz 3f"
     "mov rax, [rip + LOCAL + {FIRST}]"
     "pop qword ptr [rip + LOCAL + {NESTED}]"
     "pop qword ptr [rax]"
@@ -585,6 +587,19 @@ gates! {
     "jne gate_refused"
     "mov ecx, 0"
     "jmp 5b"
+
+    // ---- Signals where there are no keys. Frames are believed: in runners they are the
+    // program's own, in the space no program runs.
+    ".globl signal_entry_plain"
+    "signal_entry_plain:"
+    "push 2"
+    "popfq"
+    "sub rsp, 8"
+    "call on_signal"
+    "add rsp, 8"
+    "test rax, rax"
+    "jnz 3f"
+    "ret"
     // Leave without returning from the signal: take the vector state from the
     // frame. The low bits of its address say that this is a runner (1), and
     // that the state is the program's (2).
@@ -595,8 +610,10 @@ gates! {
     "mov eax, 0xfffffdff"
     "mov edx, 0xffffffff"
     "xrstor64 [rdi]"
-    "mov rcx, [rip + LOCAL + {NESTED}]"
-    "MUST_NOT_BE_ZERO"
+    // Where there are keys nobody may come here; where there are none this is a NOP.
+    ".globl plain_only"
+    "plain_only:"
+    "ud2"
     "test r8d, 2"
     "jnz runner_keep"
     "test r8d, 1"

@@ -261,20 +261,8 @@ pub fn on_signal(number: u32, info: *const u8, uc: &mut UContext) -> u64 {
         }
         sys::exit(97);
     }
-    if stub {
-        match direct::behind_site(rip) {
-            Some(next) => uc.mc.rip = next,
-            // On its way to the gate, which leaves the program anyway.
-            None if asks => {
-                own.kicked.store(1, Ordering::Relaxed);
-                return 0;
-            }
-            None if number == signal::SIGTRAP => {
-                uc.mc.flags &= !signal::TRAP;
-                return 0;
-            }
-            None => {}
-        }
+    if stub && let Some(next) = direct::behind_site(rip) {
+        uc.mc.rip = next;
     }
     own.regs = uc.mc.regs();
     own.frame.rip = uc.mc.rip;
