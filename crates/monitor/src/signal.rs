@@ -101,12 +101,7 @@ pub fn install() {
         gate::signal_entry as *const () as u64
     };
     for signal in [SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGUSR1, SIGSEGV, SIGALRM, SIGSYS] {
-        let action = [
-            entry,
-            FLAGS,
-            gate::signal_restorer as *const () as u64,
-            blocked,
-        ];
+        let action = [entry, FLAGS, gate::signal_restorer as *const () as u64, blocked];
         // SAFETY: handler and restorer are the gates made for this.
         unsafe { sys::sigaction(signal, &action) };
     }

@@ -38,7 +38,8 @@ pub fn part(rip: u64) -> Part {
             Part::Recover(gate_syscall_slow as *const () as u64)
         } else if within(&iret_fast_start, &iret_fast_end) {
             Part::Recover(gate_iret_slow as *const () as u64)
-        } else if [gate_refused as *const () as u64, plain_only as *const () as u64].contains(&rip) {
+        } else if [gate_refused as *const () as u64, plain_only as *const () as u64].contains(&rip)
+        {
             Part::Refused
         } else {
             Part::Other
