@@ -17,11 +17,11 @@ TEST(iret_flags)
 {
 	u64 stack[64];
 	for (int bit = 0; bit < 64; bit++) {
-		s64 r = iret_with((u64)iret_landing, 0xe033, 1ul << bit, (u64)&stack[60], 0xe02b);
+		s64 r = iret_with((u64)iret_landing, 0xe030, 1ul << bit, (u64)&stack[60], 0xe02b);
 		check(r == -2 || r == 1, "bit %d gave %d", (s64)bit, r);
 		check(!(landed_flags & (TF | NT | VM | IOPL)), "bit %d left flags %x", (s64)bit, landed_flags);
 	}
-	s64 r = iret_with((u64)iret_landing, 0xe033, ~0ul, (u64)&stack[60], 0xe02b);
+	s64 r = iret_with((u64)iret_landing, 0xe030, ~0ul, (u64)&stack[60], 0xe02b);
 	check(r == -2 || r == 1, "all bits gave %d", r);
 	shared->vcpu[0].mask = 1;
 }
@@ -42,7 +42,7 @@ TEST(iret_selectors)
 TEST(iret_addresses)
 {
 	for (int i = 0; i < wilds; i++) {
-		s64 r = iret_with(wild[i], 0xe033, 2, (u64)stack_end - 30000, 0xe02b);
+		s64 r = iret_with(wild[i], 0xe030, 2, (u64)stack_end - 30000, 0xe02b);
 		check(r == 13 || r == 14, "kernel at %x gave %d", wild[i], r);
 		r = iret_with(wild[i], 0x33, 2, wild[i], 0x2b);
 		check(r >= 0 && r < 32, "program at %x gave %d", wild[i], r);

@@ -91,10 +91,23 @@ pub fn install() {
     // Whatever RSP a program has, its frames lie at the stack's top (SS_AUTODISARM).
     // SAFETY: the signal stack was mapped for this.
     unsafe { sys::sigaltstack(SIGNAL_STACK, SIGNAL_STACK_SIZE, !is_separate()) };
+    // Without keys a runner's handler leaves without returning: it must find nothing blocked.
+    take(if is_separate() { 0 } else { REQUESTS });
+    if !is_separate() {
+        // From now on frames are checked: this one shows where the first one lies.
+        // SAFETY: its handler returns.
+        unsafe { core::arch::asm!("int3") };
+        (l.first_frame, l.frames_checked, l.nested) = (l.last_frame, true, 0);
+    }
+}
+
+/// Timer and events, as a signal mask.
+pub const REQUESTS: u64 = 1 << (SIGALRM - 1) | 1 << (SIGUSR1 - 1);
+
+/// Installs the handlers, which run with `blocked`.
+pub fn take(blocked: u64) {
     /// `SA_SIGINFO | SA_ONSTACK | SA_RESTORER | SA_NODEFER`.
     const FLAGS: u64 = 4 | 0x0800_0000 | 0x0400_0000 | 0x4000_0000;
-    // Without keys nothing is: a handler leaves without returning.
-    let blocked = if is_separate() { 0 } else { 1 << (SIGALRM - 1) | 1 << (SIGUSR1 - 1) };
     let entry = if is_separate() {
         gate::signal_entry_plain as *const () as u64
     } else {
@@ -104,12 +117,6 @@ pub fn install() {
         let action = [entry, FLAGS, gate::signal_restorer as *const () as u64, blocked];
         // SAFETY: handler and restorer are the gates made for this.
         unsafe { sys::sigaction(signal, &action) };
-    }
-    if !is_separate() {
-        // From now on frames are checked: this one shows where the first one lies.
-        // SAFETY: its handler returns.
-        unsafe { core::arch::asm!("int3") };
-        (l.first_frame, l.frames_checked, l.nested) = (l.last_frame, true, 0);
     }
 }
 
@@ -163,7 +170,6 @@ extern "C" fn on_signal(signal: u32, info: *const u8, uc: *mut UContext) -> u64 
             }
             0
         }
-        Next::Leave if is_separate() => mc.fpstate,
         Next::Leave => {
             leave_by_return(mc);
             0

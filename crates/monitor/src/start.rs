@@ -307,19 +307,27 @@ extern "C" fn start() -> ! {
     if !sys::landlock() {
         refuse("Landlock was refused", 95);
     }
-    if m.setup.flags & boundary::setup_flag::NO_SECCOMP == 0 {
-        let filter = if is_separate() { JAIL_PROCESSES } else { JAIL_KEYS };
-        // SAFETY: the build script wrote arrays of `struct sock_filter`.
-        if unsafe { sys::seccomp(filter) } != 0 {
-            refuse("the seccomp filter was refused", 95);
-        }
-    }
     if is_separate() {
         runner::become_nursery(m.setup.parent);
+        // Unlike runners the space returns from all its signals.
+        signal::take(signal::REQUESTS);
     }
+    close_jail();
     page().active_pid.store(m.pid, core::sync::atomic::Ordering::Release);
     page().spaces.store(1, core::sync::atomic::Ordering::Relaxed);
     crate::run::run(m)
+}
+
+/// From here on only what the jail's filter lists can be asked of the host.
+pub fn close_jail() {
+    if page().setup.flags & boundary::setup_flag::NO_SECCOMP != 0 {
+        return;
+    }
+    let filter = if is_separate() { JAIL_PROCESSES } else { JAIL_KEYS };
+    // SAFETY: the build script wrote arrays of `struct sock_filter`.
+    if unsafe { sys::seccomp(filter) } != 0 {
+        refuse("the seccomp filter was refused", 95);
+    }
 }
 
 /// The monitor of a fresh domain.

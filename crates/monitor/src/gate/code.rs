@@ -600,9 +600,8 @@ gates! {
     "test rax, rax"
     "jnz 3f"
     "ret"
-    // Leave without returning from the signal: take the vector state from the
-    // frame. The low bits of its address say that this is a runner (1), and
-    // that the state is the program's (2).
+    // A runner leaves without returning from the signal: it takes the vector state
+    // from the frame. A low bit of its address (2) says that it is the program's.
     "3:"
     "mov r8, rax"
     "mov rdi, rax"
@@ -616,10 +615,7 @@ gates! {
     "ud2"
     "test r8d, 2"
     "jnz runner_keep"
-    "test r8d, 1"
-    "jnz runner_leave"
-    "mov rsp, [rip + LOCAL]"
-    "jmp exit_vector"
+    "jmp runner_leave"
     "signal_restorer:"
     "mov eax, 15"
     "syscall"

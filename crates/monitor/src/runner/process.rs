@@ -33,7 +33,8 @@ const STACKS_END: u64 = SIGNAL_STACK + SIGNAL_STACK_SIZE;
 /// The nursery's mailbox; runners have the others.
 pub const NURSERY: usize = 0;
 
-/// Clones this process into the nursery. Before guest code runs.
+/// Clones this process into the nursery, which closes its jail by itself. Before guest
+/// code runs.
 pub fn become_nursery(parent: i32) {
     // SAFETY: both sides go on: here, and in `nursery`.
     match unsafe { sys::clone() } {
@@ -73,6 +74,7 @@ fn forget_the_monitor() {
 }
 
 fn nursery(parent: i32) -> ! {
+    crate::start::close_jail();
     sys::die_with_parent(parent);
     map_mailbox(NURSERY);
     forget_the_monitor();
