@@ -28,7 +28,7 @@ PTRACE_GET_SYSCALL_INFO = 0x420E
 SYSCALL_ENTRY = 1
 OPTION_SYSGOOD = 1
 OPTION_FORK, OPTION_VFORK, OPTION_CLONE = 2, 4, 8
-EVENT_FORK, EVENT_VFORK, EVENT_CLONE = 1, 2, 3
+EVENT_FORK, EVENT_VFORK, EVENT_CLONE, EVENT_STOP = 1, 2, 3, 128
 # asm-generic/siginfo.h
 SYS_SECCOMP = 1
 # sys/wait.h
@@ -163,17 +163,20 @@ class Attacker:
         while time.monotonic() < end:
             ptrace(PTRACE_INTERRUPT, self.tid)
             number, event = self._wait()
+            while event != EVENT_STOP:
+                # A signal came first, which it must get; the stop that was asked for comes yet. Asking
+                # again would hold it at the first instruction of its handler for ever.
+                self._go(PTRACE_CONT, number if event == 0 and number != signal.SIGTRAP else 0)
+                number, event = self._wait()
             registers = self._get()
-            # Stopped by a signal on its way it must still get that signal.
-            deliver = number if event == 0 and number != signal.SIGTRAP else 0
-            if not deliver and registers.orig_rax in WAITS:
+            if registers.orig_rax in WAITS:
                 self.memory = os.open(f"/proc/{self.tid}/mem", os.O_RDWR | os.O_CLOEXEC)
                 self.at = registers.rip - 2
                 if os.pread(self.memory, 2, self.at) == SYSCALL:
                     break
                 os.close(self.memory)
                 self.memory = None
-            self._go(PTRACE_CONT, deliver)
+            self._go(PTRACE_CONT)
             time.sleep(0.01)
         if self.memory is None:
             raise Busy(f"process {self.tid} does not wait on a futex")
@@ -220,7 +223,7 @@ class Attacker:
         child = ctypes.c_ulong()
         ptrace(PTRACE_GETEVENTMSG, self.tid, 0, ctypes.addressof(child))
         self.born.append(child.value)
-        if not self.keep:
+        if not self.keep and child.value > 0:
             os.kill(child.value, signal.SIGKILL)
 
     def _signal_waits(self):
