@@ -15,19 +15,7 @@ fn main() {
         // The compiler still takes its start files for PIE, which have no 32-bit addresses.
         arg("-Wl,--no-pie");
         arg("-Wl,--image-base=0x5c0000000000");
-        for (name, value) in [
-            ("CTX", symbols::CTX),
-            ("GATE", symbols::GATE),
-            ("GATE_STACK", symbols::GATE_STACK),
-            ("ENTRY", symbols::ENTRY),
-            ("SCRATCH", symbols::SCRATCH),
-            ("RETURNS", symbols::RETURNS),
-            ("CONTINUE", symbols::CONTINUE),
-            ("LOCAL", symbols::LOCAL),
-            ("MAILBOX", symbols::MAILBOX),
-            ("ORDERS", symbols::ORDERS),
-            ("WAKES", symbols::WAKES),
-        ] {
+        for (name, value) in symbols::NAMED {
             arg(&format!("-Wl,--defsym={name}={value:#x}"));
         }
     }

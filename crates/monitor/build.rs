@@ -19,19 +19,7 @@ fn main() {
     }
     println!("cargo:rustc-link-arg-bins=-Wl,--image-base=0x5c0000000000");
     println!("cargo:rustc-link-arg-bins=-Wl,-z,noexecstack,-z,norelro,--build-id=none");
-    for (name, value) in [
-        ("CTX", symbols::CTX),
-        ("GATE", symbols::GATE),
-        ("GATE_STACK", symbols::GATE_STACK),
-        ("ENTRY", symbols::ENTRY),
-        ("SCRATCH", symbols::SCRATCH),
-        ("RETURNS", symbols::RETURNS),
-        ("CONTINUE", symbols::CONTINUE),
-        ("LOCAL", symbols::LOCAL),
-        ("MAILBOX", symbols::MAILBOX),
-        ("ORDERS", symbols::ORDERS),
-        ("WAKES", symbols::WAKES),
-    ] {
+    for (name, value) in symbols::NAMED {
         println!("cargo:rustc-link-arg-bins=-Wl,--defsym={name}={value:#x}");
     }
     let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR");

@@ -121,7 +121,8 @@ impl Monitor {
                 self.do_cpuid();
                 Ok(None)
             }
-            Xrstor | Xrstor64 => self.restore_state(ins),
+            // Runners execute it themselves: there it was refused.
+            Xrstor | Xrstor64 if !self.is_separate() => self.restore_state(ins),
             // The rest is for translated user code: run directly, these do not fault.
             Xgetbv if self.translates_user() => {
                 self.xgetbv()?;
@@ -164,7 +165,7 @@ impl Monitor {
     fn emulate_kernel(&mut self, ins: &Instruction) -> Result<Option<u64>, Fault> {
         use Mnemonic::*;
         let c = context();
-        if matches!(ins.mnemonic(), Xrstor | Xrstor64) {
+        if matches!(ins.mnemonic(), Xrstor | Xrstor64) && !self.is_separate() {
             return self.restore_state(ins);
         }
         if self.code.avoided.contains(&ins.ip()) {

@@ -24,3 +24,18 @@ pub const MAILBOX: u64 = PRIVATE + 0x10_0000;
 pub const ORDERS: u64 = PRIVATE + 0x12_0000;
 /// The words that runners sleep on (`runner::Wake`).
 pub const WAKES: u64 = PRIVATE + 0x14_0000;
+
+/// What the linker defines for the gates.
+pub const NAMED: [(&str, u64); 11] = [
+    ("CTX", CTX),
+    ("GATE", GATE),
+    ("GATE_STACK", GATE_STACK),
+    ("ENTRY", ENTRY),
+    ("SCRATCH", SCRATCH),
+    ("RETURNS", RETURNS),
+    ("CONTINUE", CONTINUE),
+    ("LOCAL", LOCAL),
+    ("MAILBOX", MAILBOX),
+    ("ORDERS", ORDERS),
+    ("WAKES", WAKES),
+];

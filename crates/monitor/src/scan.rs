@@ -27,6 +27,9 @@ use crate::{
 
 /// Bytes of a page.
 pub const PAGE: usize = 4096;
+/// Most look-alikes in a page that are breakpoints; compiled code has one at most. With
+/// more the page runs translated, and nothing is remembered of it.
+const MOST_TRAPS: usize = 16;
 /// INT3.
 const BREAKPOINT: u8 = 0xcc;
 
@@ -82,7 +85,7 @@ impl Monitor {
         let mut traps = Vec::new();
         let mut hit = find(page, 0);
         while let Some(at) = hit {
-            let Some(start) = instruction_at(page, at) else {
+            let Some(start) = instruction_at(page, at).filter(|_| traps.len() < MOST_TRAPS) else {
                 return self.close(frame);
             };
             traps.push((start as u16, at as u16));

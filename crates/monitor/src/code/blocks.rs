@@ -51,6 +51,9 @@ const BLOCKS: usize = 1 << 20;
 /// more that goes to the monitor.
 const SINGLE: u32 = 4;
 
+/// Most instructions remembered that go to the monitor for their bytes.
+const MOST_AVOIDED: usize = 4096;
+
 /// Do `len` bytes of the cache at `offset`, with those around, hold what programs
 /// may not execute?
 pub(super) fn holds(offset: u32, len: usize) -> bool {
@@ -140,6 +143,15 @@ impl Code {
         at::CODE + u64::from(self.block(block).host) + PROLOGUE
     }
 
+    /// Instruction `va` goes to the monitor from now on.
+    fn avoid(&mut self, va: u64) {
+        // They are found anew: what a guest can have remembered is bounded.
+        if self.avoided.len() >= MOST_AVOIDED {
+            self.avoided.clear();
+        }
+        self.avoided.insert(va);
+    }
+
     /// Leaves out a place where a block cannot be.
     fn move_on(&mut self) {
         self.next_code += 16;
@@ -209,7 +221,7 @@ impl Monitor {
                     tries += 1;
                     self.code.move_on();
                     if tries > SINGLE {
-                        self.code.avoided.insert(va);
+                        self.code.avoid(va);
                     }
                 }
                 Ok(()) => return Ok(self.add_block(va, kind, frame, frame2)),
