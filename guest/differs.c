@@ -266,8 +266,19 @@ static void patched_site(void) {
     long result = 0;
     asm volatile("call differs_call" : "=a"(result) : "a"(SYS_getpid) : "rcx", "r11", "memory");
     check(result == getpid(), "middle-of-site", "%ld instead of %d", result, getpid());
-    TRY(((void (*)(void))(differs_site + 1))());
-    check(got_signal == SIGSEGV || got_signal == SIGILL, "inside-site", "signal %d", got_signal);
+    // Natively OUTSB, a fault; what a jump's bytes do there depends on its slot, and may
+    // spoil any register: whatever becomes of the child, the site works on.
+    for (int inside = 1; inside < 5; inside++) {
+        pid_t child = fork();
+        if (child == 0) {
+            for (int s = 1; s < 32; s++) signal(s, SIG_DFL);
+            alarm(2);
+            ((void (*)(void))(differs_site + inside))();
+            _exit(0);
+        }
+        good &= child > 0 && reap(child) != -1 && differs_hot(0) == parent;
+    }
+    check(good, "inside-site", "the site does not work any more");
     unsigned char seen[7];
     struct iovec local = {seen, 7}, remote = {(void *)differs_site, 7};
     long got = process_vm_readv(getpid(), &local, 1, &remote, 1, 0);

@@ -63,8 +63,8 @@ pub mod at {
     /// The largest guest RAM in bytes that the views have room for.
     pub const RAM_MAX: u64 = SHADOW - RAM;
     /// Table of jump targets of patched system-call sites (low, so that a
-    /// 7-byte `jmp [abs32]` reaches it; bytes 06/07 in its addresses trap when
-    /// entered in the middle).
+    /// 7-byte `jmp [abs32]` reaches it; bytes 06/07 in its addresses trap where a
+    /// system call is restarted).
     pub const SITES: u64 = 0x6_0000;
     /// Size of that table in bytes.
     pub const SITES_SIZE: u64 = 0x2_0000;
