@@ -64,9 +64,13 @@ static unsigned char *code;
 // mov (%rax), %rcx; ud2        mov %rcx, (%rax); ud2
 static const unsigned char load[] = {0x48, 0x8b, 0x08, 0x0f, 0x0b}, store[] = {0x48, 0x89, 0x08, 0x0f, 0x0b};
 
-// The program itself may have something near the top of the range: its stack, vDSO.
+// The program itself may have something near the top of the range: vDSO, and its stack, which grows
+// towards what is touched below it.
 static int is_own(uint64_t at) {
     unsigned char resident;
+    struct rlimit most;
+    uint64_t stack = (uint64_t)__builtin_frame_address(0);
+    if (getrlimit(RLIMIT_STACK, &most) == 0 && at < stack && stack - at <= most.rlim_cur + PAGE) return 1;
     return !(at >> 47) && mincore((void *)(at & ~(PAGE - 1)), PAGE, &resident) == 0;
 }
 

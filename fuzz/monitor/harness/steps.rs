@@ -323,9 +323,11 @@ fn base(m: &mut Monitor, input: &mut Input) {
         m.spaces.retire(root as u32);
     }
     let list = place(m, FREE, &[abi::mmu::NEW_BASEPTR.into(), root, 0]);
+    // The guest may have mapped another frame where its direct map has this one.
+    let seen = m.read_value(list) == Ok([u64::from(abi::mmu::NEW_BASEPTR), root]);
     hypercall(m, abi::hypercall::MMUEXT_OP, [list, 1, 0, abi::DOMID_SELF.into(), 0]);
     if bits & 8 != 0 {
-        let compared = context().regs[0] == 0 || !m.user_half_is_loaded();
+        let compared = (seen && context().regs[0] == 0) || !m.user_half_is_loaded();
         m.load_user_half();
         if !m.ended && compared {
             user_half_is_fresh(m);
