@@ -21,6 +21,57 @@ pub mod fd {
     pub const CODE: i32 = 5;
     /// Shadow copies of user code pages, indexed by frame like RAM.
     pub const SHADOW: i32 = 6;
+    /// Bells of the device backends, by [`super::Backend`]: event counters (eventfd(2)).
+    pub const BELLS: i32 = 7;
+    /// First one that is none of these.
+    pub const END: i32 = BELLS + super::Backend::COUNT as i32;
+}
+
+/// The processes that serve a domain's devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Backend {
+    /// Disks.
+    Block,
+    /// Network interfaces.
+    Net,
+}
+
+impl Backend {
+    /// How many there are.
+    pub const COUNT: usize = 2;
+    /// All of them.
+    pub const ALL: [Self; Self::COUNT] = [Self::Block, Self::Net];
+}
+
+/// What a backend process finds as descriptors 3, 4, ...
+pub mod backend_fd {
+    /// Orders of the domain process (a socket of packets).
+    pub const ORDERS: i32 = 3;
+    /// Guest RAM, as [`super::fd::RAM`].
+    pub const RAM: i32 = 4;
+    /// The arena, of which a backend uses the domain page and the frames' flags.
+    pub const ARENA: i32 = 5;
+    /// Its own bell.
+    pub const BELL: i32 = 6;
+    /// Counts notifications of guests that run (eventfd(2)): the domain process interrupts them.
+    pub const KICK: i32 = 7;
+}
+
+/// What the monitor knows of a frame, a byte each ([`DomainPage::frame_flags`]).
+pub mod frame_flag {
+    /// Translations were made from it.
+    pub const CODE: u8 = 1;
+    /// It has a shadow copy with patched sites.
+    pub const SHADOW: u8 = 2;
+    /// It was mapped writable elsewhere than in the direct map and the image.
+    pub const WRITABLE: u8 = 4;
+    /// It was looked through, and programs may execute it.
+    pub const EXECUTED: u8 = 8;
+    /// It was looked through, and programs may execute it translated only.
+    pub const CLOSED: u8 = 16;
+    /// What was made of its content is stale once it is written: the monitor must hear of it.
+    pub const WATCHED: u8 = CODE | SHADOW | EXECUTED | CLOSED;
 }
 
 /// Fixed host addresses inside a space. Everything between `IMAGE` and
@@ -95,6 +146,25 @@ pub mod inbox {
     pub const CONSOLE: u32 = 1 << 0;
     /// Raise the xenstore event channel.
     pub const STORE: u32 = 1 << 1;
+    /// Look at [`super::Channels`].
+    pub const CHANNELS: u32 = 1 << 2;
+}
+
+/// Words of a bitmap with a bit for each event channel (two-level ABI: 4096).
+pub const CHANNEL_WORDS: usize = 64;
+/// Frames that backends can report as written at a time.
+pub const WRITTEN_SLOTS: usize = 64;
+
+/// Event channels between the guest and its device backends.
+#[repr(C)]
+pub struct Channels {
+    /// Ports of each backend; set and cleared by it.
+    pub bound: [[AtomicU64; CHANNEL_WORDS]; Backend::COUNT],
+    /// Ports that backends notified since the monitor looked.
+    pub raised: [AtomicU64; CHANNEL_WORDS],
+    /// Watched frames that backends wrote, plus one; 0 once the monitor has forgotten what it made of
+    /// their content.
+    pub written: [AtomicU32; WRITTEN_SLOTS],
 }
 
 /// Values of [`DomainPage::vcpu_state`].
@@ -261,6 +331,10 @@ pub struct DomainPage {
     pub spaces: AtomicU32,
     /// Frames the guest gave back by ballooning.
     pub ballooned: AtomicU64,
+    /// Offset in the arena of [`frame_flag`] bytes, one for each of `nr_frames`; 0 = not yet there.
+    pub frame_flags: AtomicU64,
+    /// Devices.
+    pub channels: Channels,
     /// Emergency console (`HYPERVISOR_console_io`).
     pub emergency: ByteRing,
     /// Monitor log: lines.

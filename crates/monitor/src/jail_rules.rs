@@ -3,6 +3,7 @@
 
 use seccompiler::{SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompRule};
 
+const WRITE: i64 = 1;
 const MMAP: i64 = 9;
 const MPROTECT: i64 = 10;
 const MUNMAP: i64 = 11;
@@ -27,6 +28,8 @@ const PROTECTIONS: u64 = 7;
 const FD_RAM: u64 = 3;
 const FD_ARENA: u64 = 4;
 const FD_SHADOW: u64 = 6;
+/// Bells of the device backends: `boundary::fd::BELLS` to `END`.
+const BELLS: [u64; 2] = [7, 8];
 const CLONE_PARENT: u64 = 0x8000;
 const SIGCHLD: u64 = 17;
 const SIGKILL: u64 = 9;
@@ -61,6 +64,7 @@ pub fn rules(keys: bool) -> Vec<(i64, Vec<SeccompRule>)> {
         // No growing stacks (PROT_GROWSDOWN), which could be given room without `mmap`.
         (MPROTECT, vec![rule(vec![masked(2, 0xffff_ffff & !PROTECTIONS, 0)])]),
         (MUNMAP, vec![]),
+        (WRITE, BELLS.map(|bell| rule(vec![is(0, bell), is_long(2, 8)])).into()),
         (RT_SIGRETURN, vec![]),
         (SETITIMER, vec![rule(vec![is(0, 0)])]),
         (CLONE, vec![rule(vec![is_long(0, CLONE_PARENT | SIGCHLD)])]),

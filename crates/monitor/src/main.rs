@@ -16,6 +16,7 @@ extern crate alloc;
 #[cfg(fuzzing)]
 extern crate std;
 
+mod backends;
 mod code;
 mod cpuid;
 mod crash;

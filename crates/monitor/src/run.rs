@@ -68,6 +68,9 @@ impl Monitor {
         if bits & inbox::STORE != 0 {
             self.raise(boundary::port::STORE);
         }
+        if bits & inbox::CHANNELS != 0 {
+            self.attend_backends();
+        }
     }
 
     /// Must the return to user mode visit the monitor?

@@ -265,7 +265,7 @@ pub fn prepare() {
 
 #[cfg_attr(not(fuzzing), unsafe(no_mangle))]
 extern "C" fn start() -> ! {
-    sys::close_from(fd::SHADOW + 1);
+    sys::close_from(fd::END);
     unmap_the_rest();
     map_arena();
     map_areas();
@@ -382,6 +382,8 @@ pub fn build(code: Code) -> &'static mut Monitor {
         *((at::ARENA + ARENA_TABLES + (ALIAS_MASK_WORD - at::TABLES)) as *mut u64) =
             translate::ALIAS_MASK
     };
+    let flags = m.frames.as_ptr() as u64 - at::ARENA;
+    page().frame_flags.store(flags, core::sync::atomic::Ordering::Release);
     m.mark_own_places();
     m.map_vcpu_info();
     m.write_wall_clock();

@@ -6,7 +6,7 @@
 use alloc::boxed::Box;
 
 use abi::trap::TrapInfo;
-use boundary::{DomainPage, Setup};
+use boundary::{DomainPage, Setup, frame_flag};
 
 use crate::{
     code::Code,
@@ -71,24 +71,25 @@ pub struct Vcpu {
     pub alone: Option<u64>,
 }
 
-/// What is known of a frame.
+/// What is known of a frame. Backends look at it too.
 #[derive(Clone, Copy, Default)]
+#[repr(transparent)]
 pub struct Frame(pub u8);
 
 impl Frame {
     /// Translations were made from it.
-    pub const CODE: u8 = 1;
+    pub const CODE: u8 = frame_flag::CODE;
     /// It has a shadow copy with patched sites.
-    pub const SHADOW: u8 = 2;
+    pub const SHADOW: u8 = frame_flag::SHADOW;
     /// It was mapped writable elsewhere than in the direct map and the image.
-    pub const WRITABLE: u8 = 4;
+    pub const WRITABLE: u8 = frame_flag::WRITABLE;
     /// It was looked through, and programs may execute it (`crate::scan`).
-    pub const EXECUTED: u8 = 8;
+    pub const EXECUTED: u8 = frame_flag::EXECUTED;
     /// It was looked through, and programs may execute it translated only.
-    pub const CLOSED: u8 = 16;
+    pub const CLOSED: u8 = frame_flag::CLOSED;
     /// It must not be mapped writable.
     pub fn is_protected(self) -> bool {
-        self.0 & (Self::CODE | Self::SHADOW | Self::EXECUTED | Self::CLOSED) != 0
+        self.0 & frame_flag::WATCHED != 0
     }
 }
 

@@ -287,6 +287,14 @@ pub fn stderr(text: &[u8]) {
     unsafe { call6(WRITE, [2, text.as_ptr() as u64, text.len() as u64, 0, 0, 0]) };
 }
 
+/// Adds one to the counter of an eventfd(2), which wakes whoever waits for it. A full counter is as
+/// good as one more.
+pub fn count_up(event: i32) {
+    let one = 1u64.to_ne_bytes();
+    // SAFETY: `one` is read during the call.
+    unsafe { call6(WRITE, [event as u64, one.as_ptr() as u64, one.len() as u64, 0, 0, 0]) };
+}
+
 /// Ends this space.
 pub fn exit(code: u32) -> ! {
     loop {

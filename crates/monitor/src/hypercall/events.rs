@@ -4,7 +4,7 @@ use abi::{errno::*, event};
 use boundary::bell;
 
 use super::{Answer, fault};
-use crate::{event::Port, log, state::Monitor};
+use crate::{backends, event::Port, log, state::Monitor};
 
 impl Monitor {
     pub(super) fn event_channel_op(&mut self, op: u64, at: u64) -> Answer {
@@ -48,7 +48,8 @@ impl Monitor {
                     Port::Console => log::ring(bell::CONSOLE),
                     Port::Store => log::ring(bell::STORE),
                     Port::Ipi => self.raise(port),
-                    Port::Unbound { .. } | Port::Virq(_) => {}
+                    Port::Unbound { .. } => backends::notify(port),
+                    Port::Virq(_) => {}
                     Port::Closed => return Err(EINVAL),
                 }
                 Ok(0)

@@ -1,0 +1,74 @@
+//! Event channels of devices (see `boundary::Channels`).
+
+use super::Guest;
+use boundary::{DomainPage, inbox, vcpu_state};
+use rustix::thread::futex;
+use std::mem::offset_of;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A port of the guest's that this backend serves, until it is dropped.
+#[derive(Debug)]
+pub struct Port {
+    guest: Arc<Guest>,
+    word: usize,
+    bit: u64,
+}
+
+impl Port {
+    pub(super) fn bind(guest: Arc<Guest>, port: u32) -> Option<Self> {
+        let (word, bit) = (port as usize / 64, 1u64 << (port % 64));
+        if port == 0 || word >= boundary::CHANNEL_WORDS {
+            return None;
+        }
+        let port = Self { guest, word, bit };
+        port.bound()?.fetch_or(bit, Ordering::AcqRel);
+        Some(port)
+    }
+
+    fn bound(&self) -> Option<&AtomicU64> {
+        let bound = &self.guest.memory().channels().bound;
+        bound.get(self.guest.backend as usize)?.get(self.word)
+    }
+
+    /// Notifies the guest.
+    pub fn notify(&self) {
+        if let Some(raised) = self.guest.memory().channels().raised.get(self.word) {
+            raised.fetch_or(self.bit, Ordering::AcqRel);
+            self.guest.post();
+        }
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        if let Some(bound) = self.bound() {
+            bound.fetch_and(!self.bit, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Guest {
+    /// Has the monitor look at the channels: wakes an idle vCPU, or has one that runs interrupted.
+    fn post(&self) {
+        let word = |offset| self.memory.page_word(offset);
+        let inbox = word(offset_of!(DomainPage, inbox));
+        if inbox.fetch_or(inbox::CHANNELS, Ordering::SeqCst) & inbox::CHANNELS != 0 {
+            // Whoever set it does the rest, and the monitor takes the bit before it looks.
+            return;
+        }
+        let wake = word(offset_of!(DomainPage, wake));
+        wake.fetch_add(1, Ordering::SeqCst);
+        if word(offset_of!(DomainPage, vcpu_state)).load(Ordering::SeqCst) == vcpu_state::RUNNING {
+            let _full_is_enough = rustix::io::write(&self.kick, &1u64.to_ne_bytes());
+        } else {
+            let _nobody_waits = futex::wake(wake, futex::Flags::empty(), u32::MAX >> 1);
+        }
+    }
+
+    /// Tells the monitor that a frame of the guest's was written: to be called after the write and
+    /// before the guest is told of it.
+    pub fn wrote(&self, frame: u64) {
+        self.memory.wrote(frame, || self.post());
+    }
+}
