@@ -2,6 +2,7 @@
 
 mod events;
 mod grants;
+#[allow(unsafe_code)]
 mod memory;
 #[cfg(test)]
 pub mod tests;
