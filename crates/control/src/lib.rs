@@ -49,8 +49,8 @@ pub use line::{LineError, LineReader, write_line};
 pub use log::{Log, utc};
 pub use probe::{PROBE_ARGUMENT, Probe, WallProbe, probe};
 pub use protocol::{
-    CrashSummary, DomainInfo, Ended, EndedAs, ErrorCode, Failure, MAX_REPLY, MAX_REQUEST, Request,
-    Response, ShutdownKind, ShutdownReason, StateFlags, WaitUntil,
+    CrashSummary, DeviceSpec, DomainInfo, Ended, EndedAs, ErrorCode, Failure, MAX_REPLY,
+    MAX_REQUEST, Request, Response, ShutdownKind, ShutdownReason, StateFlags, WaitUntil,
 };
 pub use registry::{Registration, Registry, RegistryError, check_name};
 pub use socket::{bind, connect, peer_allowed};

@@ -56,11 +56,41 @@ pub enum Request {
         /// Memory in MiB, at most `maxmem`.
         mib: u64,
     },
+    /// Bring in a device. The reply comes when it waits for the guest's driver.
+    DeviceAttach {
+        /// What it is.
+        device: Box<DeviceSpec>,
+    },
+    /// Take a device away. The reply comes when the guest has let go of it.
+    DeviceDetach {
+        /// `vbd` or `vif`.
+        class: String,
+        /// Its number in xenstore.
+        number: u32,
+        /// Whatever the guest says.
+        #[serde(default)]
+        force: bool,
+    },
+    /// Look at the size of a disk again.
+    DeviceRefresh {
+        /// Its number in xenstore.
+        number: u32,
+    },
     /// Give the domain another name.
     Rename {
         /// The new name.
         name: String,
     },
+}
+
+/// A device that is to be brought in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceSpec {
+    /// A disk.
+    Disk(config::Disk),
+    /// A network interface.
+    Vif(Box<config::Vif>),
 }
 
 /// What a guest is asked to do (`control/shutdown` in xenstore).

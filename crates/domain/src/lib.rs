@@ -14,6 +14,7 @@
 
 pub mod builder;
 pub mod console;
+pub mod devices;
 mod file;
 pub mod instance;
 pub mod isolation;

@@ -2,7 +2,10 @@
 
 use super::{Door, ReachError, reach};
 use crate::dirs::Dirs;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use store::Errno;
@@ -47,6 +50,17 @@ pub enum StoreError {
 pub struct StoreClient {
     stream: UnixStream,
     last: u32,
+    /// Events that came while something else was waited for.
+    events: VecDeque<WatchEvent>,
+}
+
+/// Something changed below a watched node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchEvent {
+    /// The node that changed.
+    pub path: String,
+    /// What the watch was registered with.
+    pub token: String,
 }
 
 /// An open transaction; without [`Transaction::commit`] nothing is changed.
@@ -65,7 +79,7 @@ impl StoreClient {
         let stream = reach(dirs, Door::Clients)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { stream, last: 0 })
+        Ok(Self { stream, last: 0, events: VecDeque::new() })
     }
 
     /// Gives an order to the store: again if the store ends before it is done, so it must be one
@@ -122,6 +136,7 @@ impl StoreClient {
         loop {
             let (header, payload) = self.message()?;
             if header.kind == MessageType::WatchEvent as u32 {
+                self.note(&payload)?;
                 continue;
             }
             if header.request != self.last {
@@ -133,6 +148,42 @@ impl StoreClient {
             let name = payload.strip_suffix(b"\0").and_then(|name| std::str::from_utf8(name).ok());
             return Ok(Err(name.and_then(Errno::from_name).ok_or(StoreError::Nonsense)?));
         }
+    }
+
+    fn note(&mut self, payload: &[u8]) -> Result<(), StoreError> {
+        let text = std::str::from_utf8(payload).map_err(|_| StoreError::Nonsense)?;
+        let mut words = text.split('\0').map(str::to_owned);
+        let (Some(path), Some(token)) = (words.next(), words.next()) else {
+            return Err(StoreError::Nonsense);
+        };
+        self.events.push_back(WatchEvent { path, token });
+        Ok(())
+    }
+
+    /// Asks for events of a node and all below it; there is one at once.
+    ///
+    /// # Errors
+    /// When the connection fails or the store refuses.
+    pub fn watch(&mut self, path: &str, token: &str) -> Result<(), StoreError> {
+        let payload = format!("{path}\0{token}\0");
+        self.ask("watch", MessageType::Watch, 0, path, payload.as_bytes()).map(drop)
+    }
+
+    /// Events so far, without waiting. The client's descriptor is readable when there are more,
+    /// except for those that came with a reply: so this is called before each wait.
+    ///
+    /// # Errors
+    /// When the connection fails: watches are gone with it.
+    pub fn take_events(&mut self) -> Result<Vec<WatchEvent>, StoreError> {
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        while poll(&mut [PollFd::new(&self.stream, PollFlags::IN)], Some(&at_once)) == Ok(1) {
+            let (header, payload) = self.message()?;
+            if header.kind != MessageType::WatchEvent as u32 {
+                return Err(StoreError::Nonsense);
+            }
+            self.note(&payload)?;
+        }
+        Ok(self.events.drain(..).collect())
     }
 
     fn message(&mut self) -> Result<(Header, Vec<u8>), StoreError> {
@@ -181,6 +232,12 @@ impl StoreClient {
     }
 }
 
+impl AsFd for StoreClient {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
 impl Transaction<'_> {
     fn ask(
         &mut self,
@@ -202,6 +259,17 @@ impl Transaction<'_> {
             Err(StoreError::Refused { errno: Errno::Enoent, .. }) => Ok(None),
             other => other.map(Some),
         }
+    }
+
+    /// Names of the nodes below a node; none if there is no such node.
+    #[expect(clippy::missing_errors_doc, reason = "see read")]
+    pub fn list(&mut self, path: &str) -> Result<Vec<String>, StoreError> {
+        let names = match self.ask("list", MessageType::Directory, path, b"") {
+            Err(StoreError::Refused { errno: Errno::Enoent, .. }) => return Ok(Vec::new()),
+            other => other?,
+        };
+        let text = String::from_utf8(names).map_err(|_| StoreError::Nonsense)?;
+        Ok(text.split_terminator('\0').map(str::to_owned).collect())
     }
 
     /// Sets the value of a node, which is created if need be.

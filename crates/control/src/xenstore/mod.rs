@@ -15,7 +15,7 @@
 mod client;
 mod link;
 
-pub use client::{StoreClient, StoreError, Transaction};
+pub use client::{StoreClient, StoreError, Transaction, WatchEvent};
 pub use link::{LinkNews, StoreLink};
 
 use crate::dirs::{Dirs, private_directory};

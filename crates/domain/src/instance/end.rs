@@ -25,6 +25,7 @@ impl Instance {
     pub(super) fn stop(&mut self, reason: ShutdownReason, crash: Option<CrashDetails>) -> Next {
         self.console.pump(&self.guest.memory.ram);
         self.guest.group.kill();
+        self.devices.end();
         self.guest.time.stop();
         self.guest.store.shut_down();
         self.take_rings();
@@ -84,6 +85,7 @@ impl Instance {
     /// Ends the domain for a tool (which is answered when it is gone) or a signal.
     pub(super) fn destroy(mut self, asker: Option<Id>) -> Exit {
         self.guest.group.kill();
+        self.devices.end();
         self.log.line("destroyed");
         let reason = self.stopped.unwrap_or(ShutdownReason::Destroyed);
         let ended = Ended { reason, outcome: EndedAs::Destroyed };

@@ -68,6 +68,12 @@ impl Guest {
         }
         let page = DomainPageView::new(&self.memory.arena);
         page.post(bits);
+        self.interrupt();
+    }
+
+    /// Has the spaces look at their inbox, if the guest runs.
+    pub fn interrupt(&mut self) {
+        let page = DomainPageView::new(&self.memory.arena);
         if page.vcpu_state() == vcpu_state::RUNNING {
             self.group.interrupt(page.active_pid());
             if self.memory.isolation != Isolation::Keys {

@@ -4,6 +4,7 @@
 //! the control socket, and serves whatever came. A restart is a new process with
 //! a new domid; this one ends when the new one runs.
 
+mod devices;
 mod end;
 mod guest;
 mod requests;
@@ -13,6 +14,7 @@ pub use end::Exit;
 pub use guest::Guest;
 
 use crate::console::Console;
+use crate::devices::Devices;
 use crate::life::{CrashDetails, Next};
 use crate::server::{Answer, Id, Server};
 use crate::space::reap_others;
@@ -30,6 +32,7 @@ pub struct Instance {
     spec: Spec,
     registration: Registration,
     guest: Guest,
+    devices: Devices<Id>,
     console: Console,
     server: Server,
     log: Log,
@@ -74,12 +77,14 @@ impl Instance {
     }
 
     /// Waits for something to do; the result is in the order of signals,
-    /// doorbell, store, and what the server polls.
+    /// doorbell, store, devices, kick, and what the server polls.
     fn wait(&self, signals: &Signals, again: bool) -> Vec<PollFlags> {
         let mut fds = vec![
             PollFd::new(signals, PollFlags::IN),
             PollFd::new(&self.guest.doorbell, PollFlags::IN),
             self.guest.store.poll_fd(),
+            self.devices.poll_fd(),
+            PollFd::from_borrowed_fd(self.guest.memory.kick(), PollFlags::IN),
         ];
         fds.extend(self.server.poll_fds(self.console.history(), self.console.room()));
         let timeout = again.then_some(&NO_WAIT);
@@ -98,15 +103,17 @@ impl Instance {
             }
         }
         if self.stopped.is_none() {
+            let kicked = ready.get(4).is_some_and(|flags| !flags.is_empty());
+            self.attend_devices(kicked);
             turn = self.attend_guest();
         } else {
             // A successor that this process started.
             reap_others();
         }
-        let input = self.server.take_input(ready.get(3..).unwrap_or_default(), self.console.room());
+        let input = self.server.take_input(ready.get(5..).unwrap_or_default(), self.console.room());
         self.console.type_in(&input.typed);
         for (id, request) in input.requests {
-            match self.handle(&request) {
+            match self.handle(id, &request) {
                 Some(answer) => self.answer(id, answer),
                 None => return Some(Turn::Destroy(Some(id))),
             }

@@ -1,7 +1,8 @@
 //! What tools can ask of a domain.
 
 use super::Instance;
-use crate::server::Answer;
+use crate::devices::Wish;
+use crate::server::{Answer, Id};
 use crate::xenstore::GuestStore;
 use boundary::vcpu_state;
 use control::xenstore::StoreError;
@@ -17,7 +18,7 @@ const MOST_LOG: u64 = 1 << 20;
 
 impl Instance {
     /// Answers a request; `None` for the one that ends the domain.
-    pub(super) fn handle(&mut self, request: &Request) -> Option<Answer> {
+    pub(super) fn handle(&mut self, id: Id, request: &Request) -> Option<Answer> {
         Some(match request {
             Request::Destroy => return None,
             Request::Info => Answer::Line(Response::Info(Box::new(self.info()))),
@@ -29,6 +30,11 @@ impl Instance {
             }
             Request::Sysrq { key } => self.store_order(|store| store.sysrq(*key)),
             Request::MemorySet { mib } => self.set_memory(*mib),
+            Request::DeviceAttach { device } => self.attach_device(id, device),
+            Request::DeviceDetach { class, number, force } => {
+                self.detach_device(id, class, *number, *force)
+            }
+            Request::DeviceRefresh { number } => self.refresh_device(id, *number),
             Request::Rename { name } => self.rename(name).into(),
             Request::Console => Answer::Console,
             Request::ConsoleHistory => Answer::Bytes(self.console.history().all()),
@@ -46,7 +52,7 @@ impl Instance {
     }
 
     /// Refuses what needs a running guest.
-    fn check_running(&self) -> Result<(), Failure> {
+    pub(super) fn check_running(&self) -> Result<(), Failure> {
         let name = &self.registration.entry().name;
         let state = match self.stopped {
             None => return Ok(()),
@@ -57,7 +63,7 @@ impl Instance {
             .with_hint(format!("'xm destroy {name}' removes it.")))
     }
 
-    fn pause(&mut self) -> Result<(), Failure> {
+    pub(super) fn pause(&mut self) -> Result<(), Failure> {
         self.check_running()?;
         self.guest.group.stop();
         self.paused = true;
@@ -68,6 +74,7 @@ impl Instance {
         self.check_running()?;
         self.guest.group.resume();
         self.paused = false;
+        self.devices.wish(Wish::Retry);
         Ok(())
     }
 

@@ -3,15 +3,17 @@
 use super::{Guest, Instance};
 use crate::builder::{self, ClockStart, Order, Ramdisk};
 use crate::console::Console;
+use crate::devices::{Devices, Opened, Owner};
 use crate::file::open_regular;
 use crate::processor;
-use crate::server::Server;
+use crate::server::{Id, Server};
 use crate::space::{self, CpuTime, DomainMemory, Doorbell, StartError};
 use crate::spec::Spec;
 use crate::xenstore::{GuestStore, Identity};
 use control::xenstore::StoreError;
 use control::{
-    ErrorCode, Failure, Hint, Log, Registration, Registry, RegistryError, Started, Uuid,
+    DeviceSpec, Dirs, Entry, ErrorCode, Failure, Hint, Log, Registration, Registry, RegistryError,
+    Started, Uuid,
 };
 use kernel::{KernelImage, Limits};
 use std::io::{self, Read};
@@ -42,7 +44,7 @@ impl Instance {
         let (mut log, log_error) = Log::open(&dirs.log(&entry.name), format!("dom{}", entry.domid));
         log.line(&format!("creating domain {} ({})", entry.name, entry.uuid));
         let started = Self::start_guest(&spec, &registration, clock);
-        let (guest, walls, server) = started.inspect_err(|failure| {
+        let (guest, devices, walls, server) = started.inspect_err(|failure| {
             log.line(&format!("not started: {failure}"));
         })?;
         log.line(&format!("started; jail: {}", walls.join(" ")));
@@ -55,6 +57,7 @@ impl Instance {
             spec,
             registration,
             guest,
+            devices,
             server,
             log,
             walls,
@@ -82,18 +85,26 @@ impl Instance {
         spec: &Spec,
         registration: &Registration,
         clock: ClockStart,
-    ) -> Result<(Guest, Vec<String>, Server), Failure> {
+    ) -> Result<(Guest, Devices<Id>, Vec<String>, Server), Failure> {
         let memory = Arc::new(build(spec, registration, clock)?);
         let entry = registration.entry();
+        let dirs = registration.registry().dirs();
+        let opened = open_devices(&spec.config().devices, entry, dirs)?;
         let identity = Identity {
             domid: entry.domid,
             name: &entry.name,
             uuid: entry.uuid,
             started: entry.started,
         };
-        let dirs = registration.registry().dirs();
         let store =
             GuestStore::new(&memory, dirs, &identity, spec.config()).map_err(store_failure)?;
+        let owner = Owner {
+            dirs: dirs.clone(),
+            domid: entry.domid,
+            name: entry.name.clone(),
+            memory: memory.clone(),
+        };
+        let devices = Devices::start(owner, opened)?;
         let server = control::bind(&entry.socket())
             .and_then(Server::new)
             .map_err(|error| host("open the domain's control socket", &error))?;
@@ -110,8 +121,18 @@ impl Instance {
         space::keep_placed(entry.domid, group.leader(), memory.isolation);
         let doorbell = Doorbell::new(&memory)
             .map_err(|error| host("listen for the domain's events", &error))?;
-        Ok((Guest::new(group, doorbell, memory, store, time), walls.names(), server))
+        Ok((Guest::new(group, doorbell, memory, store, time), devices, walls.names(), server))
     }
+}
+
+fn open_devices(
+    config: &config::Devices,
+    entry: &Entry,
+    dirs: &Dirs,
+) -> Result<Vec<Opened>, Failure> {
+    let disks = config.disks.iter().cloned().map(DeviceSpec::Disk);
+    let vifs = config.vifs.iter().map(|vif| DeviceSpec::Vif(Box::new(vif.clone())));
+    disks.chain(vifs).map(|spec| crate::devices::open(&spec, entry, dirs)).collect()
 }
 
 fn store_failure(error: StoreError) -> Failure {

@@ -18,8 +18,8 @@ const CHUNK: usize = 16 << 10;
 pub(super) enum Mode {
     /// Requests and replies.
     Requests,
-    /// Waiting for an answer.
-    Waiting(WaitUntil),
+    /// Waiting for an answer: when this happens, or when it is given.
+    Waiting(Option<WaitUntil>),
     /// Console bytes; the position in the history that is sent next.
     Console {
         /// Position.
@@ -128,7 +128,7 @@ impl Connection {
         self.output.extend(bytes);
     }
 
-    pub(super) fn wait(&mut self, until: WaitUntil) {
+    pub(super) fn wait(&mut self, until: Option<WaitUntil>) {
         self.mode = Mode::Waiting(until);
     }
 

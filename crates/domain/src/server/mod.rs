@@ -29,8 +29,10 @@ pub enum Answer {
     Bytes(Vec<u8>),
     /// The console.
     Console,
-    /// Later.
+    /// When this happens.
     Later(WaitUntil),
+    /// When it is known.
+    Pending,
 }
 
 impl From<Result<(), Failure>> for Answer {
@@ -149,7 +151,8 @@ impl Server {
         match answer {
             Answer::Line(response) => connection.send(&response),
             Answer::Bytes(bytes) => connection.send_bytes(&bytes),
-            Answer::Later(until) => connection.wait(until),
+            Answer::Later(until) => connection.wait(Some(until)),
+            Answer::Pending => connection.wait(None),
             Answer::Console => {
                 let typed = connection.start_console(history, writable);
                 if writable {
@@ -164,7 +167,7 @@ impl Server {
     /// Answers everybody who waits for `until`.
     pub fn ended(&mut self, until: WaitUntil, ended: Ended) {
         for (_, connection) in &mut self.connections {
-            if matches!(connection.mode(), Mode::Waiting(what) if *what == until) {
+            if matches!(connection.mode(), Mode::Waiting(Some(what)) if *what == until) {
                 connection.send(&Response::Ended(ended));
             }
         }

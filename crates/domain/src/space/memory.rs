@@ -1,11 +1,15 @@
-//! The four memfds that all spaces of a domain share.
+//! What all spaces of a domain share: four memfds, and the bells of its backends.
 
 use crate::builder::{Built, TimeScale, time_zero};
 use crate::isolation::Isolation;
 use crate::sys::memory::{PrivateMemory, SharedMemory};
-use boundary::{DOMAIN_PAGE_SIZE, PAGE, Setup, at};
+use boundary::{Backend, DOMAIN_PAGE_SIZE, PAGE, Setup, at};
+use devices::guest::event_counter;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// How many descriptors a space is given.
+pub(super) const DESCRIPTORS: usize = (boundary::fd::END - boundary::fd::RAM) as usize;
 
 /// The memory of a domain.
 #[derive(Debug)]
@@ -16,6 +20,10 @@ pub struct DomainMemory {
     pub arena: SharedMemory,
     code: SharedMemory,
     shadow: SharedMemory,
+    /// By [`Backend`]: counts the guest's notifications.
+    bells: [OwnedFd; Backend::COUNT],
+    /// Counts notifications of a guest that runs.
+    kick: OwnedFd,
     /// What was handed to the monitor: our own copy, which no guest can change.
     pub setup: Setup,
     /// What keeps guest programs from their kernel.
@@ -42,11 +50,30 @@ impl DomainMemory {
         setup.cpus = u32::try_from(super::usable_cpus().len()).unwrap_or(u32::MAX);
         (setup.tsc_start, setup.wall_sec, setup.wall_nsec) = time_zero();
         arena.write_domain_page(&setup)?;
-        Ok(Self { ram: built.ram, arena: arena.share(), code, shadow, setup, isolation })
+        let bells = [event_counter()?, event_counter()?];
+        let (arena, kick) = (arena.share(), event_counter()?);
+        Ok(Self { ram: built.ram, arena, code, shadow, bells, kick, setup, isolation })
+    }
+
+    /// What a backend's process hears the guest by.
+    pub fn bell(&self, backend: Backend) -> BorrowedFd<'_> {
+        let [block, net] = &self.bells;
+        match backend {
+            Backend::Block => block.as_fd(),
+            Backend::Net => net.as_fd(),
+        }
+    }
+
+    /// What backends have a running guest interrupted by.
+    pub fn kick(&self) -> BorrowedFd<'_> {
+        self.kick.as_fd()
     }
 
     /// The descriptors in the order of [`boundary::fd`].
-    pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; 4] {
-        [self.ram.as_fd(), self.arena.as_fd(), self.code.as_fd(), self.shadow.as_fd()]
+    pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; DESCRIPTORS] {
+        let [ram, arena, code, shadow] =
+            [&self.ram, &self.arena, &self.code, &self.shadow].map(AsFd::as_fd);
+        let [block, net] = Backend::ALL.map(|backend| self.bell(backend));
+        [ram, arena, code, shadow, block, net]
     }
 }

@@ -91,7 +91,8 @@ pub fn start(order: &Start<'_>) -> Result<(Group, Walls), StartError> {
 pub fn find_walls(empty_root: &Path) -> Result<Walls, StartError> {
     let nothing = PrivateMemory::new(c"nothing", boundary::PAGE, 0).map(PrivateMemory::share);
     let nothing = nothing.map_err(StartError::Memory)?;
-    let (_group, walls) = start_with(&[nothing.as_fd(); 4], "probe", empty_root, false)?;
+    let (_group, walls) =
+        start_with(&[nothing.as_fd(); memory::DESCRIPTORS], "probe", empty_root, false)?;
     Ok(walls)
 }
 

@@ -1,0 +1,175 @@
+//! One device and how far its handshake with the guest has come (io/xenbus.h).
+
+use super::nodes::{Place, State};
+use super::opened::Opened;
+use devices::wire::Nodes;
+use std::time::Instant;
+
+/// How far a device has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Its backend opens it.
+    Attaching,
+    /// The backend waits for the frontend.
+    Waiting,
+    /// The backend maps the frontend's rings.
+    Connecting,
+    /// In use.
+    Connected,
+    /// The backend forgets the rings; the frontend was at this state.
+    Disconnecting(State),
+    /// The frontend has closed it, or broke its rules.
+    Closed,
+}
+
+/// What a device does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing.
+    Stay,
+    /// Have the backend connect.
+    Connect,
+    /// Have the backend disconnect.
+    Disconnect,
+    /// Show the backend's state.
+    Show(State),
+    /// The guest has let go of it: remove it.
+    Remove,
+}
+
+/// Someone who waits for a device to come or go.
+#[derive(Debug)]
+pub struct Waiter<A> {
+    /// Who.
+    pub asker: A,
+    /// Until when.
+    pub until: Instant,
+}
+
+/// A device.
+#[derive(Debug)]
+pub struct Device<A> {
+    /// What it is, and its files.
+    pub opened: Opened,
+    /// Where its nodes are.
+    pub place: Place,
+    /// How far it is.
+    pub phase: Phase,
+    /// The frontend's nodes, for a backend that starts anew.
+    pub frontend: Nodes,
+    /// It is to go.
+    pub leaving: bool,
+    /// The guest has seen its backend's nodes.
+    pub shown: bool,
+    /// The guest has seen that it is connected.
+    pub connected: bool,
+    /// Who waits for it.
+    pub waiter: Option<Waiter<A>>,
+}
+
+impl<A> Device<A> {
+    /// A device that no backend knows yet.
+    pub fn new(opened: Opened, place: Place) -> Self {
+        let frontend = Nodes::new();
+        Self {
+            opened,
+            place,
+            phase: Phase::Attaching,
+            frontend,
+            leaving: false,
+            shown: false,
+            connected: false,
+            waiter: None,
+        }
+    }
+
+    /// The backend has forgotten the frontend's rings.
+    pub fn forget_frontend(&mut self) {
+        self.frontend.clear();
+        self.phase = Phase::Closed;
+        self.connected = false;
+    }
+
+    /// What follows from the frontend's state.
+    pub fn step(&self, frontend: State) -> Step {
+        match (self.phase, frontend) {
+            (Phase::Attaching | Phase::Connecting | Phase::Disconnecting(_), _) => Step::Stay,
+            (Phase::Waiting, State::Initialised | State::Connected) if !self.leaving => {
+                Step::Connect
+            }
+            (Phase::Connected, State::Closing | State::Closed | State::Unknown) => Step::Disconnect,
+            // A kernel that another one started (kexec) begins anew.
+            (Phase::Connected, State::Initialising) => Step::Disconnect,
+            (_, State::Closed | State::Unknown) if self.leaving => Step::Remove,
+            // Nobody ever used it.
+            (Phase::Waiting, State::Initialising) if self.leaving => Step::Remove,
+            (Phase::Waiting | Phase::Closed, State::Closing) => Step::Show(State::Closing),
+            (Phase::Closed, State::Closed) => Step::Show(State::Closed),
+            (Phase::Closed, State::Initialising) => Step::Show(State::InitWait),
+            _ => Step::Stay,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::devices::Class;
+    use crate::devices::opened::NoSupport;
+    use devices::wire::{BlockConfig, BlockFormat, DeviceConfig};
+
+    fn device(phase: Phase) -> Device<()> {
+        let config = DeviceConfig::Block(BlockConfig {
+            format: BlockFormat::Raw,
+            writable: true,
+            cdrom: false,
+            discard: true,
+        });
+        let opened = Opened {
+            class: Class::Vbd,
+            number: 51712,
+            name: "xvda".into(),
+            config,
+            files: Vec::new(),
+            frontend: Nodes::new(),
+            backend: Nodes::new(),
+            support: Box::new(NoSupport),
+        };
+        let place = Place::new(3, Class::Vbd, 51712);
+        Device { phase, ..Device::new(opened, place) }
+    }
+
+    #[test]
+    fn frontends_are_followed() {
+        let step = |phase, state| device(phase).step(state);
+        assert_eq!(step(Phase::Attaching, State::Initialised), Step::Stay);
+        assert_eq!(step(Phase::Waiting, State::Initialising), Step::Stay);
+        assert_eq!(step(Phase::Waiting, State::Initialised), Step::Connect);
+        assert_eq!(step(Phase::Waiting, State::Connected), Step::Connect, "as netfront does");
+        assert_eq!(step(Phase::Connected, State::Connected), Step::Stay);
+        assert_eq!(step(Phase::Connected, State::Closing), Step::Disconnect);
+        assert_eq!(step(Phase::Connected, State::Initialising), Step::Disconnect);
+        assert_eq!(step(Phase::Closed, State::Closing), Step::Show(State::Closing));
+        assert_eq!(step(Phase::Closed, State::Closed), Step::Show(State::Closed));
+        assert_eq!(step(Phase::Closed, State::Initialising), Step::Show(State::InitWait));
+    }
+
+    #[test]
+    fn a_device_that_leaves_goes_when_the_guest_has_closed_it() {
+        let step = |phase, state| Device { leaving: true, ..device(phase) }.step(state);
+        assert_eq!(step(Phase::Connected, State::Connected), Step::Stay);
+        assert_eq!(step(Phase::Connected, State::Closing), Step::Disconnect);
+        assert_eq!(step(Phase::Closed, State::Closed), Step::Remove);
+        assert_eq!(step(Phase::Waiting, State::Initialising), Step::Remove, "no frontend");
+        assert_eq!(step(Phase::Waiting, State::Initialised), Step::Stay);
+        assert_eq!(step(Phase::Closed, State::Unknown), Step::Remove, "its nodes are gone");
+    }
+
+    #[test]
+    fn states_are_single_digits() {
+        assert_eq!(State::parse(Some(b"4")), State::Connected);
+        for nonsense in [None, Some(b"".as_slice()), Some(b"44"), Some(b"7"), Some(b"x")] {
+            assert_eq!(State::parse(nonsense), State::Unknown);
+        }
+    }
+}

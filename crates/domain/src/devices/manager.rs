@@ -1,0 +1,550 @@
+//! The devices' thread: follows frontends, gives orders to backends, starts those anew that died.
+
+use super::backend::Process;
+use super::device::{Device, Phase, Step, Waiter};
+use super::nodes::{Place, State};
+use super::opened::{Class, Opened};
+use super::{News, Owner, Teller, Wish};
+use boundary::Backend;
+use control::xenstore::{StoreClient, StoreError, Transaction};
+use control::{ErrorCode, Failure};
+use devices::wire::{Nodes, Order, Report};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+/// How long a guest may take to let go of a device.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A backend that dies more often than this in that time is not started again.
+const MOST_DEATHS: usize = 5;
+const DEATHS_WITHIN: Duration = Duration::from_secs(10);
+/// Pause before the store is reached for again.
+const STORE_PAUSE: Duration = Duration::from_millis(200);
+/// Longest wait without a look.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+/// A device's name within a domain.
+type Key = (Class, u32);
+
+/// A backend, and when it died.
+#[derive(Debug, Default)]
+struct Slot {
+    process: Option<Process>,
+    deaths: VecDeque<Instant>,
+}
+
+pub(super) struct Manager<A> {
+    owner: Owner,
+    wishes: Receiver<Wish<A>>,
+    wake: Arc<OwnedFd>,
+    teller: Teller<A>,
+    /// The connection that brings events of frontends' nodes.
+    store: Option<StoreClient>,
+    devices: BTreeMap<Key, Device<A>>,
+    backends: [Slot; Backend::COUNT],
+    ended: bool,
+}
+
+fn failure(code: ErrorCode, message: String) -> Failure {
+    Failure::new(code, message)
+}
+
+impl<A> Manager<A> {
+    pub(super) fn new(
+        owner: Owner,
+        wishes: Receiver<Wish<A>>,
+        wake: Arc<OwnedFd>,
+        teller: Teller<A>,
+    ) -> Self {
+        Self {
+            owner,
+            wishes,
+            wake,
+            teller,
+            store: None,
+            devices: BTreeMap::new(),
+            backends: [Slot::default(), Slot::default()],
+            ended: false,
+        }
+    }
+
+    /// Writes the nodes of the first devices.
+    pub(super) fn introduce(&mut self, opened: Vec<Opened>) -> Result<(), Failure> {
+        for opened in opened {
+            self.bring_in(opened)?;
+        }
+        Ok(())
+    }
+
+    fn bring_in(&mut self, opened: Opened) -> Result<Key, Failure> {
+        let key = (opened.class, opened.number);
+        let name = &opened.name;
+        if self.devices.contains_key(&key) {
+            let message = format!("The domain has a device {name} already");
+            return Err(failure(ErrorCode::Busy, message));
+        }
+        let place = Place::new(self.owner.domid, key.0, key.1);
+        let domid = self.owner.domid;
+        self.change(|to| place.create(to, domid, &opened)).map_err(|error| {
+            let message = format!("Cannot write the nodes of {name}: {error}");
+            failure(ErrorCode::Host, message)
+        })?;
+        self.devices.insert(key, Device::new(opened, place));
+        Ok(key)
+    }
+
+    /// A transaction on the store, given again if the store dies meanwhile.
+    fn change(
+        &self,
+        change: impl FnMut(&mut Transaction<'_>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        StoreClient::at_once(&self.owner.dirs, change)
+    }
+
+    /// Serves until the end.
+    pub(super) fn run(mut self) {
+        for class in [Class::Vbd, Class::Vif] {
+            if self.devices.keys().any(|key| key.0 == class) {
+                self.revive(class);
+            }
+        }
+        while !self.ended {
+            self.follow_store();
+            self.wait();
+            self.take_reports();
+            self.take_wishes();
+            self.look_at_clock();
+        }
+    }
+
+    fn wait(&self) {
+        let now = Instant::now();
+        let waiters = self.devices.values().filter_map(|device| device.waiter.as_ref());
+        let next = waiters.map(|waiter| waiter.until.saturating_duration_since(now)).min();
+        let mut longest = next.unwrap_or(LONGEST_WAIT);
+        let mut fds = vec![PollFd::new(&*self.wake, PollFlags::IN)];
+        match &self.store {
+            Some(store) => fds.push(PollFd::new(store, PollFlags::IN)),
+            None if self.devices.is_empty() => {}
+            None => longest = longest.min(STORE_PAUSE),
+        }
+        let processes = self.backends.iter().filter_map(|slot| slot.process.as_ref());
+        fds.extend(processes.map(|process| PollFd::new(process, PollFlags::IN)));
+        let timeout = Timespec::try_from(longest + Duration::from_millis(1)).ok();
+        let _looked_at_in_any_case = poll(&mut fds, timeout.as_ref());
+    }
+
+    /// Takes events from the store; connects to it (anew) if need be.
+    fn follow_store(&mut self) {
+        if self.devices.is_empty() {
+            self.store = None;
+            return;
+        }
+        if self.store.is_none() {
+            let home = format!("/local/domain/{}/device", self.owner.domid);
+            let connected = StoreClient::connect(&self.owner.dirs);
+            let watched = connected.and_then(|mut store| {
+                store.watch(&home, "device")?;
+                Ok(store)
+            });
+            match watched {
+                Ok(store) => self.store = Some(store),
+                Err(_) => return,
+            }
+        }
+        let Some(store) = &mut self.store else { return };
+        let events = match store.take_events() {
+            Ok(events) => events,
+            Err(_) => {
+                self.store = None;
+                return;
+            }
+        };
+        let mut keys: Vec<Key> = Vec::new();
+        for event in events {
+            match concerned(&event.path) {
+                Concerned::All => keys.extend(self.devices.keys()),
+                Concerned::One(key) => keys.push(key),
+                Concerned::None => {}
+            }
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        for key in keys {
+            self.look(key);
+        }
+    }
+
+    /// Looks at a frontend's state and does what follows.
+    fn look(&mut self, key: Key) {
+        let Some(device) = self.devices.get(&key) else { return };
+        let place = device.place.clone();
+        let dirs = self.owner.dirs.clone();
+        let state = StoreClient::order(&dirs, |client| place.frontend_state(&mut client.direct()));
+        let state = match state {
+            Ok(state) => state,
+            Err(error) => return self.complain(key, &format!("its state cannot be read: {error}")),
+        };
+        match device.step(state) {
+            Step::Stay => {}
+            Step::Connect => self.connect(key),
+            Step::Disconnect => {
+                self.set_phase(key, Phase::Disconnecting(state));
+                self.order(key, &Order::Disconnect { device: key.1 });
+            }
+            Step::Show(state) => {
+                if state == State::InitWait {
+                    self.set_phase(key, Phase::Waiting);
+                }
+                self.show(key, &Nodes::new(), state);
+            }
+            Step::Remove => self.remove(key),
+        }
+    }
+
+    fn connect(&mut self, key: Key) {
+        let Some(device) = self.devices.get(&key) else { return };
+        let place = device.place.clone();
+        let dirs = self.owner.dirs.clone();
+        let read = StoreClient::order(&dirs, |client| place.frontend_nodes(&mut client.direct()));
+        match read {
+            Ok(nodes) => {
+                if let Some(device) = self.devices.get_mut(&key) {
+                    device.frontend.clone_from(&nodes);
+                    device.phase = Phase::Connecting;
+                }
+                self.order(key, &Order::Connect { device: key.1, frontend: nodes });
+            }
+            Err(error) => self.complain(key, &format!("its nodes cannot be read: {error}")),
+        }
+    }
+
+    fn set_phase(&mut self, key: Key, phase: Phase) {
+        if let Some(device) = self.devices.get_mut(&key) {
+            device.phase = phase;
+        }
+    }
+
+    /// Shows the guest a state of the backend's.
+    fn show(&self, key: Key, nodes: &Nodes, state: State) {
+        let Some(device) = self.devices.get(&key) else { return };
+        if let Err(error) = self.change(|to| device.place.advance(to, nodes, state)) {
+            self.complain(key, &format!("its state cannot be written: {error}"));
+        }
+    }
+
+    fn complain(&self, key: Key, what: &str) {
+        let name = self.devices.get(&key).map_or("a device", |device| &device.opened.name);
+        self.teller.line(format!("{name}: {what}"));
+    }
+
+    /// Gives an order to a device's backend. If that is dead, this is found when its reports are
+    /// looked at.
+    fn order(&self, key: Key, order: &Order) {
+        if let Some(process) = self.process(key.0) {
+            let _found_with_its_reports = process.order(order, &[]);
+        }
+    }
+
+    fn process(&self, class: Class) -> Option<&Process> {
+        self.backends.get(class.backend() as usize).and_then(|slot| slot.process.as_ref())
+    }
+
+    fn slot(&mut self, class: Class) -> Option<&mut Slot> {
+        self.backends.get_mut(class.backend() as usize)
+    }
+
+    /// Tells the backend of a device, which it opens.
+    fn attach(&mut self, key: Key) {
+        let Some(device) = self.devices.get(&key) else { return };
+        let Some(process) = self.process(key.0) else { return };
+        let config = device.opened.config.clone();
+        let fds: Vec<_> = device.opened.files.iter().map(AsFd::as_fd).collect();
+        if let Err(error) = process.order(&Order::Attach { device: key.1, config }, &fds) {
+            self.complain(key, &format!("its backend takes no orders: {error}"));
+        }
+    }
+
+    /// Starts the backend of a class, and tells it of all its devices.
+    fn revive(&mut self, class: Class) {
+        let started = Process::start(class.backend(), &self.owner);
+        let process = match started {
+            Ok(process) => process,
+            Err(error) => return self.give_up(class, &error.to_string()),
+        };
+        if let Some(slot) = self.slot(class) {
+            slot.process = Some(process);
+        }
+        let keys: Vec<Key> = self.devices.keys().filter(|key| key.0 == class).copied().collect();
+        for key in keys {
+            self.set_phase(key, Phase::Attaching);
+            self.attach(key);
+        }
+    }
+
+    fn give_up(&mut self, class: Class, why: &str) {
+        self.teller.line(format!("the domain's {} cannot be served: {why}", class.word()));
+        let keys: Vec<Key> = self.devices.keys().filter(|key| key.0 == class).copied().collect();
+        for key in keys {
+            self.answer(key, Err(failure(ErrorCode::Host, format!("No backend: {why}"))));
+            self.fail(key, why);
+        }
+    }
+
+    /// A device cannot be used: the guest is told so.
+    fn fail(&mut self, key: Key, why: &str) {
+        let Some(device) = self.devices.get_mut(&key) else { return };
+        device.forget_frontend();
+        self.complain(key, why);
+        self.show(key, &Nodes::from([("error".into(), why.into())]), State::Closing);
+    }
+
+    fn answer(&mut self, key: Key, answer: Result<(), Failure>) {
+        let waiter = self.devices.get_mut(&key).and_then(|device| device.waiter.take());
+        if let Some(waiter) = waiter {
+            self.teller.tell(News::Answer(waiter.asker, answer));
+        }
+    }
+
+    /// The guest has let go of a device, or is not asked.
+    fn remove(&mut self, key: Key) {
+        self.order(key, &Order::Detach { device: key.1 });
+        self.answer(key, Ok(()));
+        let Some(device) = self.devices.remove(&key) else { return };
+        if let Err(error) = self.change(|to| device.place.remove(to)) {
+            self.teller.line(format!("{}: its nodes are left over: {error}", device.opened.name));
+        }
+        self.teller.line(format!("{} is detached", device.opened.name));
+    }
+
+    fn take_reports(&mut self) {
+        for class in [Class::Vbd, Class::Vif] {
+            while let Some(process) = self.process(class) {
+                match process.report() {
+                    Ok(Some(report)) => self.report(class, report),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Ok(None) => self.died(class, ""),
+                    Err(error) => self.died(class, &format!(" after it said nonsense ({error})")),
+                }
+            }
+        }
+    }
+
+    /// A backend is gone: another one takes its place, unless it dies all the time.
+    fn died(&mut self, class: Class, how: &str) {
+        let now = Instant::now();
+        let Some(slot) = self.slot(class) else { return };
+        let Some(mut process) = slot.process.take() else { return };
+        let status = process.end();
+        slot.deaths.push_back(now);
+        while slot.deaths.len() > MOST_DEATHS {
+            slot.deaths.pop_front();
+        }
+        let too_often = slot.deaths.len() == MOST_DEATHS
+            && slot.deaths.front().is_some_and(|first| now - *first < DEATHS_WITHIN);
+        let word = class.word();
+        self.teller.line(format!("the backend of the domain's {word} ended{how}: {status}"));
+        if too_often {
+            return self.give_up(class, "its backend ends again and again");
+        }
+        for device in self.devices.values_mut().filter(|device| device.opened.class == class) {
+            match device.opened.support.renew() {
+                Ok(Some(files)) => device.opened.files = files,
+                Ok(None) => {}
+                Err(error) => {
+                    self.teller.line(format!("{}: {error}", device.opened.name));
+                }
+            }
+        }
+        self.revive(class);
+    }
+
+    fn report(&mut self, class: Class, report: Report) {
+        match report {
+            Report::Attached { device, nodes } => self.attached((class, device), &nodes),
+            Report::Connected { device, nodes } => self.connected((class, device), &nodes),
+            Report::Refused { device, why } => {
+                let key = (class, device);
+                let was = self.devices.get(&key).map(|device| device.phase);
+                self.answer(key, Err(failure(ErrorCode::Host, why.clone())));
+                self.fail(key, &why);
+                if was == Some(Phase::Attaching) && self.is_new(key) {
+                    self.remove(key);
+                }
+            }
+            Report::Broken { device, why } => {
+                self.fail((class, device), &format!("the guest broke a rule: {why}"));
+            }
+            Report::Disconnected { device } => {
+                let key = (class, device);
+                if let Some(device) = self.devices.get_mut(&key) {
+                    device.forget_frontend();
+                }
+                self.look(key);
+            }
+            Report::Changed { device, nodes } => {
+                let key = (class, device);
+                if self.devices.get(&key).is_some_and(|d| d.phase == Phase::Connected) {
+                    self.show(key, &nodes, State::Connected);
+                }
+            }
+            Report::Full { device, why } => {
+                self.complain((class, device), &why);
+                self.teller.tell(News::Full(why));
+            }
+            Report::Log { line } => self.teller.line(line),
+            Report::Detached { .. } | Report::Statistics { .. } => {}
+        }
+    }
+
+    /// Whether the guest has not seen the device yet.
+    fn is_new(&self, key: Key) -> bool {
+        self.devices.get(&key).is_some_and(|device| !device.shown)
+    }
+
+    fn attached(&mut self, key: Key, nodes: &Nodes) {
+        let Some(device) = self.devices.get_mut(&key) else { return };
+        if !device.frontend.is_empty() {
+            // Another process served it before: the guest is not to notice.
+            device.phase = Phase::Connecting;
+            let frontend = device.frontend.clone();
+            return self.order(key, &Order::Connect { device: key.1, frontend });
+        }
+        let state = if device.shown { State::Closed } else { State::InitWait };
+        device.phase = if device.shown { Phase::Closed } else { Phase::Waiting };
+        device.shown = true;
+        if state == State::InitWait {
+            self.show(key, nodes, state);
+            self.answer(key, Ok(()));
+        }
+        self.look(key);
+    }
+
+    fn connected(&mut self, key: Key, nodes: &Nodes) {
+        let Some(device) = self.devices.get_mut(&key) else { return };
+        device.phase = Phase::Connected;
+        if !std::mem::replace(&mut device.connected, true) {
+            self.show(key, nodes, State::Connected);
+        }
+        self.look(key);
+    }
+
+    fn take_wishes(&mut self) {
+        let mut count = [0; 8];
+        let _was_clear = rustix::io::read(&*self.wake, &mut count);
+        while let Ok(wish) = self.wishes.try_recv() {
+            match wish {
+                Wish::Attach(opened, asker) => self.wish_attach(*opened, asker),
+                Wish::Detach { class, number, force, asker } => {
+                    self.wish_detach((class, number), force, asker);
+                }
+                Wish::Refresh { number, asker } => {
+                    self.order((Class::Vbd, number), &Order::Refresh { device: number });
+                    self.teller.tell(News::Answer(asker, Ok(())));
+                }
+                Wish::Retry => {
+                    if let Some(process) = self.process(Class::Vbd) {
+                        let _found_with_its_reports = process.order(&Order::Retry, &[]);
+                    }
+                }
+                Wish::End => self.ended = true,
+            }
+        }
+    }
+
+    fn wish_attach(&mut self, opened: Opened, asker: A) {
+        let class = opened.class;
+        let key = match self.bring_in(opened) {
+            Ok(key) => key,
+            Err(failure) => return self.teller.tell(News::Answer(asker, Err(failure))),
+        };
+        if let Some(device) = self.devices.get_mut(&key) {
+            device.waiter = Some(Waiter { asker, until: Instant::now() + PATIENCE });
+        }
+        if self.process(class).is_some() { self.attach(key) } else { self.revive(class) }
+    }
+
+    fn wish_detach(&mut self, key: Key, force: bool, asker: A) {
+        let Some(device) = self.devices.get_mut(&key) else {
+            let message = "The domain has no such device".to_owned();
+            let answer = Err(failure(ErrorCode::NotFound, message));
+            return self.teller.tell(News::Answer(asker, answer));
+        };
+        device.leaving = true;
+        device.waiter = Some(Waiter { asker, until: Instant::now() + PATIENCE });
+        if force {
+            return self.remove(key);
+        }
+        self.show(key, &Nodes::from([("online".into(), "0".into())]), State::Closing);
+        self.look(key);
+    }
+
+    /// Tells those who waited for too long.
+    fn look_at_clock(&mut self) {
+        let now = Instant::now();
+        let late = |device: &Device<A>| device.waiter.as_ref().is_some_and(|w| w.until <= now);
+        let keys: Vec<Key> =
+            self.devices.iter().filter(|(_, device)| late(device)).map(|(key, _)| *key).collect();
+        for key in keys {
+            let Some(device) = self.devices.get(&key) else { continue };
+            let name = &device.opened.name;
+            let answer = if device.leaving {
+                let message = format!("The guest does not let go of {name}");
+                let hint = "Unmount or shut it down in the guest, or use --force.";
+                failure(ErrorCode::Busy, message).with_hint(hint)
+            } else {
+                failure(ErrorCode::Host, format!("The backend of {name} does not answer"))
+            };
+            self.answer(key, Err(answer));
+        }
+    }
+}
+
+/// What an event is about.
+enum Concerned {
+    All,
+    One(Key),
+    None,
+}
+
+/// Only states matter, and directories that come or go.
+fn concerned(path: &str) -> Concerned {
+    let mut parts = path.trim_start_matches('/').split('/').skip(3);
+    if parts.next() != Some("device") {
+        return Concerned::None;
+    }
+    let (class, number, rest) = (parts.next(), parts.next(), parts.next());
+    let Some(class) = class else { return Concerned::All };
+    let (Some(class), Some(number)) = (Class::from_word(class), number) else {
+        return Concerned::All;
+    };
+    match (number.parse(), rest) {
+        (Ok(number), None | Some("state")) => Concerned::One((class, number)),
+        _ => Concerned::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_name_their_device() {
+        let one = |path| match concerned(path) {
+            Concerned::One(key) => Some(key),
+            Concerned::All | Concerned::None => None,
+        };
+        assert_eq!(one("/local/domain/7/device/vbd/51712/state"), Some((Class::Vbd, 51712)));
+        assert_eq!(one("/local/domain/7/device/vif/0"), Some((Class::Vif, 0)));
+        assert_eq!(one("/local/domain/7/device/vbd/51712/ring-ref"), None);
+        assert_eq!(one("/local/domain/7/device/vbd/many/state"), None);
+        assert!(matches!(concerned("/local/domain/7/device"), Concerned::All));
+        assert!(matches!(concerned("/local/domain/7/device/vbd"), Concerned::All));
+        assert!(matches!(concerned("/local/domain/7/control/shutdown"), Concerned::None));
+    }
+}

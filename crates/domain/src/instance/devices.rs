@@ -1,0 +1,76 @@
+//! The domain's devices, as tools and the main loop see them.
+
+use super::Instance;
+use crate::devices::{Class, News, Opened, Wish};
+use crate::server::{Answer, Id};
+use control::{DeviceSpec, ErrorCode, Failure};
+
+impl Instance {
+    /// Takes the devices' news, and interrupts the guest for their backends.
+    pub(super) fn attend_devices(&mut self, kicked: bool) {
+        if kicked {
+            let mut count = [0; 8];
+            let _was_clear = rustix::io::read(self.guest.memory.kick(), &mut count);
+            self.guest.interrupt();
+        }
+        for news in self.devices.take_news() {
+            match news {
+                News::Line(line) => self.log.line(&line),
+                News::Answer(id, result) => self.answer(id, result.into()),
+                News::Full(why) => {
+                    let name = &self.registration.entry().name;
+                    let line = format!("paused: {why}; 'xm unpause {name}' tries again");
+                    self.log.line(&line);
+                    if let Err(failure) = self.pause() {
+                        self.log.line(&format!("cannot be paused: {failure}"));
+                    }
+                }
+            }
+        }
+    }
+
+    fn open_device(&self, spec: &DeviceSpec) -> Result<Opened, Failure> {
+        self.check_running()?;
+        let entry = self.registration.entry();
+        crate::devices::open(spec, entry, self.registration.registry().dirs())
+    }
+
+    pub(super) fn attach_device(&mut self, id: Id, spec: &DeviceSpec) -> Answer {
+        match self.open_device(spec) {
+            Ok(opened) => {
+                self.devices.wish(Wish::Attach(Box::new(opened), id));
+                Answer::Pending
+            }
+            Err(failure) => Err(failure).into(),
+        }
+    }
+
+    pub(super) fn detach_device(
+        &mut self,
+        id: Id,
+        class: &str,
+        number: u32,
+        force: bool,
+    ) -> Answer {
+        let class = Class::from_word(class).ok_or_else(|| {
+            Failure::new(ErrorCode::BadRequest, "Devices are of the class vbd or vif")
+        });
+        match self.check_running().and(class) {
+            Ok(class) => {
+                self.devices.wish(Wish::Detach { class, number, force, asker: id });
+                Answer::Pending
+            }
+            Err(failure) => Err(failure).into(),
+        }
+    }
+
+    pub(super) fn refresh_device(&mut self, id: Id, number: u32) -> Answer {
+        match self.check_running() {
+            Ok(()) => {
+                self.devices.wish(Wish::Refresh { number, asker: id });
+                Answer::Pending
+            }
+            Err(failure) => Err(failure).into(),
+        }
+    }
+}
