@@ -180,7 +180,10 @@ impl Client {
     }
 
     /// Sends a request whose reply is [`Response::Ok`].
-    fn order(&mut self, request: &Request) -> Result<(), ClientError> {
+    ///
+    /// # Errors
+    /// When the domain cannot be reached, or refuses.
+    pub fn order(&mut self, request: &Request) -> Result<(), ClientError> {
         match self.request(request)? {
             Response::Ok => Ok(()),
             _ => Err(ClientError::Unexpected { domid: self.domid }),

@@ -46,6 +46,9 @@ impl Spec {
             *path = std::path::absolute(&path)
                 .map_or_else(|_| path.clone(), |absolute| absolute.to_string_lossy().into_owned());
         }
+        for disk in &mut spec.create.config.devices.disks {
+            disk.make_absolute();
+        }
         spec.kernel()?;
         Ok(spec)
     }

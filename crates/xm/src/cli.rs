@@ -14,6 +14,10 @@ const HELP_TEMPLATE: &str = "{usage-heading} {usage}\n\n{about}\n\n{all-args}{af
 /// The definition of one working command, or `None` if there is no such command.
 pub fn command(tool: Tool, name: &str) -> Option<Command> {
     let command = match name {
+        "block-attach" => block_attach(tool),
+        "block-detach" => block_detach(tool),
+        "block-list" => block_list(tool),
+        "block-refresh" => block_refresh(tool),
         "console" => console(tool),
         "crash-report" => crash_report(tool),
         "create" => create(tool),
@@ -24,6 +28,9 @@ pub fn command(tool: Tool, name: &str) -> Option<Command> {
         "domname" => domname(tool),
         "info" => info(tool),
         "list" => list(tool),
+        "network-attach" => network_attach(tool),
+        "network-detach" => network_detach(tool),
+        "network-list" => network_list(tool),
         "pause" => pause(tool),
         "reboot" => reboot(tool),
         "shutdown" => shutdown(tool),
@@ -239,6 +246,89 @@ fn unpause(tool: Tool) -> Command {
         .about("Let a paused domain go on")
         .arg(domain().required(true))
         .after_help(examples(tool, &[("unpause serv1", "Go on where it was paused")]))
+}
+
+fn device(help: &'static str) -> Arg {
+    Arg::new("device").value_name("DevId").required(true).help(help)
+}
+
+fn block_attach(tool: Tool) -> Command {
+    let words = Arg::new("words").required(true).num_args(1..=4).value_hint(ValueHint::FilePath);
+    let words = match tool {
+        Tool::Xm => words.value_name("BackDev FrontDev Mode").help(
+            "Backing (file:/path, phy:/dev/x, tap:qcow2:/path), name in the guest, r or w or w!; \
+             or one disk specification as in a configuration",
+        ),
+        Tool::Xl => words.value_name("DISK").help("Disk specification as in a configuration"),
+    };
+    let line = match tool {
+        Tool::Xm => "block-attach serv1 file:/srv/a.img xvdb w",
+        Tool::Xl => "block-attach serv1 /srv/a.img,raw,xvdb,rw",
+    };
+    Command::new("block-attach")
+        .about("Give a running domain another disk")
+        .arg(domain().required(true))
+        .arg(words)
+        .after_help(examples(tool, &[(line, "As its second disk")]))
+}
+
+fn block_detach(tool: Tool) -> Command {
+    Command::new("block-detach")
+        .about("Take a disk away from a running domain")
+        .arg(domain().required(true))
+        .arg(device("Name of the disk in the guest, or its number"))
+        .arg(flag("force", Some('f'), "Even if the guest uses it"))
+        .after_help(examples(tool, &[("block-detach serv1 xvdb", "Once the guest lets go of it")]))
+}
+
+fn block_refresh(tool: Tool) -> Command {
+    Command::new("block-refresh")
+        .about("Show a running domain the new size of a disk whose image has grown")
+        .arg(domain().required(true))
+        .arg(device("Name of the disk in the guest, or its number"))
+        .after_help(examples(tool, &[("block-refresh serv1 xvdb", "After: truncate -s +1G image")]))
+}
+
+fn list_of(tool: Tool, name: &'static str, about: &'static str) -> Command {
+    Command::new(name)
+        .about(about)
+        .arg(flag("long", Some('l'), "Everything known, as JSON"))
+        .arg(json())
+        .arg(domain().required(true))
+        .after_help(examples(tool, &[(&format!("{name} serv1"), "One line each")]))
+}
+
+fn block_list(tool: Tool) -> Command {
+    list_of(tool, "block-list", "List a domain's disks")
+}
+
+fn network_list(tool: Tool) -> Command {
+    list_of(tool, "network-list", "List a domain's network interfaces")
+}
+
+fn network_attach(tool: Tool) -> Command {
+    Command::new("network-attach")
+        .about("Give a running domain another network interface")
+        .arg(domain().required(true))
+        .arg(Arg::new("words").value_name("key=value").num_args(0..).help(
+            "As in a configuration's vif: mac=, bridge=, ip=, script=, vifname=, rate=, ports=",
+        ))
+        .after_help(examples(
+            tool,
+            &[
+                ("network-attach serv1", "To the user-mode network"),
+                ("network-attach serv1 bridge=xenbr0", "To a bridge"),
+            ],
+        ))
+}
+
+fn network_detach(tool: Tool) -> Command {
+    Command::new("network-detach")
+        .about("Take a network interface away from a running domain")
+        .arg(domain().required(true))
+        .arg(device("Number of the interface, or its MAC address"))
+        .arg(flag("force", Some('f'), "Even if the guest uses it"))
+        .after_help(examples(tool, &[("network-detach serv1 0", "Its first interface")]))
 }
 
 fn dmesg(tool: Tool) -> Command {

@@ -65,7 +65,8 @@ const STATE: &str = "writing a domain's whole state to a stream and reading it b
 const BALLOON: &str = "changing the memory of a running domain through its balloon driver";
 const VCPUS: &str = "more than one virtual CPU per domain";
 const SCHEDULER: &str = "the scheduler that shares physical CPUs among domains";
-const HOTPLUG: &str = "attaching and detaching devices while a domain runs";
+const HOTPLUG: &str = "changing the medium of a drive while a domain runs";
+const NETWORK2: &str = "the second network protocol, which Xen itself has removed";
 const PASSTHROUGH: &str = "giving physical devices to domains";
 const VNET: &str = "virtual networks that span hosts";
 const POLICY: &str = "the sHype security policy and its labels";
@@ -94,6 +95,13 @@ pub static COMMANDS: &[Entry] = &{
         Entry::here("shutdown", Both),
         Entry::here("unpause", Both),
         Entry::here("uptime", Both),
+        Entry::here("block-attach", Both),
+        Entry::here("block-detach", Both),
+        Entry::here("block-list", Both),
+        Entry::here("network-attach", Both),
+        Entry::here("network-detach", Both),
+        Entry::here("network-list", Both),
+        Entry::here("block-refresh", Own),
         Entry::here("crash-report", Own),
         Entry::here("doctor", Own),
         Entry::lacking("new", Xm, MANAGED),
@@ -128,18 +136,12 @@ pub static COMMANDS: &[Entry] = &{
         Entry::lacking("sched-credit2", Both, SCHEDULER),
         Entry::lacking("sched-sedf", Xm, SCHEDULER),
         Entry::lacking("sched-rtds", Xl, SCHEDULER),
-        Entry::lacking("block-attach", Both, HOTPLUG),
         Entry::lacking("block-configure", Xm, HOTPLUG),
-        Entry::lacking("block-detach", Both, HOTPLUG),
-        Entry::lacking("block-list", Both, HOTPLUG),
         Entry::lacking("cd-insert", Xl, HOTPLUG),
         Entry::lacking("cd-eject", Xl, HOTPLUG),
-        Entry::lacking("network-attach", Both, HOTPLUG),
-        Entry::lacking("network-detach", Both, HOTPLUG),
-        Entry::lacking("network-list", Both, HOTPLUG),
-        Entry::lacking("network2-attach", Xm, HOTPLUG),
-        Entry::lacking("network2-detach", Xm, HOTPLUG),
-        Entry::lacking("network2-list", Xm, HOTPLUG),
+        Entry::lacking("network2-attach", Xm, NETWORK2),
+        Entry::lacking("network2-detach", Xm, NETWORK2),
+        Entry::lacking("network2-list", Xm, NETWORK2),
         Entry::lacking("channel-list", Xl, "channel devices"),
         Entry::lacking("vtpm-attach", Xl, TPM),
         Entry::lacking("vtpm-detach", Xl, TPM),

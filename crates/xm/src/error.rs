@@ -61,6 +61,15 @@ pub enum Error {
         /// The signal, which the program then obeys.
         signal: i32,
     },
+    /// A device that the domain does not have.
+    #[error("Device {device} not connected")]
+    NoDevice {
+        /// The word that names it.
+        device: String,
+    },
+    /// The store of the domains.
+    #[error(transparent)]
+    Store(#[from] control::xenstore::StoreError),
     /// A configuration file.
     #[error(transparent)]
     Config(#[from] config::Error),

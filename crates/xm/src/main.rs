@@ -15,6 +15,7 @@ mod cli;
 mod commands;
 mod console;
 mod create;
+mod devices;
 mod doctor;
 mod error;
 mod generate;
@@ -201,6 +202,13 @@ fn execute(tool: Tool, name: &'static str, matches: &ArgMatches) -> Result<u8, E
         "shutdown" => lifecycle::shutdown(matches)?,
         "reboot" => lifecycle::reboot(matches)?,
         "destroy" => lifecycle::destroy(domain())?,
+        "block-attach" => devices::block_attach(matches)?,
+        "block-detach" => devices::block_detach(matches)?,
+        "block-list" => devices::block_list(matches)?,
+        "block-refresh" => devices::block_refresh(matches)?,
+        "network-attach" => devices::network_attach(matches)?,
+        "network-detach" => devices::network_detach(matches)?,
+        "network-list" => devices::network_list(matches)?,
         "pause" => lifecycle::pause(domain())?,
         "unpause" => lifecycle::unpause(domain())?,
         "dmesg" => logs::dmesg(tool, matches)?,

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 use super::vdev::Vdev;
 
@@ -30,6 +31,23 @@ pub struct Disk {
     pub protocol: Option<String>,
     /// Rarely used switches.
     pub options: DiskOptions,
+}
+
+impl Disk {
+    /// Names the target by a path that is the same from every directory: device names stand for
+    /// files in `/dev`, as xend took them.
+    pub fn make_absolute(&mut self) {
+        let Some(target) = self.target.as_ref().filter(|target| !target.starts_with('/')) else {
+            return;
+        };
+        let path = match self.backing {
+            DiskBacking::Phy => Ok(Path::new("/dev").join(target)),
+            _ => std::path::absolute(target),
+        };
+        if let Ok(path) = path {
+            self.target = Some(path.to_string_lossy().into_owned());
+        }
+    }
 }
 
 /// Rarely used switches of a disk; `None` leaves the choice to the backend.

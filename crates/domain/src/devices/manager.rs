@@ -18,7 +18,8 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 /// How long a guest may take to let go of a device.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Below the patience of tools.
+const PATIENCE: Duration = Duration::from_secs(8);
 /// A backend that dies more often than this in that time is not started again.
 const MOST_DEATHS: usize = 5;
 const DEATHS_WITHIN: Duration = Duration::from_secs(10);

@@ -1,0 +1,262 @@
+//! `block-attach`, `-detach`, `-list`, `-refresh` and `network-attach`, `-detach`, `-list`.
+
+use clap::ArgMatches;
+use config::{Disk, Mac, Vif};
+use control::xenstore::{StoreClient, Transaction};
+use control::{Client, DeviceSpec, Registry, Request};
+use serde_json::{Map, Value, json};
+
+use crate::error::Error;
+use crate::output::{harmless, put};
+use crate::target::{Target, connect};
+use crate::words;
+
+/// A kind of devices and its columns: header, width, node of the frontend (`/`: of the backend).
+struct Kind {
+    class: &'static str,
+    header: &'static str,
+    columns: &'static [(&'static str, usize)],
+}
+
+const DISKS: Kind = Kind {
+    class: "vbd",
+    header: "Vdev  BE handle state evt-ch ring-ref BE-path",
+    columns: &[
+        ("id", 5),
+        ("backend-id", 2),
+        ("handle", 6),
+        ("state", 5),
+        ("event-channel", 6),
+        ("ring-ref", 8),
+    ],
+};
+const INTERFACES: Kind = Kind {
+    class: "vif",
+    header: "Idx BE     MAC Addr.     handle state evt-ch tx-/rx-ring-ref BE-path",
+    columns: &[
+        ("id", 3),
+        ("backend-id", 2),
+        ("mac", 17),
+        ("handle", 6),
+        ("state", 5),
+        ("event-channel", 6),
+        ("rings", 15),
+    ],
+};
+
+fn domain(matches: &ArgMatches) -> &str {
+    matches.get_one::<String>("domain").map_or("", String::as_str)
+}
+
+fn order(word: &str, verb: &'static str, request: &Request) -> Result<(), Error> {
+    let mut client: Client = connect(&Registry::open()?, word, verb)?;
+    Ok(client.order(request)?)
+}
+
+/// `block-attach D BackDev FrontDev Mode` as xm had it, or `D SPEC` as xl has it.
+///
+/// # Errors
+///
+/// When a word is wrong, the domain cannot be reached or refuses; so for all of these.
+pub fn block_attach(matches: &ArgMatches) -> Result<(), Error> {
+    let command = "block-attach";
+    let words = words(matches, "words");
+    let spec = match words.as_slice() {
+        [spec] => spec.clone(),
+        [back, front, mode] => format!("{back},{front},{mode}"),
+        [back, front, mode, domain] => format!("{back},{front},{mode},backend={domain}"),
+        _ => return Err(Error::usage(command, "Give a disk's backing, its name and its mode.")),
+    };
+    let mut disk = Disk::parse(&spec)
+        .map_err(|error| Error::usage(command, format!("Disk '{spec}': {error}")))?;
+    disk.make_absolute();
+    let device = Box::new(DeviceSpec::Disk(disk));
+    order(domain(matches), "attach a disk to", &Request::DeviceAttach { device })
+}
+
+/// `network-attach D [key=value...]`.
+///
+/// # Errors
+///
+/// As [`block_attach`].
+pub fn network_attach(matches: &ArgMatches) -> Result<(), Error> {
+    let command = "network-attach";
+    let spec = words(matches, "words").join(",");
+    let mut vif = Vif::parse(&spec)
+        .map_err(|error| Error::usage(command, format!("Interface '{spec}': {error}")))?;
+    if vif.link.devid.is_none() {
+        vif.link.devid = Some(free_number(domain(matches))?);
+    }
+    let device = Box::new(DeviceSpec::Vif(Box::new(vif)));
+    order(domain(matches), "attach a network interface to", &Request::DeviceAttach { device })
+}
+
+/// The lowest number that no interface of the domain has.
+fn free_number(word: &str) -> Result<u16, Error> {
+    let used: Vec<u16> = listed(word, &INTERFACES)?
+        .iter()
+        .filter_map(|device| text(device, "id").parse().ok())
+        .collect();
+    Ok((0..u16::MAX).find(|number| !used.contains(number)).unwrap_or(u16::MAX))
+}
+
+/// `block-detach D DevId [-f]`.
+///
+/// # Errors
+///
+/// As [`block_attach`].
+pub fn block_detach(matches: &ArgMatches) -> Result<(), Error> {
+    let number = disk_number(matches, "block-detach")?;
+    detach(matches, &DISKS, number)
+}
+
+/// `block-refresh D DevId`.
+///
+/// # Errors
+///
+/// As [`block_attach`].
+pub fn block_refresh(matches: &ArgMatches) -> Result<(), Error> {
+    let number = disk_number(matches, "block-refresh")?;
+    order(domain(matches), "refresh a disk of", &Request::DeviceRefresh { number })
+}
+
+fn disk_number(matches: &ArgMatches, command: &'static str) -> Result<u32, Error> {
+    let word = matches.get_one::<String>("device").map_or("", String::as_str);
+    let name = word.strip_prefix("/dev/").unwrap_or(word);
+    config::vbd_number(name).map_err(|error| Error::usage(command, format!("{error}.")))
+}
+
+/// `network-detach D DevId|MAC [-f]`.
+///
+/// # Errors
+///
+/// As [`block_attach`].
+pub fn network_detach(matches: &ArgMatches) -> Result<(), Error> {
+    let word = matches.get_one::<String>("device").map_or("", String::as_str);
+    let number = match (word.parse::<u32>(), Mac::parse(word)) {
+        (Ok(number), _) => Some(number),
+        (_, Ok(_)) => listed(domain(matches), &INTERFACES)?
+            .iter()
+            .find(|device| text(device, "mac").eq_ignore_ascii_case(word))
+            .and_then(|device| text(device, "id").parse().ok()),
+        _ => {
+            let text = format!("'{word}' is neither the number nor the MAC of an interface.");
+            return Err(Error::usage("network-detach", text));
+        }
+    };
+    let missing = || Error::NoDevice { device: word.to_owned() };
+    detach(matches, &INTERFACES, number.ok_or_else(missing)?)
+}
+
+fn detach(matches: &ArgMatches, kind: &Kind, number: u32) -> Result<(), Error> {
+    let class = kind.class.to_owned();
+    let force = matches.get_flag("force");
+    let request = Request::DeviceDetach { class, number, force };
+    order(domain(matches), "detach a device from", &request)
+}
+
+/// `block-list D... [-l] [--json]`.
+///
+/// # Errors
+///
+/// As [`block_attach`].
+pub fn block_list(matches: &ArgMatches) -> Result<(), Error> {
+    list(matches, &DISKS)
+}
+
+/// `network-list D... [-l] [--json]`.
+///
+/// # Errors
+///
+/// As [`block_attach`].
+pub fn network_list(matches: &ArgMatches) -> Result<(), Error> {
+    list(matches, &INTERFACES)
+}
+
+fn list(matches: &ArgMatches, kind: &Kind) -> Result<(), Error> {
+    let devices = listed(domain(matches), kind)?;
+    if matches.get_flag("json") || matches.get_flag("long") {
+        return put(&format!("{}\n", serde_json::to_string_pretty(&devices)?));
+    }
+    if devices.is_empty() {
+        return Ok(());
+    }
+    let mut out = format!("{}\n", kind.header);
+    for device in &devices {
+        for (column, width) in kind.columns {
+            let value = match *column {
+                "rings" => format!(
+                    "{:>7} /{:>6}",
+                    or_dash(&text(device, "tx-ring-ref")),
+                    or_dash(&text(device, "rx-ring-ref"))
+                ),
+                column => or_dash(&text(device, column)),
+            };
+            let value = harmless(&value);
+            match *column {
+                "id" => out.push_str(&format!("{value:<width$} ")),
+                _ => out.push_str(&format!("{value:>width$} ")),
+            }
+        }
+        out.push_str(&format!("{}\n", harmless(&text(device, "backend"))));
+    }
+    put(&out)
+}
+
+fn or_dash(value: &str) -> String {
+    if value.is_empty() { "-".to_owned() } else { value.to_owned() }
+}
+
+fn text(device: &Value, key: &str) -> String {
+    device.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+/// What the store says of a domain's devices.
+fn listed(word: &str, kind: &Kind) -> Result<Vec<Value>, Error> {
+    let registry = Registry::open()?;
+    let target = Target::find(&registry, word)?;
+    let home = format!("/local/domain/{}/device/{}", target.domid(), kind.class);
+    let devices = StoreClient::order(registry.dirs(), |client| {
+        let mut store = client.direct();
+        let mut numbers = store.list(&home)?;
+        numbers.sort_by_key(|number| number.parse().unwrap_or(u64::MAX));
+        let device = |number: &String| read(&mut store, &home, number);
+        numbers.iter().map(device).collect::<Result<Vec<Value>, _>>()
+    })?;
+    Ok(devices)
+}
+
+/// The nodes of a device: the frontend's, those of its first queue if it has several, and under
+/// `backend-nodes` the backend's.
+fn read(
+    store: &mut Transaction<'_>,
+    home: &str,
+    number: &str,
+) -> Result<Value, control::xenstore::StoreError> {
+    let base = format!("{home}/{number}");
+    let mut nodes = nodes_of(store, &base)?;
+    for key in ["event-channel", "ring-ref", "tx-ring-ref", "rx-ring-ref"] {
+        if nodes.get(key).is_none_or(|value| value == "") {
+            let value = store.read(&format!("{base}/queue-0/{key}"))?.unwrap_or_default();
+            nodes.insert(key.into(), String::from_utf8_lossy(&value).into());
+        }
+    }
+    nodes.entry("handle").or_insert_with(|| json!("0"));
+    nodes.insert("id".into(), number.into());
+    let backend = nodes.get("backend").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let behind = if backend.is_empty() { Map::new() } else { nodes_of(store, &backend)? };
+    nodes.insert("backend-nodes".into(), Value::Object(behind));
+    Ok(Value::Object(nodes))
+}
+
+fn nodes_of(
+    store: &mut Transaction<'_>,
+    base: &str,
+) -> Result<Map<String, Value>, control::xenstore::StoreError> {
+    let mut nodes = Map::new();
+    for name in store.list(base)? {
+        let value = store.read(&format!("{base}/{name}"))?.unwrap_or_default();
+        nodes.insert(name, String::from_utf8_lossy(&value).into());
+    }
+    Ok(nodes)
+}
