@@ -16,6 +16,18 @@ _xl() {
             ",$1")
                 cmd="xl"
                 ;;
+            xl,block-attach)
+                cmd="xl__subcmd__block__subcmd__attach"
+                ;;
+            xl,block-detach)
+                cmd="xl__subcmd__block__subcmd__detach"
+                ;;
+            xl,block-list)
+                cmd="xl__subcmd__block__subcmd__list"
+                ;;
+            xl,block-refresh)
+                cmd="xl__subcmd__block__subcmd__refresh"
+                ;;
             xl,console)
                 cmd="xl__subcmd__console"
                 ;;
@@ -49,6 +61,15 @@ _xl() {
             xl,list)
                 cmd="xl__subcmd__list"
                 ;;
+            xl,network-attach)
+                cmd="xl__subcmd__network__subcmd__attach"
+                ;;
+            xl,network-detach)
+                cmd="xl__subcmd__network__subcmd__detach"
+                ;;
+            xl,network-list)
+                cmd="xl__subcmd__network__subcmd__list"
+                ;;
             xl,pause)
                 cmd="xl__subcmd__pause"
                 ;;
@@ -71,8 +92,64 @@ _xl() {
 
     case "${cmd}" in
         xl)
-            opts="-h --help console create destroy dmesg domid domname info list pause reboot shutdown unpause uptime crash-report doctor help"
+            opts="-h --help console create destroy dmesg domid domname info list pause reboot shutdown unpause uptime block-attach block-detach block-list network-attach network-detach network-list block-refresh crash-report doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xl__subcmd__block__subcmd__attach)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xl__subcmd__block__subcmd__detach)
+            opts="-f -h --force --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xl__subcmd__block__subcmd__list)
+            opts="-l -h --long --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xl__subcmd__block__subcmd__refresh)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -268,6 +345,48 @@ _xl() {
             ;;
         xl__subcmd__list)
             opts="-l -v -h --long --json --vcpus --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xl__subcmd__network__subcmd__attach)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xl__subcmd__network__subcmd__detach)
+            opts="-f -h --force --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xl__subcmd__network__subcmd__list)
+            opts="-l -h --long --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
