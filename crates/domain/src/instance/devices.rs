@@ -6,13 +6,17 @@ use crate::server::{Answer, Id};
 use control::{DeviceSpec, ErrorCode, Failure};
 
 impl Instance {
-    /// Takes the devices' news, and interrupts the guest for their backends.
-    pub(super) fn attend_devices(&mut self, kicked: bool) {
-        if kicked {
-            let mut count = [0; 8];
-            let _was_clear = rustix::io::read(self.guest.memory.kick(), &mut count);
+    /// Interrupts the guest for its backends.
+    pub(super) fn kick(&mut self) {
+        let mut count = [0; 8];
+        let _was_clear = rustix::io::read(self.guest.memory.kick(), &mut count);
+        if self.stopped.is_none() {
             self.guest.interrupt();
         }
+    }
+
+    /// Takes the devices' news.
+    pub(super) fn attend_devices(&mut self) {
         for news in self.devices.take_news() {
             match news {
                 News::Line(line) => self.log.line(&line),

@@ -27,6 +27,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 /// Shortest wait: look, then go on.
 const NO_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
+/// Place of the backends' kick in what is polled; the server follows.
+const KICK: usize = 4;
+
 /// One life of a domain.
 pub struct Instance {
     spec: Spec,
@@ -52,12 +55,22 @@ enum Turn {
     Destroy(Option<Id>),
 }
 
+/// Whether backends want the guest interrupted, and nobody wants anything else.
+fn only_kicked(ready: &[PollFlags]) -> bool {
+    ready.iter().enumerate().all(|(at, flags)| flags.is_empty() != (at == KICK))
+}
+
 impl Instance {
     /// Serves the domain until it goes.
     pub fn run(mut self, signals: &Signals) -> Exit {
         let mut again = false;
         loop {
             let ready = self.wait(signals, again);
+            if only_kicked(&ready) {
+                // Many times a second, and nothing else is to be done.
+                self.kick();
+                continue;
+            }
             let turn = self.round(signals, &ready, &mut again);
             self.server.flush(self.console.history());
             match turn {
@@ -103,14 +116,17 @@ impl Instance {
             }
         }
         if self.stopped.is_none() {
-            let kicked = ready.get(4).is_some_and(|flags| !flags.is_empty());
-            self.attend_devices(kicked);
+            if ready.get(KICK).is_some_and(|flags| !flags.is_empty()) {
+                self.kick();
+            }
+            self.attend_devices();
             turn = self.attend_guest();
         } else {
             // A successor that this process started.
             reap_others();
         }
-        let input = self.server.take_input(ready.get(5..).unwrap_or_default(), self.console.room());
+        let input =
+            self.server.take_input(ready.get(KICK + 1..).unwrap_or_default(), self.console.room());
         self.console.type_in(&input.typed);
         for (id, request) in input.requests {
             match self.handle(id, &request) {
