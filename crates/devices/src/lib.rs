@@ -13,6 +13,10 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
+pub mod block;
 pub mod guest;
+pub mod jail;
 pub mod ring;
+#[doc(hidden)]
+pub mod testing;
 pub mod wire;

@@ -177,6 +177,11 @@ impl<const SIZE: usize> BackRing<SIZE> {
         self.rsp_prod = index.wrapping_add(1);
     }
 
+    /// True when the guest can see all responses written so far.
+    pub fn is_published(&self) -> bool {
+        self.published == self.rsp_prod
+    }
+
     /// Responses written so far.
     pub fn responded(&self) -> u32 {
         self.rsp_prod

@@ -85,6 +85,11 @@ pub struct BlockConfig {
     pub cdrom: bool,
     /// Discard requests are passed on.
     pub discard: bool,
+    /// Persistent grants are offered. They spare the back end the mapping of each frame, which costs
+    /// it a compare-and-swap, and cost the guest a copy of all data.
+    pub persistent: bool,
+    /// How its backing files are laid out, the nearest first.
+    pub backing: Vec<BlockFormat>,
 }
 
 /// The layout of a disk image.

@@ -169,14 +169,8 @@ impl Drop for Grant {
 }
 
 impl Guest {
-    /// An entry, as the guest sees it.
-    #[cfg(test)]
-    pub(super) fn entry_for_tests(&self, reference: u32) -> (&AtomicU32, &AtomicU32) {
-        self.entry(reference).unwrap()
-    }
-
     /// The two words of an entry: flags with the domain above them, and the frame.
-    fn entry(&self, reference: u32) -> Option<(&AtomicU32, &AtomicU32)> {
+    pub(crate) fn entry(&self, reference: u32) -> Option<(&AtomicU32, &AtomicU32)> {
         let frame = self.memory.layout().grant_mfn + u64::from(reference / ENTRIES_PER_PAGE);
         let offset = (reference % ENTRIES_PER_PAGE) as usize * 8;
         Some((self.memory.word(frame, offset)?, self.memory.word(frame, offset + 4)?))

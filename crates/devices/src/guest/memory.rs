@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A shared mapping of a memfd.
 #[derive(Debug)]
-struct Mapping {
+pub(crate) struct Mapping {
     base: NonNull<u8>,
     length: usize,
 }
@@ -31,7 +31,7 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    fn new(file: impl AsFd, offset: u64, length: u64, writable: bool) -> io::Result<Self> {
+    pub(crate) fn new(file: impl AsFd, offset: u64, length: u64, writable: bool) -> io::Result<Self> {
         let length = usize::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory)?;
         let size = u64::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(0);
         if length == 0 || offset.checked_add(length as u64).is_none_or(|end| end > size) {
@@ -50,7 +50,7 @@ impl Mapping {
     }
 
     /// The address of `count` bytes at `offset`, if they lie inside.
-    fn at(&self, offset: u64, count: usize) -> Option<NonNull<u8>> {
+    pub(crate) fn at(&self, offset: u64, count: usize) -> Option<NonNull<u8>> {
         let offset = usize::try_from(offset).ok()?;
         let inside = offset.checked_add(count).is_some_and(|end| end <= self.length);
         // SAFETY: `offset` lies inside the mapping.
@@ -133,13 +133,13 @@ impl Memory {
     }
 
     /// The domain page's event channels.
-    pub(super) fn channels(&self) -> &Channels {
+    pub(crate) fn channels(&self) -> &Channels {
         // SAFETY: the page is mapped whole; the structure consists of atomics.
         unsafe { &*self.page.base.as_ptr().add(offset_of!(DomainPage, channels)).cast() }
     }
 
     /// A word of the domain page.
-    pub(super) fn page_word(&self, offset: usize) -> &AtomicU32 {
+    pub(crate) fn page_word(&self, offset: usize) -> &AtomicU32 {
         debug_assert!(offset.is_multiple_of(4) && offset < DOMAIN_PAGE_SIZE as usize);
         // SAFETY: offsets are those of 32-bit atomics of the page.
         unsafe { &*self.page.base.as_ptr().add(offset).cast() }

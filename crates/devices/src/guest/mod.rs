@@ -9,6 +9,7 @@ pub mod tests;
 
 pub use events::Port;
 pub use grants::{Access, Grant, GrantError};
+pub(crate) use memory::Mapping;
 pub use memory::Memory;
 
 use boundary::Backend;

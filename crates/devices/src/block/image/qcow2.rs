@@ -1,0 +1,129 @@
+//! qcow2 images, by the crate imago.
+
+use super::{Geometry, Operation};
+use crate::block::buffers::Buffers;
+use crate::wire::BlockFormat;
+use imago::file::File;
+use imago::qcow2::Qcow2;
+use imago::raw::Raw;
+use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Sectors as every guest can use them.
+const SECTOR: u32 = 512;
+/// What file systems write as a whole.
+const BLOCK: u32 = 4096;
+/// Discards of less free no cluster of the usual size.
+const CLUSTER: u32 = 65536;
+
+/// A qcow2 image. (Its functions may wait for the host's disk: they are for threads of their own.)
+#[derive(Debug)]
+pub struct Qcow2Image {
+    /// Locked for writing by discards, which must not meet a read of what they free.
+    image: RwLock<FormatAccess<File>>,
+    bytes: u64,
+}
+
+impl Qcow2Image {
+    /// Takes over an image and its backing files, the nearest first. Names of files in its header
+    /// open nothing.
+    pub fn open(
+        image: OwnedFd,
+        writable: bool,
+        backing: Vec<(BlockFormat, OwnedFd)>,
+    ) -> Result<Self, String> {
+        let mut below: Option<Arc<FormatAccess<File>>> = None;
+        let count = backing.len();
+        for (number, (format, file)) in backing.into_iter().enumerate().rev() {
+            let is_last = number + 1 == count;
+            let layer = match format {
+                BlockFormat::Raw if is_last => {
+                    let file = storage(file).map_err(|error| bad(number + 1, &error))?;
+                    Raw::builder(file).open(DenyImplicitOpenGate::default()).map(FormatAccess::new)
+                }
+                BlockFormat::Raw => {
+                    return Err(format!("backing file {} is raw, yet not the last", number + 1));
+                }
+                BlockFormat::Qcow2 => layer(file, false, below.take()),
+            };
+            below = Some(Arc::new(layer.map_err(|error| bad(number + 1, &error))?));
+        }
+        let image = layer(image, writable, below)
+            .map_err(|error| format!("the image cannot be used: {error}"))?;
+        let bytes = image.size();
+        Ok(Self { bytes: bytes - bytes % u64::from(SECTOR), image: RwLock::new(image) })
+    }
+
+    /// Its dimensions.
+    pub fn geometry(&self) -> Geometry {
+        Geometry {
+            bytes: self.bytes,
+            sector_size: SECTOR,
+            physical_sector_size: BLOCK,
+            discard_granularity: CLUSTER,
+        }
+    }
+
+    /// See [`super::Image::run`].
+    pub fn run(&self, operation: Operation, offset: u64, buffers: &Buffers) -> io::Result<()> {
+        let image = || self.image.read().unwrap_or_else(PoisonError::into_inner);
+        match operation {
+            Operation::Read => {
+                let mut bytes = vec![0; buffers.len()];
+                image().read(bytes.as_mut_slice(), offset)?;
+                buffers.copy_in(&bytes);
+                Ok(())
+            }
+            Operation::Write => {
+                // A copy: the guest must not change what is compared or compressed meanwhile.
+                let bytes = buffers.copy_out();
+                let image = image();
+                image.write(bytes.as_slice(), offset)?;
+                // Tables go to the file before the guest hears of it: what was answered must be there
+                // for the next process if this one is killed.
+                image.flush()
+            }
+            Operation::Flush => {
+                let image = image();
+                image.flush()?;
+                image.sync()
+            }
+            Operation::Discard { bytes } => {
+                let mut image = self.image.write().unwrap_or_else(PoisonError::into_inner);
+                image.discard_to_zero(offset, bytes)?;
+                image.flush()
+            }
+        }
+    }
+}
+
+fn storage(file: OwnedFd) -> io::Result<File> {
+    File::try_from(std::fs::File::from(file))
+}
+
+fn layer(
+    file: OwnedFd,
+    writable: bool,
+    below: Option<Arc<FormatAccess<File>>>,
+) -> io::Result<FormatAccess<File>> {
+    let has_backing = below.is_some();
+    let image = Qcow2::<File, Arc<FormatAccess<File>>>::builder(storage(file)?)
+        .write(writable)
+        .backing(below)
+        .open(DenyImplicitOpenGate::default())?;
+    let named = image.implicit_backing_file().is_some();
+    let wrong = |why: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, why.to_owned()));
+    match (named, has_backing) {
+        (true, false) => {
+            wrong("its header names a backing file, and the configuration does not (backing=)")
+        }
+        (false, true) => wrong("it has no backing file, yet the configuration names one"),
+        _ => Ok(FormatAccess::new(image)),
+    }
+}
+
+fn bad(number: usize, error: &io::Error) -> String {
+    format!("backing file {number} cannot be used: {error}")
+}

@@ -1,0 +1,27 @@
+//! System calls of `xenblock` beyond those that every backend has.
+
+use super::image::ioctl;
+use crate::jail::Call;
+
+/// The calls. (What io_uring does is not among them: the ring has rules of its own.)
+pub fn calls() -> Vec<Call> {
+    let mut calls = vec![
+        Call::any(libc::SYS_io_uring_enter),
+        Call::any(libc::SYS_preadv),
+        Call::any(libc::SYS_pwritev),
+        Call::any(libc::SYS_preadv2),
+        Call::any(libc::SYS_pwritev2),
+        Call::any(libc::SYS_fdatasync),
+        Call::any(libc::SYS_fsync),
+        Call::any(libc::SYS_fallocate),
+        // qcow2 files grow.
+        Call::any(libc::SYS_ftruncate),
+        Call::any(libc::SYS_fstatfs),
+        Call::any(libc::SYS_lseek),
+        Call::with(libc::SYS_fcntl, 1, libc::F_GETFL as u64),
+    ];
+    let requests =
+        [ioctl::SECTOR_SIZE, ioctl::PHYSICAL_SECTOR_SIZE, ioctl::SIZE, ioctl::DISCARD];
+    calls.extend(requests.map(|request| Call::with(libc::SYS_ioctl, 1, request)));
+    calls
+}

@@ -1,0 +1,136 @@
+//! The process `xenblock`: one loop over orders, the guest's bell, and jobs that are done.
+
+use super::{Means, Server, rules};
+use crate::guest::{Guest, GuestFds};
+use crate::wire::{self, Order, Report};
+use boundary::{Backend, backend_fd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+/// How long more work is waited for before the guest is asked to ring. Ringing costs both sides a
+/// few microseconds; this is about as much, so that it at most doubles what an idle moment costs.
+const SPIN: Duration = Duration::from_micros(20);
+/// How often orders are looked at while the guest keeps us busy.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Serves the disks of a domain, with descriptors as `boundary::backend_fd` says, until the domain
+/// process goes away.
+///
+/// # Errors
+/// When the descriptors or the first order are not what they should be, or the host does not let the
+/// process be confined.
+pub fn serve(means: Means) -> io::Result<()> {
+    let orders = inherited(backend_fd::ORDERS)?;
+    let fds = GuestFds {
+        ram: inherited(backend_fd::RAM)?,
+        arena: inherited(backend_fd::ARENA)?,
+        bell: inherited(backend_fd::BELL)?,
+        kick: inherited(backend_fd::KICK)?,
+    };
+    let Some((first, _)) = wire::receive::<Order>(&orders)? else { return Ok(()) };
+    let Order::Guest(layout) = first else {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the first order names no guest"));
+    };
+    let guest = Guest::new(layout, Backend::Block, fds)?;
+    crate::jail::forsake_files()?;
+    let mut server = Server::new(guest.clone(), means)?;
+    crate::jail::close(rules::calls())?;
+    let line = format!("disks are served by {}", server.means());
+    wire::send(&orders, &Report::Log { line }, &[])?;
+    run(&mut server, &guest, &orders)
+}
+
+/// Takes over a descriptor that the process was started with.
+fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the numbers are the process's by agreement, and each is taken over once, before
+    // anything else is opened.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    match fcntl_getfd(&fd) {
+        Ok(flags) => {
+            fcntl_setfd(&fd, flags | FdFlags::CLOEXEC)?;
+            Ok(fd)
+        }
+        Err(error) => {
+            // It is none: nothing to close.
+            std::mem::forget(fd);
+            Err(error.into())
+        }
+    }
+}
+
+fn run(server: &mut Server, guest: &Guest, orders: &OwnedFd) -> io::Result<()> {
+    let can_spin = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+    let mut busy = false;
+    loop {
+        // Only when there is nothing to do is anything waited for.
+        let (has_order, has_bell) = look(server, guest, orders, busy)?;
+        if has_order {
+            let Some((order, files)) = wire::receive(orders)? else { return Ok(()) };
+            server.order(order, files);
+        }
+        if has_bell {
+            guest.clear_bell();
+        }
+        busy = work(server, can_spin);
+        for report in server.take_reports() {
+            wire::send(orders, &report, &[])?;
+        }
+    }
+}
+
+/// Works as long as there is work and it is not time to look at orders. True if there is more.
+fn work(server: &mut Server, can_spin: bool) -> bool {
+    let end = Instant::now() + LOOK;
+    loop {
+        let mut any = false;
+        while server.turn() {
+            any = true;
+            if Instant::now() > end {
+                return true;
+            }
+        }
+        // A guest that had requests just now is likely to have more.
+        if any && can_spin && spin(server) {
+            continue;
+        }
+        return server.rest();
+    }
+}
+
+fn spin(server: &mut Server) -> bool {
+    let end = Instant::now() + SPIN;
+    while Instant::now() < end {
+        if server.has_work() {
+            return true;
+        }
+        std::hint::spin_loop();
+    }
+    false
+}
+
+/// What there is: orders, the guest's bell.
+fn look(
+    server: &Server,
+    guest: &Guest,
+    orders: &OwnedFd,
+    is_busy: bool,
+) -> io::Result<(bool, bool)> {
+    let mut fds = vec![
+        PollFd::new(orders, PollFlags::IN),
+        PollFd::from_borrowed_fd(guest.bell(), PollFlags::IN),
+    ];
+    fds.extend(server.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    loop {
+        match poll(&mut fds, is_busy.then_some(&now)) {
+            Ok(_) => break,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let is_ready = |fd: Option<&PollFd<'_>>| fd.is_some_and(|fd| !fd.revents().is_empty());
+    Ok((is_ready(fds.first()), is_ready(fds.get(1))))
+}

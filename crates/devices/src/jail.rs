@@ -1,0 +1,146 @@
+//! What a backend gives up once it has what it needs: files by name, new privileges, other processes,
+//! and every system call that it does not use.
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope,
+};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, Signal, set_dumpable_behavior,
+    set_parent_process_death_signal, setrlimit,
+};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
+use std::collections::BTreeMap;
+use std::io;
+
+/// A system call that a backend may make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    number: i64,
+    /// One of its arguments, and the value that it must have.
+    argument: Option<(u8, u64)>,
+}
+
+impl Call {
+    /// With any arguments.
+    pub const fn any(number: i64) -> Self {
+        Self { number, argument: None }
+    }
+
+    /// With one of its arguments as said, by its lower half (such arguments are ints).
+    pub const fn with(number: i64, argument: u8, value: u64) -> Self {
+        Self { number, argument: Some((argument, value)) }
+    }
+
+    fn rule(self) -> Result<Option<SeccompRule>, seccompiler::BackendError> {
+        let Some((argument, value)) = self.argument else { return Ok(None) };
+        let size = SeccompCmpArgLen::Dword;
+        let condition = SeccompCondition::new(argument, size, SeccompCmpOp::Eq, value)?;
+        SeccompRule::new(vec![condition]).map(Some)
+    }
+}
+
+/// What every backend needs: its memory, its threads' locks, time, its descriptors, its end.
+const COMMON: [i64; 35] = [
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_readv,
+    libc::SYS_writev,
+    libc::SYS_close,
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    libc::SYS_fstat,
+    libc::SYS_futex,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_brk,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_nanosleep,
+    libc::SYS_sched_yield,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_getrandom,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_tgkill,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_rseq,
+    libc::SYS_set_robust_list,
+    libc::SYS_restart_syscall,
+    libc::SYS_recvmsg,
+    libc::SYS_sendmsg,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_pread64,
+    libc::SYS_pwrite64,
+];
+
+/// Bits of the third argument of mmap(2) and mprotect(2) that no call may have.
+const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
+
+/// Gives up files by name and the network, for this thread and those that it makes from now on.
+/// Where the kernel has no Landlock, [`close`] alone has to do.
+///
+/// # Errors
+/// When the kernel does not allow that.
+pub fn forsake_files() -> io::Result<()> {
+    rustix::thread::set_no_new_privs(true)?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    setrlimit(Resource::Core, none)?;
+    let abi = ABI::V6;
+    Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(abi))
+        .and_then(|rules| rules.handle_access(AccessNet::from_all(abi)))
+        .and_then(|rules| rules.scope(Scope::from_all(abi)))
+        .and_then(|rules| rules.create())
+        .and_then(|rules| rules.restrict_self())
+        .map_err(io::Error::other)?;
+    Ok(())
+}
+
+/// Gives up, for all threads, every system call but the common ones and `more`. A thread that makes
+/// another ends the process (SIGSYS).
+///
+/// # Errors
+/// When the kernel takes no filter.
+pub fn close(more: Vec<Call>) -> io::Result<()> {
+    for program in [absent(), filter(more)] {
+        let program = program.map_err(io::Error::other)?;
+        seccompiler::apply_filter_all_threads(&program).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+/// Calls that are answered as by a kernel that does not have them. The standard library asks for the
+/// size of an open file by statx(2), which could as well be asked for any path; it can do without.
+fn absent() -> Result<BpfProgram, seccompiler::BackendError> {
+    let rules = BTreeMap::from([(libc::SYS_statx, Vec::new())]);
+    let (other, listed) = (SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32));
+    SeccompFilter::new(rules, other, listed, TargetArch::x86_64)?.try_into()
+}
+
+fn filter(more: Vec<Call>) -> Result<BpfProgram, seccompiler::BackendError> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    for call in COMMON.map(Call::any).into_iter().chain(more) {
+        let conditions = rules.entry(call.number).or_default();
+        conditions.extend(call.rule()?);
+    }
+    for number in [libc::SYS_mmap, libc::SYS_mprotect] {
+        let size = SeccompCmpArgLen::Dword;
+        let without = SeccompCmpOp::MaskedEq(EXECUTABLE);
+        let condition = SeccompCondition::new(2, size, without, 0)?;
+        rules.insert(number, vec![SeccompRule::new(vec![condition])?]);
+    }
+    rules.insert(libc::SYS_statx, Vec::new());
+    let (other, listed) = (SeccompAction::KillProcess, SeccompAction::Allow);
+    SeccompFilter::new(rules, other, listed, TargetArch::x86_64)?.try_into()
+}
