@@ -13,5 +13,6 @@
 )]
 
 pub mod guest;
+pub mod net;
 pub mod ring;
 pub mod wire;
