@@ -16,6 +16,7 @@
 pub mod block;
 pub mod guest;
 pub mod jail;
+pub mod net;
 pub mod ring;
 #[doc(hidden)]
 pub mod testing;

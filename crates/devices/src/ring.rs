@@ -207,13 +207,21 @@ impl<const SIZE: usize> BackRing<SIZE> {
     /// # Errors
     /// As [`Self::take`].
     pub fn rest(&mut self) -> Result<bool, RingError> {
-        if self.waiting()? > 0 {
+        self.rest_until(1)
+    }
+
+    /// Asks to be notified once `wanted` requests wait; true if they do already.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub fn rest_until(&mut self, wanted: u32) -> Result<bool, RingError> {
+        if self.waiting()? >= wanted {
             return Ok(true);
         }
         if let Some(event) = self.index(offset::REQ_EVENT) {
-            event.store(self.req_cons.wrapping_add(1), Ordering::Release);
+            event.store(self.req_cons.wrapping_add(wanted), Ordering::Release);
         }
         fence(Ordering::SeqCst);
-        Ok(self.waiting()? > 0)
+        Ok(self.waiting()? >= wanted)
     }
 }

@@ -57,6 +57,12 @@ pub enum Order {
         /// Which device.
         device: u32,
     },
+    /// A new link for a network interface whose link is gone (see [`Report::Unlinked`]); its
+    /// descriptors come along. The frontend notices nothing. No answer.
+    Relink {
+        /// Which device.
+        device: u32,
+    },
     /// Try again what failed for want of room (see [`Report::Full`]).
     Retry,
     /// Answer: `Statistics`.
@@ -119,7 +125,7 @@ pub struct NetConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NetLink {
-    /// Descriptors: queues of a tap with `IFF_VNET_HDR`.
+    /// Descriptor: a tap with `IFF_VNET_HDR`.
     Tap,
     /// Descriptor: a stream socket of `passt`, each frame preceded by its length (32 bits, big-endian).
     Stream,
@@ -155,6 +161,14 @@ pub enum Report {
         /// Which device.
         device: u32,
         /// Which rule.
+        why: String,
+    },
+    /// The link of a network interface is gone: the user-mode network ended, or the tap was removed.
+    /// What the guest sends is lost until [`Order::Relink`].
+    Unlinked {
+        /// Which device.
+        device: u32,
+        /// Why.
         why: String,
     },
     /// The rings were forgotten.

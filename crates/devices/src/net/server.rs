@@ -1,0 +1,187 @@
+//! The loop of the backend: orders, the guest's notifications, links, time.
+
+use super::device::{Device, Stop};
+use super::frontend::{Frontend, advertised};
+use crate::guest::Guest;
+use crate::wire::{self, DeviceConfig, NetConfig, Nodes, Order, Report};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// All interfaces of a domain.
+#[derive(Debug)]
+pub struct Server {
+    orders: OwnedFd,
+    guest: Arc<Guest>,
+    devices: BTreeMap<u32, (NetConfig, Device)>,
+}
+
+/// What woke the loop.
+#[derive(Clone, Copy, Debug, Default)]
+struct Woken {
+    orders: bool,
+    bell: bool,
+}
+
+impl Server {
+    /// Serves `guest` as told over `orders`, a socket of packets.
+    pub fn new(orders: OwnedFd, guest: Arc<Guest>) -> Self {
+        Self { orders, guest, devices: BTreeMap::new() }
+    }
+
+    /// Serves until the other side of the orders is gone.
+    ///
+    /// # Errors
+    /// When it says something that is no order, or the host gives out.
+    pub fn run(&mut self) -> io::Result<()> {
+        let mut busy = false;
+        loop {
+            let woken = self.wait(busy)?;
+            if woken.bell {
+                self.guest.clear_bell();
+            }
+            if woken.orders && !self.obey()? {
+                return Ok(());
+            }
+            busy = self.pump_all()?;
+        }
+    }
+
+    /// Waits for something to do, or just looks, if `busy`.
+    fn wait(&self, busy: bool) -> io::Result<Woken> {
+        let mut fds = vec![
+            PollFd::new(&self.orders, PollFlags::IN),
+            PollFd::from_borrowed_fd(self.guest.bell(), PollFlags::IN),
+        ];
+        let mut deadline = None;
+        for (_, device) in self.devices.values() {
+            let (link, time) = device.waits_for();
+            fds.extend(link.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)));
+            deadline = deadline.into_iter().chain(time).min();
+        }
+        let timeout = match (busy, deadline) {
+            (true, _) => Some(Timespec { tv_sec: 0, tv_nsec: 0 }),
+            (false, Some(time)) => {
+                let left = time.saturating_duration_since(Instant::now());
+                Timespec::try_from(left).ok()
+            }
+            (false, None) => None,
+        };
+        match rustix::event::poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let ready = |number: usize| fds.get(number).is_some_and(|fd| !fd.revents().is_empty());
+        Ok(Woken { orders: ready(0), bell: ready(1) })
+    }
+
+    /// Moves packets of all interfaces; true if there is more to do at once.
+    fn pump_all(&mut self) -> io::Result<bool> {
+        let mut busy = false;
+        let mut reports = Vec::new();
+        for (&device, (_, interface)) in &mut self.devices {
+            let more = interface.pump(&self.guest);
+            let more = match more {
+                Ok(false) => interface.rest().map_err(Stop::from),
+                other => other,
+            };
+            match more {
+                Ok(more) => busy |= more,
+                Err(Stop::Violation(violation)) => {
+                    interface.disconnect();
+                    reports.push(Report::Broken { device, why: violation.to_string() });
+                }
+                Err(Stop::Link(error)) => {
+                    interface.unlink();
+                    reports.push(Report::Unlinked { device, why: error.to_string() });
+                }
+            }
+        }
+        for report in &reports {
+            self.report(report)?;
+        }
+        Ok(busy)
+    }
+
+    fn report(&self, report: &Report) -> io::Result<()> {
+        wire::send(&self.orders, report, &[])
+    }
+
+    /// Does what one order says; false if the other side is gone.
+    fn obey(&mut self) -> io::Result<bool> {
+        let (order, fds) = match wire::receive(self.orders.as_fd()) {
+            Ok(Some(order)) => order,
+            Ok(None) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        if let Some(report) = self.answer(order, fds) {
+            self.report(&report)?;
+        }
+        Ok(true)
+    }
+
+    fn answer(&mut self, order: Order, fds: Vec<OwnedFd>) -> Option<Report> {
+        match order {
+            Order::Attach { device, config: DeviceConfig::Net(config) } => {
+                Some(self.attach(device, config, fds))
+            }
+            Order::Attach { device, .. } => {
+                Some(Report::Refused { device, why: "it is no network interface".to_owned() })
+            }
+            Order::Connect { device, frontend } => Some(self.connect(device, &frontend)),
+            Order::Disconnect { device } => {
+                if let Some((_, interface)) = self.devices.get_mut(&device) {
+                    interface.disconnect();
+                }
+                Some(Report::Disconnected { device })
+            }
+            Order::Detach { device } => {
+                self.devices.remove(&device);
+                Some(Report::Detached { device })
+            }
+            Order::Relink { device } => self.relink(device, fds),
+            Order::Statistics => {
+                let devices = self.devices.iter();
+                let devices = devices.map(|(number, (_, device))| (*number, device.statistics()));
+                Some(Report::Statistics { devices: devices.collect() })
+            }
+            Order::Guest(_) | Order::Refresh { .. } | Order::Retry => None,
+        }
+    }
+
+    fn attach(&mut self, device: u32, config: NetConfig, fds: Vec<OwnedFd>) -> Report {
+        match Device::new(&config, fds) {
+            Ok(interface) => {
+                self.devices.insert(device, (config, interface));
+                Report::Attached { device, nodes: advertised() }
+            }
+            Err(error) => Report::Refused { device, why: error.to_string() },
+        }
+    }
+
+    fn connect(&mut self, device: u32, frontend: &Nodes) -> Report {
+        let refused = |why: String| Report::Refused { device, why };
+        let Some((_, interface)) = self.devices.get_mut(&device) else {
+            return refused(format!("there is no network interface {device}"));
+        };
+        let connected =
+            Frontend::parse(frontend).map_err(|error| error.to_string()).and_then(|frontend| {
+                interface.connect(&self.guest, &frontend).map_err(|error| error.to_string())
+            });
+        match connected {
+            Ok(()) => Report::Connected { device, nodes: Nodes::new() },
+            Err(why) => refused(why),
+        }
+    }
+
+    fn relink(&mut self, device: u32, fds: Vec<OwnedFd>) -> Option<Report> {
+        let (config, interface) = self.devices.get_mut(&device)?;
+        let error = interface.relink(config, fds).err()?;
+        Some(Report::Unlinked { device, why: error.to_string() })
+    }
+}
