@@ -7,7 +7,7 @@
 //! guest through xenstore; it gives orders over a socket ([`wire`]).
 //!
 //! Everything in guest memory is hostile: it is copied once, checked, then used.
-#![deny(unsafe_code)]
+
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)

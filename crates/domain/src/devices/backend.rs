@@ -1,65 +1,88 @@
 //! The process that serves a domain's disks, or its network interfaces.
 
 use super::Owner;
-use boundary::Backend;
+use crate::sys::{JailedProgram, Keeper, Kind, SpawnError, Spawned, spawn};
+use boundary::{Backend, backend_fd};
+use control::LaunchError;
 use devices::guest::Layout;
 use devices::wire::{self, Order, Report};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpid};
+use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::{Child, Command, Stdio};
 
-/// The program of a backend.
-fn program(backend: Backend) -> &'static str {
+/// The program of a backend, and the environment variable that names another one.
+fn program(backend: Backend) -> (&'static str, &'static str) {
     match backend {
-        Backend::Block => "xenblock",
-        Backend::Net => "xennet",
+        Backend::Block => ("xenblock", "XENOLITH_XENBLOCK"),
+        Backend::Net => ("xennet", "XENOLITH_XENNET"),
     }
 }
 
-/// Environment variable that names another program.
-fn variable(backend: Backend) -> &'static str {
-    match backend {
-        Backend::Block => "XENOLITH_XENBLOCK",
-        Backend::Net => "XENOLITH_XENNET",
-    }
+/// Why a backend could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The program is missing.
+    #[error(transparent)]
+    Missing(#[from] LaunchError),
+    /// The program cannot be executed.
+    #[error("{0}")]
+    Spawn(#[from] SpawnError),
+    /// The host has no sockets left, or the program ended at once.
+    #[error("{0}")]
+    Io(#[from] io::Error),
 }
 
 /// A backend's process. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Process {
     socket: OwnedFd,
-    child: Child,
+    leader: Pid,
+    group: Pid,
+    keeper: Option<Keeper>,
 }
 
 impl Process {
-    /// Starts the process and tells it of the guest.
+    /// Starts the process, as a child of this thread, and tells it of the guest.
     ///
     /// # Errors
     /// When the program is missing or cannot be started.
-    pub fn start(backend: Backend, owner: &Owner) -> io::Result<Self> {
-        let path = control::find_program(program(backend), variable(backend))
-            .map_err(|error| io::Error::new(io::ErrorKind::NotFound, error))?;
+    pub fn start(backend: Backend, owner: &Owner) -> Result<Self, BackendError> {
+        let (name, variable) = program(backend);
+        let program = File::open(control::find_program(name, variable)?)?;
         let kind = SocketType::SEQPACKET;
-        let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
-        let child = Command::new(path)
-            .arg(&owner.name)
-            .env_clear()
-            .current_dir("/")
-            .stdin(theirs)
-            .stdout(Stdio::null())
-            .spawn()?;
-        rustix::io::ioctl_fionbio(&ours, true)?;
-        let process = Self { socket: ours, child };
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
+            .map_err(io::Error::from)?;
         let memory = &owner.memory;
+        // In the order of `backend_fd`.
+        let descriptors: [BorrowedFd<'_>; (backend_fd::KICK - backend_fd::ORDERS + 1) as usize] = [
+            theirs.as_fd(),
+            memory.ram.as_fd(),
+            memory.arena.as_fd(),
+            memory.bell(backend),
+            memory.kick(),
+        ];
+        let text = |text: &str| CString::new(text).unwrap_or_default();
+        let Spawned { leader, group, keeper, walls: _ } = spawn(&JailedProgram {
+            program: program.as_fd(),
+            arguments: &[text(name), text(&owner.name)],
+            descriptors: &descriptors,
+            kind: Kind::Backend,
+            // It says there why it cannot start.
+            keep_stderr: true,
+            stopped: false,
+        })?;
+        let process = Self { socket: ours, leader, group, keeper };
+        rustix::io::ioctl_fionbio(&process.socket, true).map_err(io::Error::from)?;
         let setup = &memory.setup;
         let layout = Layout {
             max_pages: setup.max_pages,
             nr_frames: setup.nr_frames,
             grant_mfn: setup.grant_mfn,
         };
-        let fds = [memory.ram.as_fd(), memory.arena.as_fd(), memory.bell(backend), memory.kick()];
-        process.order(&Order::Guest(layout), &fds)?;
+        process.order(&Order::Guest(layout), &[])?;
         Ok(process)
     }
 
@@ -81,11 +104,16 @@ impl Process {
     }
 
     /// How it ended; kills it if it has not.
-    pub fn end(&mut self) -> String {
-        let _gone_already = self.child.kill();
-        match self.child.wait() {
-            Ok(status) => status.to_string(),
-            Err(error) => error.to_string(),
+    pub fn end(self) -> String {
+        let _gone_already = kill_process_group(self.group, Signal::KILL);
+        match waitpid(Some(self.leader), WaitOptions::empty()) {
+            Ok(Some((_, status))) => match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => format!("exit status {code}"),
+                (None, Some(signal)) => format!("signal {signal}"),
+                (None, None) => "of unknown cause".to_owned(),
+            },
+            // Reaped with others.
+            Ok(None) | Err(_) => "of unknown cause".to_owned(),
         }
     }
 }
@@ -98,6 +126,12 @@ impl AsFd for Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.end();
+        let _gone_already = kill_process_group(self.group, Signal::KILL);
+        let _reaped_already = waitpid(Some(self.leader), WaitOptions::empty());
+        if let Some(keeper) = self.keeper.take() {
+            let pid = keeper.pid;
+            drop(keeper);
+            let _reaped_already = waitpid(Some(pid), WaitOptions::empty());
+        }
     }
 }

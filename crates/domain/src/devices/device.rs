@@ -124,6 +124,8 @@ mod tests {
             writable: true,
             cdrom: false,
             discard: true,
+            persistent: true,
+            backing: Vec::new(),
         });
         let opened = Opened {
             class: Class::Vbd,

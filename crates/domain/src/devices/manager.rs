@@ -340,7 +340,7 @@ impl<A> Manager<A> {
     fn died(&mut self, class: Class, how: &str) {
         let now = Instant::now();
         let Some(slot) = self.slot(class) else { return };
-        let Some(mut process) = slot.process.take() else { return };
+        let Some(process) = slot.process.take() else { return };
         let status = process.end();
         slot.deaths.push_back(now);
         while slot.deaths.len() > MOST_DEATHS {
@@ -399,8 +399,25 @@ impl<A> Manager<A> {
                 self.teller.tell(News::Full(why));
             }
             Report::Log { line } => self.teller.line(line),
+            Report::Unlinked { device, why } => self.relink((class, device), &why),
             Report::Detached { .. } | Report::Statistics { .. } => {}
         }
+    }
+
+    /// A network interface's way out is gone: it gets another one.
+    fn relink(&mut self, key: Key, why: &str) {
+        self.complain(key, why);
+        let Some(device) = self.devices.get_mut(&key) else { return };
+        match device.opened.support.renew() {
+            Ok(Some(files)) => device.opened.files = files,
+            Ok(None) => return,
+            Err(error) => return self.complain(key, &format!("it has no way out now: {error}")),
+        }
+        let (Some(device), Some(process)) = (self.devices.get(&key), self.process(key.0)) else {
+            return;
+        };
+        let fds: Vec<_> = device.opened.files.iter().map(AsFd::as_fd).collect();
+        let _found_with_its_reports = process.order(&Order::Relink { device: key.1 }, &fds);
     }
 
     /// Whether the guest has not seen the device yet.

@@ -19,7 +19,7 @@ pub use page::{DomainPageView, Ring, RingReader};
 pub use placement::{keep_placed, usable_cpus};
 
 use crate::sys::memory::PrivateMemory;
-use crate::sys::{JailedProgram, SpawnError, Walls, spawn};
+use crate::sys::{JailedProgram, Kind, SpawnError, Walls, spawn};
 use std::ffi::CString;
 use std::fs::{DirBuilder, File};
 use std::io;
@@ -126,7 +126,7 @@ fn start_with(
         program: program.as_fd(),
         arguments: &[text(b"space"), text(name.as_bytes())],
         descriptors,
-        empty_root: &text(empty_root.as_os_str().as_bytes()),
+        kind: Kind::Space { empty_root: &text(empty_root.as_os_str().as_bytes()) },
         keep_stderr: std::env::var_os(DEBUG_VARIABLE).is_some_and(|value| value == "1"),
         stopped,
     };

@@ -80,6 +80,19 @@ pub enum SpawnError {
     Vanished,
 }
 
+/// Kinds of programs that are jailed.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind<'a> {
+    /// A space: an empty directory is its root, and it opens nothing.
+    Space {
+        /// The directory.
+        empty_root: &'a CStr,
+    },
+    /// A device's backend: a program with libraries, which gives up all files itself once it has
+    /// begun, and writes to those that it was given.
+    Backend,
+}
+
 /// A program and what its jail needs.
 #[derive(Debug)]
 pub struct JailedProgram<'a> {
@@ -89,8 +102,8 @@ pub struct JailedProgram<'a> {
     pub arguments: &'a [CString],
     /// Descriptors 3, 4, ... of the program.
     pub descriptors: &'a [BorrowedFd<'a>],
-    /// An empty directory to be its root.
-    pub empty_root: &'a CStr,
+    /// What it is.
+    pub kind: Kind<'a>,
     /// Keep descriptor 2 (for debugging).
     pub keep_stderr: bool,
     /// Stop (`SIGSTOP`) before the program's first instruction.

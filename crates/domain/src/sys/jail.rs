@@ -3,13 +3,15 @@
 
 use std::ffi::{CStr, c_long, c_ulong};
 
-use super::fork::Raw;
+use super::fork::{Kind, Raw};
 use super::walls::{Wall, Walls};
 
 /// User and group that own nothing.
 const NOBODY: libc::uid_t = 65534;
 /// Most descriptors a space may have open.
 const MOST_DESCRIPTORS: libc::rlim_t = 16;
+/// Most that a device's backend may have open.
+const MOST_OF_A_BACKEND: libc::rlim_t = 1024;
 /// Most processes of a domain: 128 spaces or runners (`monitor::space::MOST`), the
 /// first space, the nursery, the keeper, and some room.
 const MOST_PROCESSES: libc::rlim_t = 160;
@@ -37,7 +39,9 @@ pub(super) unsafe fn enter_namespaces(raw: &Raw<'_>, walls: &mut Walls) {
                 walls.add(wall);
             }
         }
-        if empty_root(raw.what.empty_root, walls.has(Wall::MountNamespace)) {
+        if let Kind::Space { empty_root: directory } = raw.what.kind
+            && empty_root(directory, walls.has(Wall::MountNamespace))
+        {
             walls.add(Wall::EmptyRoot);
         }
         if root
@@ -86,16 +90,17 @@ unsafe fn empty_root(directory: &CStr, mounts: bool) -> bool {
 /// # Safety
 /// In the child only.
 pub(super) unsafe fn set_limits(raw: &Raw<'_>, walls: &mut Walls) {
-    let limits = [
-        (libc::RLIMIT_CORE, 0),
-        (libc::RLIMIT_FSIZE, 0),
-        (libc::RLIMIT_MEMLOCK, 0),
-        (libc::RLIMIT_MSGQUEUE, 0),
-        (libc::RLIMIT_RTPRIO, 0),
-        (libc::RLIMIT_NOFILE, MOST_DESCRIPTORS),
-    ];
+    let common = [(libc::RLIMIT_CORE, 0), (libc::RLIMIT_MSGQUEUE, 0), (libc::RLIMIT_RTPRIO, 0)];
+    let own: &[(libc::__rlimit_resource_t, libc::rlim_t)] = match raw.what.kind {
+        Kind::Space { .. } => &[
+            (libc::RLIMIT_FSIZE, 0),
+            (libc::RLIMIT_MEMLOCK, 0),
+            (libc::RLIMIT_NOFILE, MOST_DESCRIPTORS),
+        ],
+        Kind::Backend => &[(libc::RLIMIT_NOFILE, MOST_OF_A_BACKEND)],
+    };
     let mut all = true;
-    for (which, most) in limits {
+    for &(which, most) in common.iter().chain(own) {
         let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
         // SAFETY: a plain system call with a valid pointer.
         all &= unsafe { libc::setrlimit(which, &raw const limit) } == 0;
