@@ -11,10 +11,10 @@ pub struct Buffers {
     pieces: Vec<libc::iovec>,
     bytes: usize,
     /// Keeps the memory mapped.
-    guest: Option<Arc<Guest>>,
+    _guest: Option<Arc<Guest>>,
 }
 
-// SAFETY: the pieces are addresses in a mapping that any thread may use, and that `guest` keeps.
+// SAFETY: the pieces are addresses in a mapping that any thread may use, and that `_guest` keeps.
 unsafe impl Send for Buffers {}
 
 impl fmt::Debug for Buffers {
@@ -26,7 +26,7 @@ impl fmt::Debug for Buffers {
 impl Buffers {
     /// No memory yet, of this guest.
     pub fn new(guest: &Arc<Guest>, pieces: usize) -> Self {
-        Self { pieces: Vec::with_capacity(pieces), bytes: 0, guest: Some(guest.clone()) }
+        Self { pieces: Vec::with_capacity(pieces), bytes: 0, _guest: Some(guest.clone()) }
     }
 
     /// Adds part of a granted frame; `None` if it does not lie in that.
@@ -48,11 +48,6 @@ impl Buffers {
     /// Bytes in all.
     pub fn len(&self) -> usize {
         self.bytes
-    }
-
-    /// True without any.
-    pub fn is_empty(&self) -> bool {
-        self.bytes == 0
     }
 
     /// The pieces.

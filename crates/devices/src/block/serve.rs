@@ -35,12 +35,15 @@ pub fn serve(means: Means) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the first order names no guest"));
     };
     let guest = Guest::new(layout, Backend::Block, fds)?;
+    // With one processor, the guest would wait for the end of our waiting. (Asked now: the answer is
+    // in files.)
+    let can_spin = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
     crate::jail::forsake_files()?;
     let mut server = Server::new(guest.clone(), means)?;
     crate::jail::close(rules::calls())?;
     let line = format!("disks are served by {}", server.means());
     wire::send(&orders, &Report::Log { line }, &[])?;
-    run(&mut server, &guest, &orders)
+    run(&mut server, &guest, &orders, can_spin)
 }
 
 /// Takes over a descriptor that the process was started with.
@@ -61,8 +64,7 @@ fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     }
 }
 
-fn run(server: &mut Server, guest: &Guest, orders: &OwnedFd) -> io::Result<()> {
-    let can_spin = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+fn run(server: &mut Server, guest: &Guest, orders: &OwnedFd, can_spin: bool) -> io::Result<()> {
     let mut busy = false;
     loop {
         // Only when there is nothing to do is anything waited for.

@@ -5,7 +5,7 @@ use crate::guest::event_counter;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Barrier, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// How many. They wait for disks rather than compute.
 const THREADS: usize = 4;
@@ -75,11 +75,17 @@ impl Workers {
             bell: event_counter()?,
         });
         let workers = Self(shared);
+        // A thread makes system calls as it starts that the jail has no place for.
+        let started = Arc::new(Barrier::new(THREADS + 1));
         for _ in 0..THREADS {
-            let shared = workers.0.clone();
+            let (shared, started) = (workers.0.clone(), started.clone());
             let thread = std::thread::Builder::new().name("disk".into()).stack_size(STACK);
-            thread.spawn(move || shared.work())?;
+            thread.spawn(move || {
+                started.wait();
+                shared.work();
+            })?;
         }
+        started.wait();
         Ok(workers)
     }
 

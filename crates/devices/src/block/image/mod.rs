@@ -5,7 +5,7 @@ mod raw;
 
 
 pub use qcow2::Qcow2Image;
-pub use raw::{RawImage, device_size, ioctl};
+pub use raw::{RawImage, ioctl};
 
 use super::buffers::Buffers;
 use crate::wire::{BlockConfig, BlockFormat};
