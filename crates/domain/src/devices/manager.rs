@@ -20,9 +20,12 @@ use std::time::{Duration, Instant};
 /// How long a guest may take to let go of a device.
 /// Below the patience of tools.
 const PATIENCE: Duration = Duration::from_secs(8);
-/// A backend that dies more often than this in that time is not started again.
-const MOST_DEATHS: usize = 5;
-const DEATHS_WITHIN: Duration = Duration::from_secs(10);
+/// A backend is started again at once, unless it died more often than this in that time: then after
+/// a pause that doubles with each death. The guest waits for its requests meanwhile.
+const EASY_DEATHS: usize = 3;
+const DEATHS_WITHIN: Duration = Duration::from_secs(30);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Pause before the store is reached for again.
 const STORE_PAUSE: Duration = Duration::from_millis(200);
 /// Longest wait without a look.
@@ -36,6 +39,25 @@ type Key = (Class, u32);
 struct Slot {
     process: Option<Process>,
     deaths: VecDeque<Instant>,
+    /// When it is to be started again.
+    revival: Option<Instant>,
+}
+
+impl Slot {
+    /// Notes a death; the pause before the next start.
+    fn died(&mut self, now: Instant) -> Duration {
+        self.deaths.push_back(now);
+        while self.deaths.front().is_some_and(|first| now - *first > DEATHS_WITHIN) {
+            self.deaths.pop_front();
+        }
+        let pause = match u32::try_from(self.deaths.len().saturating_sub(EASY_DEATHS)) {
+            Ok(0) => Duration::ZERO,
+            many => SHORTEST_PAUSE.saturating_mul(1 << many.unwrap_or(u32::MAX).min(16)),
+        };
+        let pause = pause.min(LONGEST_PAUSE);
+        self.revival = Some(now + pause);
+        pause
+    }
 }
 
 pub(super) struct Manager<A> {
@@ -117,6 +139,7 @@ impl<A> Manager<A> {
             self.follow_store();
             self.wait();
             self.take_reports();
+            self.revive_the_dead();
             self.take_wishes();
             self.look_at_clock();
         }
@@ -125,8 +148,10 @@ impl<A> Manager<A> {
     fn wait(&self) {
         let now = Instant::now();
         let waiters = self.devices.values().filter_map(|device| device.waiter.as_ref());
-        let next = waiters.map(|waiter| waiter.until.saturating_duration_since(now)).min();
-        let mut longest = next.unwrap_or(LONGEST_WAIT);
+        let revivals = self.backends.iter().filter_map(|slot| slot.revival);
+        let next = waiters.map(|waiter| waiter.until).chain(revivals).min();
+        let mut longest =
+            next.map_or(LONGEST_WAIT, |next| next.saturating_duration_since(now)).min(LONGEST_WAIT);
         let mut fds = vec![PollFd::new(&*self.wake, PollFlags::IN)];
         match &self.store {
             Some(store) => fds.push(PollFd::new(store, PollFlags::IN)),
@@ -322,6 +347,18 @@ impl<A> Manager<A> {
         self.teller.line(format!("{} is detached", device.opened.name));
     }
 
+    /// Starts backends whose time has come.
+    fn revive_the_dead(&mut self) {
+        let now = Instant::now();
+        for class in [Class::Vbd, Class::Vif] {
+            let Some(slot) = self.slot(class) else { continue };
+            if slot.revival.is_some_and(|when| when <= now) {
+                slot.revival = None;
+                self.revive(class);
+            }
+        }
+    }
+
     fn take_reports(&mut self) {
         for class in [Class::Vbd, Class::Vif] {
             while let Some(process) = self.process(class) {
@@ -342,17 +379,10 @@ impl<A> Manager<A> {
         let Some(slot) = self.slot(class) else { return };
         let Some(process) = slot.process.take() else { return };
         let status = process.end();
-        slot.deaths.push_back(now);
-        while slot.deaths.len() > MOST_DEATHS {
-            slot.deaths.pop_front();
-        }
-        let too_often = slot.deaths.len() == MOST_DEATHS
-            && slot.deaths.front().is_some_and(|first| now - *first < DEATHS_WITHIN);
+        let pause = slot.died(now);
         let word = class.word();
-        self.teller.line(format!("the backend of the domain's {word} ended{how}: {status}"));
-        if too_often {
-            return self.give_up(class, "its backend ends again and again");
-        }
+        let then = if pause.is_zero() { String::new() } else { format!("; next in {pause:?}") };
+        self.teller.line(format!("the backend of the domain's {word} ended{how}: {status}{then}"));
         for device in self.devices.values_mut().filter(|device| device.opened.class == class) {
             match device.opened.support.renew() {
                 Ok(Some(files)) => device.opened.files = files,
@@ -362,7 +392,6 @@ impl<A> Manager<A> {
                 }
             }
         }
-        self.revive(class);
     }
 
     fn report(&mut self, class: Class, report: Report) {
@@ -550,6 +579,16 @@ fn concerned(path: &str) -> Concerned {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_backend_that_dies_all_the_time_is_started_less_often() {
+        let mut slot = Slot::default();
+        let start = Instant::now();
+        let pauses: Vec<Duration> = (0..12).map(|_| slot.died(start)).collect();
+        assert_eq!(pauses[..4], [0, 0, 0, 100].map(Duration::from_millis));
+        assert_eq!(pauses[11], LONGEST_PAUSE);
+        assert_eq!(slot.died(start + 2 * DEATHS_WITHIN), Duration::ZERO, "forgotten");
+    }
 
     #[test]
     fn events_name_their_device() {
