@@ -95,7 +95,7 @@ install: build
 		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	install -m 755 $(TARGET)/xm $(DESTDIR)$(PREFIX)/bin/xm
 	ln -sf xm $(DESTDIR)$(PREFIX)/bin/xl
-	install -m 755 $(TARGET)/xendomain $(TARGET)/space $(TARGET)/xenstored \
+	install -m 755 $(TARGET)/xendomain $(TARGET)/space $(TARGET)/xenstored $(TARGET)/xenblock $(TARGET)/xennet \
 		$(DESTDIR)$(PREFIX)/libexec/xenolith
 	install -m 644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 644 docs/man8/*.8 $(DESTDIR)$(PREFIX)/share/man/man8

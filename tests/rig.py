@@ -17,7 +17,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 OUT = pathlib.Path(os.environ.get("OUT", ROOT / "out"))
 PROGRAMS = {"xm": "bin", "xendomain": "libexec/xenolith", "space": "libexec/xenolith",
-    "xenstored": "libexec/xenolith"}
+    "xenstored": "libexec/xenolith", "xenblock": "libexec/xenolith", "xennet": "libexec/xenolith"}
 READY = r"xenolith-ready [0-9.]+"
 PROMPT = r":[^\r\n]*# "
 # All waits are so many times as long: for slow machines (scripts/keyed-host).
@@ -74,7 +74,7 @@ class Rig:
             XENOLITH_STATE_DIR=str(self.work / "log"),
             NO_COLOR="1",
         )
-        for name in ("XENOLITH_XENDOMAIN", "XENOLITH_SPACE", "XENOLITH_XENSTORED"):
+        for name in ("XENOLITH_XENDOMAIN", "XENOLITH_SPACE", "XENOLITH_XENSTORED", "XENOLITH_XENBLOCK", "XENOLITH_XENNET"):
             self.environment.pop(name, None)
         # Words before each command: another user, say.
         self.prefix = []

@@ -40,9 +40,7 @@ const PORTS: &str = "access to the host's I/O ports, memory and interrupts is no
 const DRIVER_DOMAIN: &str = "driver domains are not provided";
 
 const TABLE: &[(&str, When, &str)] = &[
-    ("disk", When::Set, "the domain starts without disks"),
-    ("vif", When::Set, "the domain starts without network interfaces"),
-    ("nics", When::Set, "the domain starts without network interfaces"),
+    ("nics", When::Set, "list the network interfaces in `vif`"),
     ("pci", When::Set, "PCI devices are not passed through"),
     ("vfb", When::Set, "there is no virtual frame buffer"),
     ("vtpm", When::Set, "there is no virtual TPM"),

@@ -12,6 +12,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 /// The program of a backend, and the environment variable that names another one.
 fn program(backend: Backend) -> (&'static str, &'static str) {
@@ -19,6 +20,15 @@ fn program(backend: Backend) -> (&'static str, &'static str) {
         Backend::Block => ("xenblock", "XENOLITH_XENBLOCK"),
         Backend::Net => ("xennet", "XENOLITH_XENNET"),
     }
+}
+
+/// Finds a backend's program.
+///
+/// # Errors
+/// When it is nowhere.
+pub fn find(backend: Backend) -> Result<PathBuf, LaunchError> {
+    let (name, variable) = program(backend);
+    control::find_program(name, variable)
 }
 
 /// Why a backend could not be started.
@@ -50,8 +60,8 @@ impl Process {
     /// # Errors
     /// When the program is missing or cannot be started.
     pub fn start(backend: Backend, owner: &Owner) -> Result<Self, BackendError> {
-        let (name, variable) = program(backend);
-        let program = File::open(control::find_program(name, variable)?)?;
+        let (name, _) = program(backend);
+        let program = File::open(find(backend)?)?;
         let kind = SocketType::SEQPACKET;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
             .map_err(io::Error::from)?;

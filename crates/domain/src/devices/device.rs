@@ -104,7 +104,7 @@ impl<A> Device<A> {
             // Nobody ever used it.
             (Phase::Waiting, State::Initialising) if self.leaving => Step::Remove,
             (Phase::Waiting | Phase::Closed, State::Closing) => Step::Show(State::Closing),
-            (Phase::Closed, State::Closed) => Step::Show(State::Closed),
+            (Phase::Waiting | Phase::Closed, State::Closed) => Step::Show(State::Closed),
             (Phase::Closed, State::Initialising) => Step::Show(State::InitWait),
             _ => Step::Stay,
         }
@@ -153,6 +153,7 @@ mod tests {
         assert_eq!(step(Phase::Connected, State::Initialising), Step::Disconnect);
         assert_eq!(step(Phase::Closed, State::Closing), Step::Show(State::Closing));
         assert_eq!(step(Phase::Closed, State::Closed), Step::Show(State::Closed));
+        assert_eq!(step(Phase::Waiting, State::Closed), Step::Show(State::Closed));
         assert_eq!(step(Phase::Closed, State::Initialising), Step::Show(State::InitWait));
     }
 

@@ -223,9 +223,8 @@ impl<A> Manager<A> {
                 self.order(key, &Order::Disconnect { device: key.1 });
             }
             Step::Show(state) => {
-                if state == State::InitWait {
-                    self.set_phase(key, Phase::Waiting);
-                }
+                let waits = state == State::InitWait;
+                self.set_phase(key, if waits { Phase::Waiting } else { Phase::Closed });
                 self.show(key, &Nodes::new(), state);
             }
             Step::Remove => self.remove(key),

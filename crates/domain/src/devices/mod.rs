@@ -109,6 +109,11 @@ impl<A: Send + 'static> Devices<A> {
         };
         let wake = Arc::new(devices::guest::event_counter().map_err(host)?);
         let told = Arc::new(devices::guest::event_counter().map_err(host)?);
+        for backend in boundary::Backend::ALL {
+            if opened.iter().any(|device| device.class.backend() == backend) {
+                backend::find(backend).map_err(|error| missing(&error))?;
+            }
+        }
         let (wishes, orders) = channel();
         let (teller, news) = channel();
         let teller = Teller { news: teller, told: told.clone() };
@@ -155,6 +160,15 @@ impl<A> Drop for Devices<A> {
         if let Some(thread) = self.thread.take() {
             let _ended = thread.join();
         }
+    }
+}
+
+fn missing(error: &control::LaunchError) -> Failure {
+    use control::Hint;
+    let failure = Failure::new(control::ErrorCode::Host, error.to_string());
+    match error.hint() {
+        Some(hint) => failure.with_hint(hint),
+        None => failure,
     }
 }
 
