@@ -435,3 +435,10 @@ pub fn file_of(bytes: &[u8]) -> OwnedFd {
     fill(&fd, 0, bytes);
     fd
 }
+
+/// The tool to make and check qcow2 images, if the host has it.
+pub fn qemu_img() -> Option<std::path::PathBuf> {
+    let name = std::env::var_os("QEMU_IMG").unwrap_or_else(|| "qemu-img".into());
+    let works = Command::new(&name).arg("--version").output().is_ok_and(|out| out.status.success());
+    works.then(|| name.into())
+}
