@@ -85,6 +85,8 @@ fn run(small: &Small, config: BlockConfig, image: File, with_uring: bool) {
     // A backend that takes over finds them, too.
     setup.restart(with_uring);
     assert!(matches!(setup.process.report(), Report::Full { .. }));
+    // All have failed by the time at which somebody makes room.
+    std::thread::sleep(quick);
     std::fs::remove_file(small.path("filler")).unwrap();
     setup.process.order(&Order::Retry, &[]);
     let mut ids: Vec<u64> = (0..3)
