@@ -2,7 +2,7 @@
 //!
 //! The lock lies on the image itself and belongs to the open file (`F_OFD_SETLK`, fcntl(2)): it lasts
 //! as long as any process has that, the backend among them, and goes with the last, however that
-//! ends. Readers share it, a writer has it alone; QEMU's locks meet it too. Who has it is noted in a
+//! ends. Readers share it, a writer has it alone, of QEMU and its tools too. Who has it is noted in a
 //! *record* below the run-time directory, which is locked in the same way, so that a record whose
 //! owner is gone shows itself.
 
@@ -16,6 +16,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 const LONGEST_NAME: u64 = 256;
 /// Most records that are looked at.
 const MOST_RECORDS: usize = 4096;
+
+/// Bytes before those in which QEMU's locks lie (block/file-posix.c: 100 to 210). Readers leave these
+/// alone: a lock on them would say to QEMU that nobody may write, or even read.
+const BEFORE_QEMU: libc::off_t = 100;
 
 /// How an image is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,15 +35,16 @@ pub enum Use {
 /// # Errors
 /// Those of the host, where files cannot be locked.
 pub fn lock(file: impl AsFd, how: Use) -> io::Result<bool> {
-    let kind = match how {
-        Use::Shared => libc::F_RDLCK,
-        Use::Exclusive => libc::F_WRLCK,
+    let (kind, length) = match how {
+        Use::Shared => (libc::F_RDLCK, BEFORE_QEMU),
+        // All of it.
+        Use::Exclusive => (libc::F_WRLCK, 0),
     };
     let range = libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: 0,
-        l_len: 0,
+        l_len: length,
         l_pid: 0,
     };
     // SAFETY: the call reads the structure.
