@@ -113,19 +113,8 @@ pub fn forsake_files() -> io::Result<()> {
 /// # Errors
 /// When the kernel takes no filter.
 pub fn close(more: Vec<Call>) -> io::Result<()> {
-    for program in [absent(), filter(more)] {
-        let program = program.map_err(io::Error::other)?;
-        seccompiler::apply_filter_all_threads(&program).map_err(io::Error::other)?;
-    }
-    Ok(())
-}
-
-/// Calls that are answered as by a kernel that does not have them. The standard library asks for the
-/// size of an open file by statx(2), which could as well be asked for any path; it can do without.
-fn absent() -> Result<BpfProgram, seccompiler::BackendError> {
-    let rules = BTreeMap::from([(libc::SYS_statx, Vec::new())]);
-    let (other, listed) = (SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32));
-    SeccompFilter::new(rules, other, listed, TargetArch::x86_64)?.try_into()
+    let program = filter(more).map_err(io::Error::other)?;
+    seccompiler::apply_filter_all_threads(&program).map_err(io::Error::other)
 }
 
 fn filter(more: Vec<Call>) -> Result<BpfProgram, seccompiler::BackendError> {
@@ -142,7 +131,6 @@ fn filter(more: Vec<Call>) -> Result<BpfProgram, seccompiler::BackendError> {
         let condition = SeccompCondition::new(2, size, without, 0)?;
         rules.insert(number, vec![SeccompRule::new(vec![condition])?]);
     }
-    rules.insert(libc::SYS_statx, Vec::new());
     let (other, listed) = (SeccompAction::KillProcess, SeccompAction::Allow);
     SeccompFilter::new(rules, other, listed, TargetArch::x86_64)?.try_into()
 }

@@ -61,6 +61,10 @@ pub struct DiskOptions {
     pub trusted: Option<bool>,
     /// `specification=`.
     pub transport: Option<DiskTransport>,
+    /// `backing=`: backing files of a qcow2 image, the nearest first. (Those that its header names
+    /// are not opened: whoever can write the image could name any file.)
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backing_files: Vec<String>,
 }
 
 /// Declares an enum whose variants are words of the configuration language.
@@ -208,7 +212,8 @@ impl fmt::Display for Disk {
                 write!(f, ",{key}={value}")?;
             }
         }
-        let DiskOptions { direct_io_safe, discard, trusted, transport } = &self.options;
+        let DiskOptions { direct_io_safe, discard, trusted, transport, backing_files } =
+            &self.options;
         let flags = [
             (*direct_io_safe, "direct-io-safe"),
             (*discard == Some(true), "discard"),
@@ -221,6 +226,9 @@ impl fmt::Display for Disk {
         }
         if let Some(transport) = transport {
             write!(f, ",specification={}", transport.as_str())?;
+        }
+        for path in backing_files {
+            write!(f, ",backing={path}")?;
         }
         self.target.iter().try_for_each(|target| write!(f, ",target={target}"))
     }

@@ -27,6 +27,7 @@ const KEYS: &[&str] = &[
     "protocol",
     "specification",
     "discard",
+    "backing",
 ];
 
 const HELP: &str = "write file:/path,xvda,w (xm) or /path,raw,xvda,rw (xl)";
@@ -170,6 +171,10 @@ impl Draft {
                 let found = DiskBacking::from_word(value.text);
                 let list = "phy, file, tap, qdisk or standalone";
                 key.set(&mut self.backing, word(value, "backend type", found, list)?)
+            }
+            "backing" => {
+                self.options.backing_files.push(text()?);
+                Ok(())
             }
             "script" => key.set(&mut self.script, text()?),
             "protocol" => key.set(&mut self.protocol, text()?),
@@ -353,6 +358,14 @@ mod tests {
         assert_eq!((found.backing, found.options.discard), (DiskBacking::Qdisk, Some(false)));
         assert!(found.options.direct_io_safe);
         assert_eq!(disk(&found.to_string()), found);
+    }
+
+    #[test]
+    fn backing_files_of_a_chain() {
+        let found = disk("format=qcow2,vdev=xvda,backing=/a.qcow2, backing=/b.img,target=/i.qcow2");
+        assert_eq!(found.options.backing_files, ["/a.qcow2", "/b.img"]);
+        assert_eq!(disk(&found.to_string()), found);
+        assert!(Disk::parse("format=qcow2,vdev=xvda,backing=,target=/i").is_err());
     }
 
     #[test]

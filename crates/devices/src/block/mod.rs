@@ -12,9 +12,12 @@
 mod buffers;
 mod device;
 mod engine;
+mod header;
 mod image;
 mod in_flight;
+pub mod lock;
 mod nodes;
+pub mod open;
 mod protocol;
 mod queue;
 mod rules;
@@ -25,5 +28,6 @@ mod tasks;
 
 pub use engine::Means;
 pub use in_flight::in_flight_file;
+pub use open::{OpenError, Opened, open};
 pub use serve::serve;
 pub use server::Server;

@@ -12,13 +12,9 @@ pub fn calls() -> Vec<Call> {
         Call::any(libc::SYS_preadv2),
         Call::any(libc::SYS_pwritev2),
         Call::any(libc::SYS_fdatasync),
-        Call::any(libc::SYS_fsync),
         Call::any(libc::SYS_fallocate),
         // qcow2 files grow.
         Call::any(libc::SYS_ftruncate),
-        Call::any(libc::SYS_fstatfs),
-        Call::any(libc::SYS_lseek),
-        Call::with(libc::SYS_fcntl, 1, libc::F_GETFL as u64),
     ];
     let requests =
         [ioctl::SECTOR_SIZE, ioctl::PHYSICAL_SECTOR_SIZE, ioctl::SIZE, ioctl::DISCARD];

@@ -2,6 +2,7 @@
 
 mod qcow2;
 mod raw;
+mod storage;
 
 
 pub use qcow2::Qcow2Image;

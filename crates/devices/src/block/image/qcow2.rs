@@ -1,9 +1,9 @@
 //! qcow2 images, by the crate imago.
 
+use super::storage::OpenFile;
 use super::{Geometry, Operation};
 use crate::block::buffers::Buffers;
 use crate::wire::BlockFormat;
-use imago::file::File;
 use imago::qcow2::Qcow2;
 use imago::raw::Raw;
 use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder};
@@ -22,7 +22,7 @@ const CLUSTER: u32 = 65536;
 #[derive(Debug)]
 pub struct Qcow2Image {
     /// Locked for writing by discards, which must not meet a read of what they free.
-    image: RwLock<FormatAccess<File>>,
+    image: RwLock<FormatAccess<OpenFile>>,
     bytes: u64,
 }
 
@@ -34,13 +34,13 @@ impl Qcow2Image {
         writable: bool,
         backing: Vec<(BlockFormat, OwnedFd)>,
     ) -> Result<Self, String> {
-        let mut below: Option<Arc<FormatAccess<File>>> = None;
+        let mut below: Option<Arc<FormatAccess<OpenFile>>> = None;
         let count = backing.len();
         for (number, (format, file)) in backing.into_iter().enumerate().rev() {
             let is_last = number + 1 == count;
             let layer = match format {
                 BlockFormat::Raw if is_last => {
-                    let file = storage(file).map_err(|error| bad(number + 1, &error))?;
+                    let file = OpenFile::new(file).map_err(|error| bad(number + 1, &error))?;
                     Raw::builder(file).open(DenyImplicitOpenGate::default()).map(FormatAccess::new)
                 }
                 BlockFormat::Raw => {
@@ -99,17 +99,13 @@ impl Qcow2Image {
     }
 }
 
-fn storage(file: OwnedFd) -> io::Result<File> {
-    File::try_from(std::fs::File::from(file))
-}
-
 fn layer(
     file: OwnedFd,
     writable: bool,
-    below: Option<Arc<FormatAccess<File>>>,
-) -> io::Result<FormatAccess<File>> {
+    below: Option<Arc<FormatAccess<OpenFile>>>,
+) -> io::Result<FormatAccess<OpenFile>> {
     let has_backing = below.is_some();
-    let image = Qcow2::<File, Arc<FormatAccess<File>>>::builder(storage(file)?)
+    let image = Qcow2::<OpenFile, Arc<FormatAccess<OpenFile>>>::builder(OpenFile::new(file)?)
         .write(writable)
         .backing(below)
         .open(DenyImplicitOpenGate::default())?;
