@@ -47,10 +47,21 @@ pub fn early() -> Vec<Entry> {
             "# Xen's disk and network; virtio's disk, so that the image boots under QEMU too.\n\
              xen-blkfront\nxen-netfront\next4\nvirtio_pci\nvirtio_blk\n",
         ),
-        // Keeps the kernel's name eth0 (systemd.link(5)); in the initramfs too, which copies it.
-        link("etc/systemd/network/99-default.link", "/dev/null"),
+        file("etc/systemd/network/99-default.link", KEPT_NAMES),
     ]
 }
+
+/// Takes the place of systemd's file of this name, systemd.link(5). Not a link to /dev/null, as
+/// the initramfs takes files only, and would have the card renamed before the system is there.
+const KEPT_NAMES: &str = "\
+[Match]
+OriginalName=*
+
+[Link]
+# The kernel's, so eth0.
+NamePolicy=keep
+MACAddressPolicy=none
+";
 
 /// What is put into the finished system.
 pub fn late(order: &Order) -> Vec<Entry> {
