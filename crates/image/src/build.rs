@@ -23,8 +23,6 @@ use crate::tools::Tools;
 
 /// Packages, the tree and its archive at their largest moment, for a system as small as ours.
 const ROOM: Size = Size::mib(1200);
-/// What mkswap takes at least is ten pages; less than this is of no use.
-const SMALLEST_SWAP: Size = Size::mib(1);
 
 /// A part of a build, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,14 +119,20 @@ pub struct Built {
 ///
 /// Everything in [`Error`] that is not about the options themselves. Nothing is left behind then.
 pub fn build(order: &Order, watcher: &mut dyn Watcher) -> Result<Built, Error> {
+    build_with(order, Tools::of_host(), Way::choose, watcher)
+}
+
+/// The same with these programs, on the way that `choose` finds.
+fn build_with(
+    order: &Order,
+    tools: Tools,
+    choose: impl FnOnce(&Tools) -> Result<Way, Error>,
+    watcher: &mut dyn Watcher,
+) -> Result<Built, Error> {
     let target = Target::new(&order.directory, order.force)?;
-    if let Some(given) = order.swap.filter(|swap| *swap < SMALLEST_SWAP) {
-        return Err(Error::Size { option: "--swap", why: format!("{given} is too small") });
-    }
-    let tools = Tools::of_host();
     tools.check(order.swap.is_some())?;
     let archives = Archives::choose(order)?;
-    let way = Way::choose(&tools)?;
+    let way = choose(&tools)?;
     check_room(target.parent())?;
     let job = Job { order, archives, staging: Staging::new(&target, &tools, way)?, tools, way };
     job.install(watcher)?;
@@ -210,6 +214,7 @@ impl Job<'_> {
         let mut words: Vec<OsString> = self.way.as_root().into_iter().map(OsString::from).collect();
         words.extend(["sh", "-eu", "-c", include_str!("pack.sh"), "pack"].map(OsString::from));
         words.extend(["result/disk.img".into(), size.kib().to_string().into()]);
+        words.extend(self.way.capabilities().iter().map(OsString::from));
         let outcome = self.run(&words, watcher, |_, _| {})?;
         let said = |words: &str| outcome.lines.iter().any(|line| line.contains(words));
         match outcome.status.success() {
@@ -361,59 +366,4 @@ fn numbers(version: &str) -> Vec<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::order::Options;
-
-    fn words(change: impl FnOnce(&mut Options), way: Way) -> Vec<String> {
-        let keys = tempfile::NamedTempFile::new().unwrap();
-        let mut options = Options {
-            release: "debian:12".into(),
-            mirror: Some("http://m.example/debian".into()),
-            keyring: Some(keys.path().into()),
-            ..Options::default()
-        };
-        change(&mut options);
-        let order = Order::new(&options).unwrap();
-        let archives = Archives::choose(&order).unwrap();
-        mmdebstrap_words(&order, &archives, way, order.password != Password::Empty)
-    }
-
-    #[test]
-    fn what_mmdebstrap_is_told() {
-        let words = words(|options| options.packages = Some("lighttpd".into()), Way::Granted);
-        let all = words.join("\n");
-        assert!(all.contains("mmdebstrap\n--mode=root\n--format=tar\n"), "{all}");
-        let include = words.iter().find(|word| word.starts_with("--include=")).unwrap();
-        assert!(include.contains("linux-image-cloud-amd64") && include.ends_with(",lighttpd"));
-        assert!(all.contains("\nbookworm\nroot.tar\ndeb [signed-by="), "{all}");
-        assert!(all.contains("chpasswd"));
-    }
-
-    #[test]
-    fn no_password_appears_on_the_command_line() {
-        let words = words(|options| options.root_password = Some("hunter2".into()), Way::Root);
-        assert!(!words.join("\n").contains("hunter2"));
-        let words = self::words(|options| options.root_password = Some(String::new()), Way::Root);
-        assert!(words.join("\n").contains("passwd --delete root"));
-    }
-
-    #[test]
-    fn the_newest_kernel_is_taken() {
-        let names = ["vmlinuz-6.1.0-9-cloud-amd64", "vmlinuz-6.1.0-50-cloud-amd64", "config-7"];
-        let names: Vec<String> = names.map(str::to_owned).into();
-        assert_eq!(newest(&names, "vmlinuz-").as_deref(), Some("6.1.0-50-cloud-amd64"));
-        assert_eq!(newest(&[], "vmlinuz-"), None);
-    }
-
-    #[test]
-    fn a_kernel_that_is_a_link_is_not_followed() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
-        fs::write(path("secret"), "x").unwrap();
-        std::os::unix::fs::symlink(path("secret"), path("vmlinuz")).unwrap();
-        let copied = copy(&path("vmlinuz"), &path("copy"), "kernel");
-        assert!(matches!(copied, Err(Error::Incomplete { what: "kernel" })));
-        assert!(!path("copy").exists());
-    }
-}
+mod tests;

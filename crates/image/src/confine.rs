@@ -57,6 +57,15 @@ impl Way {
         words
     }
 
+    /// Options of tar for capabilities of files. An imagined root cannot give any, and
+    /// fakeroot forgets what a file is when they are set, so that mke2fs leaves it out.
+    pub fn capabilities(self) -> &'static [&'static str] {
+        match self {
+            Self::Root | Self::Granted => &["--xattrs", "--xattrs-include=security.capability"],
+            Self::Imagined | Self::Bare => &[],
+        }
+    }
+
     /// The best way that works here.
     ///
     /// # Errors

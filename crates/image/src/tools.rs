@@ -40,7 +40,8 @@ impl Tools {
         Self::new(std::env::var_os("PATH").unwrap_or_default())
     }
 
-    fn new(path: OsString) -> Self {
+    /// This search path, with the folders of root's programs.
+    pub fn new(path: OsString) -> Self {
         let folders = std::env::split_paths(&path).filter(|folder| folder.is_absolute());
         let folders: Vec<PathBuf> = folders.chain(FOR_ROOT.map(PathBuf::from)).collect();
         Self { path: std::env::join_paths(folders).unwrap_or(path) }
