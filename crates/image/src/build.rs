@@ -17,6 +17,7 @@ use crate::files::{self, Layout};
 use crate::mirror::{Archives, host_settings};
 use crate::names;
 use crate::order::{Order, Password};
+use crate::release::Release;
 use crate::size::Size;
 use crate::staging::{Staging, Target};
 use crate::tools::Tools;
@@ -126,13 +127,13 @@ pub fn build(order: &Order, watcher: &mut dyn Watcher) -> Result<Built, Error> {
 fn build_with(
     order: &Order,
     tools: Tools,
-    choose: impl FnOnce(&Tools) -> Result<Way, Error>,
+    choose: impl FnOnce(&Tools, &Release) -> Result<Way, Error>,
     watcher: &mut dyn Watcher,
 ) -> Result<Built, Error> {
     let target = Target::new(&order.directory, order.force)?;
     tools.check(order.swap.is_some())?;
     let archives = Archives::choose(order)?;
-    let way = choose(&tools)?;
+    let way = choose(&tools, order.release)?;
     check_room(target.parent())?;
     let job = Job { order, archives, staging: Staging::new(&target, &tools, way)?, tools, way };
     job.install(watcher)?;
@@ -166,7 +167,7 @@ impl Job<'_> {
     /// Installs the packages and the guest's own files, into `root.tar`.
     fn install(&self, watcher: &mut dyn Watcher) -> Result<(), Error> {
         files::write(&self.staging.path("early"), &files::early())?;
-        files::write(&self.staging.path("late"), &files::late(self.order))?;
+        files::write(&self.staging.path("late"), &files::late(self.order, &self.archives))?;
         let hash = self.write_password()?;
         let words = mmdebstrap_words(self.order, &self.archives, self.way, hash);
         let outcome = self.run(&words, watcher, |watcher, line| {

@@ -7,6 +7,8 @@
 use std::process::Stdio;
 
 use crate::error::Error;
+use crate::mirror::is_of_host;
+use crate::release::Release;
 use crate::tools::Tools;
 
 const DIES_WITH_US: [&str; 3] = ["setpriv", "--pdeathsig", "KILL"];
@@ -71,12 +73,18 @@ impl Way {
     /// # Errors
     ///
     /// When none does: says what each lacks.
-    pub fn choose(tools: &Tools) -> Result<Self, Error> {
+    pub fn choose(tools: &Tools, release: &Release) -> Result<Self, Error> {
         let root = rustix::process::geteuid().is_root();
         let first = if root { Self::Root } else { Self::Granted };
-        let works = |way: &Self| way.works(tools);
-        if let Some(way) = [first, Self::Imagined, Self::Bare].into_iter().find(works) {
-            return Ok(way);
+        if first.works(tools) {
+            return Ok(first);
+        }
+        // The host's preloaded libraries need the host's C library inside, fakechroot(1).
+        if is_of_host(release) {
+            let works = |way: &Self| way.works(tools);
+            if let Some(way) = [Self::Imagined, Self::Bare].into_iter().find(works) {
+                return Ok(way);
+            }
         }
         let granted = if tools.has("newuidmap") {
             "it has no ids in /etc/subuid and /etc/subgid, or the host forbids user namespaces"
@@ -84,7 +92,12 @@ impl Way {
             "there is no newuidmap"
         };
         let text = if root { "namespaces are refused" } else { granted };
-        Err(Error::NoRoot(format!("{text}, and there is no fakeroot with fakechroot")))
+        let imagined = if is_of_host(release) {
+            "there is no fakeroot with fakechroot"
+        } else {
+            "with fakeroot and fakechroot only the host's own release can be built"
+        };
+        Err(Error::NoRoot(format!("{text}, and {imagined}")))
     }
 
     fn works(self, tools: &Tools) -> bool {

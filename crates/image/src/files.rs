@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
+use crate::mirror::Archives;
 use crate::order::Order;
 
 /// One file or link of the guest.
@@ -18,6 +19,8 @@ pub struct Entry {
 enum Kind {
     /// A text, with the mode of the file and of a folder made for it.
     Text { text: String, mode: u32 },
+    /// What a file of the host holds.
+    Copy(PathBuf),
     /// A symbolic link.
     Link(&'static str),
 }
@@ -64,12 +67,13 @@ MACAddressPolicy=none
 ";
 
 /// What is put into the finished system.
-pub fn late(order: &Order) -> Vec<Entry> {
+pub fn late(order: &Order, archives: &Archives) -> Vec<Entry> {
     let mut entries = vec![
         file("etc/hostname", format!("{}\n", order.hostname)),
         file("etc/hosts", hosts(&order.hostname)),
         file("etc/fstab", fstab(order.swap.is_some())),
         file("etc/network/interfaces", INTERFACES),
+        file("etc/apt/sources.list", archives.lines_of_guest(order.release).join("\n") + "\n"),
         // The DHCP client writes the rest; nothing of the host's goes along.
         file("etc/resolv.conf", ""),
         file("etc/machine-id", ""),
@@ -88,6 +92,9 @@ pub fn late(order: &Order) -> Vec<Entry> {
             "etc/systemd/system/ssh.service.wants/ssh-host-keys.service",
             "/etc/systemd/system/ssh-host-keys.service",
         ));
+    }
+    if let Some((from, path)) = archives.other_keys(order.release) {
+        entries.push(Entry { path, kind: Kind::Copy(from.to_path_buf()) });
     }
     if let Some(keys) = &order.ssh_keys {
         let text = keys.clone();
@@ -171,6 +178,10 @@ pub fn write(root: &Path, entries: &[Entry]) -> Result<(), Error> {
             Kind::Text { text, mode } => {
                 fs::write(&path, text).map_err(Error::at("write", &path))?;
                 set_mode(&path, *mode)?;
+            }
+            Kind::Copy(from) => {
+                fs::copy(from, &path).map_err(Error::at("copy to", &path))?;
+                set_mode(&path, PUBLIC)?;
             }
             Kind::Link(to) => symlink(to, &path).map_err(Error::at("make the link", &path))?,
         }
@@ -287,10 +298,23 @@ mod tests {
         Order::new(&options).unwrap()
     }
 
+    /// What is put in late, with the keys of this file.
+    fn late(order: &Order) -> Vec<Entry> {
+        let keyring = Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
+        let options = Options {
+            release: order.release.word(),
+            mirror: Some("http://m.example/debian".into()),
+            keyring,
+            ..Options::default()
+        };
+        super::late(order, &Archives::choose(&Order::new(&options).unwrap()).unwrap())
+    }
+
     fn text<'a>(entries: &'a [Entry], path: &str) -> Option<&'a str> {
         entries.iter().find(|entry| entry.path == path).map(|entry| match &entry.kind {
             Kind::Text { text, .. } => text.as_str(),
             Kind::Link(to) => to,
+            Kind::Copy(from) => from.to_str().unwrap(),
         })
     }
 
@@ -329,6 +353,9 @@ mod tests {
         assert!(text(&entries, "etc/network/interfaces").unwrap().contains("iface eth0 inet dhcp"));
         assert_eq!(text(&entries, "var/www/html/index.html"), None);
         assert_eq!(text(&entries, "etc/resolv.conf"), Some(""));
+        let sources = text(&entries, "etc/apt/sources.list").unwrap();
+        assert!(sources.starts_with("deb [signed-by=/etc/apt/keyrings/archive.gpg] http://m.ex"));
+        assert!(text(&entries, "etc/apt/keyrings/archive.gpg").unwrap().ends_with("Cargo.toml"));
         let swapped = late(&order(|options| options.swap = Some("64M".into())));
         assert!(text(&swapped, "etc/fstab").unwrap().ends_with("/dev/xvda2 none swap sw 0 0\n"));
     }

@@ -52,16 +52,34 @@ impl Archives {
         Ok(Self { main, security, keyring })
     }
 
-    /// Lines of sources.list(5) for mmdebstrap, which also become the guest's.
+    /// Lines of sources.list(5) for mmdebstrap.
     pub fn lines(&self, release: &Release) -> Vec<String> {
-        let (name, components) = (release.codename, release.distribution.components());
-        // The guest's own keyring package trusts its archive; only other keys are named.
+        self.signed_by(release, &self.keyring)
+    }
+
+    /// The same for the guest, which has its distribution's keys where the host has them, and
+    /// others where [`Self::other_keys`] says.
+    pub fn lines_of_guest(&self, release: &Release) -> Vec<String> {
+        let guests = self.other_keys(release).map(|(_, path)| Path::new("/").join(path));
+        self.signed_by(release, guests.as_deref().unwrap_or(&self.keyring))
+    }
+
+    /// Keys that are not the distribution's usual ones: their file here, and in the guest.
+    pub fn other_keys(&self, release: &Release) -> Option<(&Path, &'static str)> {
         let (usual, _) = release.distribution.keyring();
-        let by = match self.keyring.to_str() {
-            Some(path) if path != usual => format!("[signed-by={path}] "),
-            _ => String::new(),
+        // apt tells the two forms apart by their ends.
+        let armoured = self.keyring.extension().is_some_and(|end| end == "asc");
+        let path =
+            if armoured { "etc/apt/keyrings/archive.asc" } else { "etc/apt/keyrings/archive.gpg" };
+        (self.keyring != Path::new(usual)).then_some((&self.keyring, path))
+    }
+
+    fn signed_by(&self, release: &Release, keys: &Path) -> Vec<String> {
+        let (name, components) = (release.codename, release.distribution.components());
+        let keys = keys.display();
+        let line = |uri: &str, suite: &str| {
+            format!("deb [signed-by={keys}] {uri} {name}{suite} {components}")
         };
-        let line = |uri: &str, suite: &str| format!("deb {by}{uri} {name}{suite} {components}");
         let mut lines = vec![line(&self.main, ""), line(&self.main, "-updates")];
         lines.extend(self.security.iter().map(|uri| line(uri, "-security")));
         lines
@@ -87,6 +105,13 @@ fn of_host(etc: &Path, distribution: Distribution) -> (String, String) {
         main.unwrap_or_else(|| distribution.archive().to_owned()),
         security.unwrap_or_else(|| distribution.security_archive().to_owned()),
     )
+}
+
+/// Whether the host runs this release.
+pub fn is_of_host(release: &Release) -> bool {
+    let facts = read(Path::new("/etc/os-release"));
+    field(&facts, "ID") == Some(release.distribution.id())
+        && field(&facts, "VERSION_CODENAME") == Some(release.codename)
 }
 
 /// A file's text; nothing if it is not there, not text, or too large.
@@ -257,8 +282,12 @@ mod tests {
         }));
         let path = keys.path().canonicalize().unwrap();
         let by = format!("[signed-by={}] ", path.display());
+        let (archives, release) = (archives.unwrap(), Release::find("debian:12").unwrap());
+        let by_guest =
+            "deb [signed-by=/etc/apt/keyrings/archive.gpg] http://m.example/d bookworm main";
+        assert_eq!(archives.lines_of_guest(release).first().map(String::as_str), Some(by_guest));
         assert_eq!(
-            archives.unwrap().lines(Release::find("debian:12").unwrap()),
+            archives.lines(release),
             [
                 format!("deb {by}http://m.example/d bookworm main"),
                 format!("deb {by}http://m.example/d bookworm-updates main"),

@@ -11,11 +11,10 @@ use crate::error::Error;
 pub type Tool = (&'static str, &'static str);
 
 /// What every build needs; `apt-get` and `dpkg` are used by mmdebstrap.
-const ALWAYS: [Tool; 8] = [
+const ALWAYS: [Tool; 7] = [
     ("mmdebstrap", "mmdebstrap"),
     ("apt-get", "apt"),
     ("dpkg", "dpkg"),
-    ("gpg", "gpg"),
     ("mke2fs", "e2fsprogs"),
     ("tar", "tar"),
     ("setpriv", "util-linux"),

@@ -289,9 +289,12 @@ fn image(tool: Tool) -> Command {
     let path = |arg: Arg| arg.value_hint(ValueHint::FilePath);
     Command::new("image")
         .about("Build a guest: root file system, kernel, initramfs and configuration file")
-        .arg(Arg::new("action").value_name("build|list").required(true).help(
-            "Build a guest, or list what can be built",
-        ))
+        .arg(
+            Arg::new("action")
+                .value_name("build|list")
+                .required(true)
+                .help("Build a guest, or list what can be built"),
+        )
         .arg(Arg::new("release").value_name("Release").help("What to build, like debian:12"))
         .arg(
             option("output", "DIR", "Directory to make for the files")
@@ -321,7 +324,7 @@ fn image(tool: Tool) -> Command {
                 &[
                     ("image list", "What can be built"),
                     ("image build debian:12 -o serv1", "A guest with nothing but a login"),
-                    ("image build debian:12 -o web --hostname web --packages lighttpd --swap 128M", "A web server"),
+                    ("image build debian:12 -o web --packages lighttpd", "With a web server"),
                 ],
             )
         ))

@@ -71,7 +71,7 @@ impl Host {
         fs::create_dir(host.path("bin")).unwrap();
         fs::write(host.path("keys"), "").unwrap();
         host.program("mmdebstrap", mmdebstrap);
-        for needed in ["apt-get", "dpkg", "gpg"] {
+        for needed in ["apt-get", "dpkg"] {
             host.program(needed, "exit 1");
         }
         host.program("fakeroot", "exec \"$@\"");
@@ -109,7 +109,7 @@ impl Host {
         change(&mut options);
         let mut path = self.path("bin").into_os_string();
         path.push(":/usr/bin:/bin");
-        build_with(&Order::new(&options)?, Tools::new(path), |_| Ok(Way::Bare), watcher)
+        build_with(&Order::new(&options)?, Tools::new(path), |_, _| Ok(Way::Bare), watcher)
     }
 
     fn names(&self, folder: &str) -> Vec<String> {
