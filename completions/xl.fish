@@ -47,6 +47,7 @@ complete -c xl -n "__fish_xl_needs_command" -f -a "network-list" -d 'List a doma
 complete -c xl -n "__fish_xl_needs_command" -f -a "block-refresh" -d 'Show a running domain the new size of a disk whose image has grown'
 complete -c xl -n "__fish_xl_needs_command" -f -a "crash-report" -d 'Print why a domain crashed: the reason, its registers, its last messages'
 complete -c xl -n "__fish_xl_needs_command" -f -a "doctor" -d 'Check what of this host works for domains, and say what to do about the rest'
+complete -c xl -n "__fish_xl_needs_command" -f -a "image" -d 'Build a guest: root file system, kernel, initramfs and configuration file'
 complete -c xl -n "__fish_xl_needs_command" -f -a "help" -d 'List all commands'
 complete -c xl -n "__fish_xl_using_subcommand console" -s n -l num -d 'Number of the console; every domain has one, number 0' -r
 complete -c xl -n "__fish_xl_using_subcommand console" -s q -l quiet -d 'Print nothing but what the domain prints'
@@ -98,4 +99,20 @@ complete -c xl -n "__fish_xl_using_subcommand block-refresh" -s h -l help -d 'Pr
 complete -c xl -n "__fish_xl_using_subcommand crash-report" -s h -l help -d 'Print help'
 complete -c xl -n "__fish_xl_using_subcommand doctor" -l json -d 'Print JSON, for programs'
 complete -c xl -n "__fish_xl_using_subcommand doctor" -s h -l help -d 'Print help'
+complete -c xl -n "__fish_xl_using_subcommand image" -s o -l output -d 'Directory to make for the files' -r -f -a "(__fish_complete_directories)"
+complete -c xl -n "__fish_xl_using_subcommand image" -l size -d 'Size of the disk, like 700M or 2G [default: by content]' -r
+complete -c xl -n "__fish_xl_using_subcommand image" -l swap -d 'Swap space as a second disk [default: none]' -r
+complete -c xl -n "__fish_xl_using_subcommand image" -l packages -d 'Packages to install as well' -r
+complete -c xl -n "__fish_xl_using_subcommand image" -l hostname -d 'Name of the guest and of its domain [default: serv1]' -r
+complete -c xl -n "__fish_xl_using_subcommand image" -l mac -d 'Address of its network card [default: at random]' -r
+complete -c xl -n "__fish_xl_using_subcommand image" -l memory -d 'Memory of the domain [default: 256]' -r
+complete -c xl -n "__fish_xl_using_subcommand image" -l root-password -d 'Root\'s password, \'\' for none [default: at random]' -r
+complete -c xl -n "__fish_xl_using_subcommand image" -l ssh-key -d 'Public key for root, and an SSH server' -r -F
+complete -c xl -n "__fish_xl_using_subcommand image" -l mirror -d 'Archive of packages [default: the host\'s, or the usual]' -r
+complete -c xl -n "__fish_xl_using_subcommand image" -l security-mirror -d 'Archive of security updates' -r
+complete -c xl -n "__fish_xl_using_subcommand image" -l keyring -d 'Keys of the archive, if not the usual ones' -r -F
+complete -c xl -n "__fish_xl_using_subcommand image" -l force -d 'Replace an image that is there, when the new one is complete'
+complete -c xl -n "__fish_xl_using_subcommand image" -s q -l quiet -d 'Do not tell the progress'
+complete -c xl -n "__fish_xl_using_subcommand image" -l json -d 'Print JSON, for programs'
+complete -c xl -n "__fish_xl_using_subcommand image" -s h -l help -d 'Print help'
 complete -c xl -n "__fish_xl_using_subcommand help" -s h -l help -d 'Print help'

@@ -26,6 +26,7 @@ pub fn command(tool: Tool, name: &str) -> Option<Command> {
         "doctor" => doctor(tool),
         "domid" => domid(tool),
         "domname" => domname(tool),
+        "image" => image(tool),
         "info" => info(tool),
         "list" => list(tool),
         "network-attach" => network_attach(tool),
@@ -369,6 +370,54 @@ fn domname(tool: Tool) -> Command {
         .about("Print the name of a domain")
         .arg(Arg::new("domain").value_name("DomainId").required(true).help("Its id"))
         .after_help(examples(tool, &[("domname 5", "serv1")]))
+}
+
+fn image(tool: Tool) -> Command {
+    let option = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).help(help)
+    };
+    let path = |arg: Arg| arg.value_hint(ValueHint::FilePath);
+    Command::new("image")
+        .about("Build a guest: root file system, kernel, initramfs and configuration file")
+        .arg(
+            Arg::new("action")
+                .value_name("build|list")
+                .required(true)
+                .help("Build a guest, or list what can be built"),
+        )
+        .arg(Arg::new("release").value_name("Release").help("What to build, like debian:12"))
+        .arg(
+            option("output", "DIR", "Directory to make for the files")
+                .short('o')
+                .value_hint(ValueHint::DirPath),
+        )
+        .arg(option("size", "SIZE", "Size of the disk, like 700M or 2G [default: by content]"))
+        .arg(option("swap", "SIZE", "Swap space as a second disk [default: none]"))
+        .arg(option("packages", "A,B", "Packages to install as well"))
+        .arg(option("hostname", "NAME", "Name of the guest and of its domain [default: serv1]"))
+        .arg(option("mac", "ADDRESS", "Address of its network card [default: at random]"))
+        .arg(option("memory", "MIB", "Memory of the domain [default: 256]"))
+        .arg(option("root-password", "WORD", "Root's password, '' for none [default: at random]"))
+        .arg(path(option("ssh-key", "FILE", "Public key for root, and an SSH server")))
+        .arg(option("mirror", "URL", "Archive of packages [default: the host's, or the usual]"))
+        .arg(option("security-mirror", "URL", "Archive of security updates"))
+        .arg(path(option("keyring", "FILE", "Keys of the archive, if not the usual ones")))
+        .arg(flag("force", None, "Replace an image that is there, when the new one is complete"))
+        .arg(flag("quiet", Some('q'), "Do not tell the progress"))
+        .arg(json())
+        .after_help(format!(
+            "Needs no root: an ordinary user needs ids in /etc/subuid and /etc/subgid, or fakeroot \
+             and fakechroot.\nWithout --root-password, one is made up, told, and kept in \
+             DIR/NAME.password.\nAn interrupted build leaves nothing behind.\n\n{}",
+            examples(
+                tool,
+                &[
+                    ("image list", "What can be built"),
+                    ("image build debian:12 -o serv1", "A guest with nothing but a login"),
+                    ("image build debian:12 -o web --packages lighttpd", "With a web server"),
+                ],
+            )
+        ))
 }
 
 fn info(tool: Tool) -> Command {

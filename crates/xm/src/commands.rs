@@ -104,6 +104,7 @@ pub static COMMANDS: &[Entry] = &{
         Entry::here("block-refresh", Own),
         Entry::here("crash-report", Own),
         Entry::here("doctor", Own),
+        Entry::here("image", Own),
         Entry::lacking("new", Xm, MANAGED),
         Entry::lacking("start", Xm, MANAGED),
         Entry::lacking("delete", Xm, MANAGED),

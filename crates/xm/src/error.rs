@@ -73,6 +73,9 @@ pub enum Error {
     /// A configuration file.
     #[error(transparent)]
     Config(#[from] config::Error),
+    /// An image that could not be built.
+    #[error(transparent)]
+    Image(#[from] image::Error),
     /// No crash report was found.
     #[error("There is no crash report of a domain '{name}' (looked in {}).", place.display())]
     NoCrashReport {
@@ -174,6 +177,7 @@ impl Error {
             }
             Self::Launch(error) => error.hint(),
             Self::Path(error) => error.hint(),
+            Self::Image(error) => error.hint(),
             Self::TooSlow { name, .. } => {
                 Some(format!("'{tool} dmesg {name}' shows how far it came."))
             }

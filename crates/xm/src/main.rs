@@ -21,6 +21,7 @@ mod error;
 mod generate;
 mod help;
 mod host;
+mod image;
 mod info;
 mod launch;
 mod lifecycle;
@@ -77,7 +78,9 @@ fn finish(tool: Tool, outcome: Result<u8, Error>) -> ExitCode {
         Error::OutputClosed => signals::obey(signal_hook::consts::SIGPIPE),
         _ => tell(tool, &error),
     }
-    if let Error::Interrupted { signal, .. } = error {
+    if let Error::Interrupted { signal, .. }
+    | Error::Image(::image::Error::Interrupted { signal }) = error
+    {
         signals::obey(signal);
     }
     ExitCode::from(error.exit_code(tool))
@@ -196,6 +199,7 @@ fn execute(tool: Tool, name: &'static str, matches: &ArgMatches) -> Result<u8, E
         "create" => create::create(tool, matches)?,
         "list" => listing::list(tool, matches)?,
         "uptime" => listing::uptime(matches)?,
+        "image" => image::image(tool, matches)?,
         "info" => listing::info(tool, matches)?,
         "domid" => listing::domid(domain())?,
         "domname" => listing::domname(domain())?,
