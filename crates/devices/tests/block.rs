@@ -110,8 +110,12 @@ fn several_queues_of_several_pages() {
             for i in 0..128u32 {
                 let number = queue * 128 + i;
                 front.set(DATA + number, 0, &pattern(number.into(), 4096));
-                let entry =
-                    request(WRITE, number.into(), u64::from(number) * 8, &[Seg(DATA + number, 0, 7)]);
+                let entry = request(
+                    WRITE,
+                    number.into(),
+                    u64::from(number) * 8,
+                    &[Seg(DATA + number, 0, 7)],
+                );
                 front.rings[queue as usize].put(&front.guest, &entry);
             }
         }

@@ -26,7 +26,8 @@ pub struct Opened {
     pub physical_device: Option<(u32, u32)>,
     /// What the user should know, one sentence each.
     pub warnings: Vec<String>,
-    _record: Option<Record>,
+    /// Says who has it, as long as this lives.
+    pub record: Option<Record>,
 }
 
 /// A disk that cannot be opened.
@@ -154,7 +155,9 @@ impl OpenError {
             Problem::Open { writing: true, .. } => {
                 "Give the user who starts the domain the right to write it, or use mode r.".into()
             }
-            Problem::Open { .. } => "Give the user who starts the domain the right to read it.".into(),
+            Problem::Open { .. } => {
+                "Give the user who starts the domain the right to read it.".into()
+            }
             Problem::Busy(_) => {
                 "Unmount it first. Mode w! uses it all the same, which destroys a mounted file \
                  system."
@@ -199,15 +202,10 @@ impl OpenError {
 ///
 /// # Errors
 /// As [`Problem`] says.
-pub fn open(
-    entry: &str,
-    disk: &Disk,
-    domain: &str,
-    runtime: &Path,
-) -> Result<Opened, OpenError> {
-    check_options(disk).and_then(|()| open_disk(disk, domain, runtime)).map_err(|problem| {
-        OpenError { entry: entry.to_owned(), disk: disk.to_string(), problem }
-    })
+pub fn open(entry: &str, disk: &Disk, domain: &str, runtime: &Path) -> Result<Opened, OpenError> {
+    check_options(disk)
+        .and_then(|()| open_disk(disk, domain, runtime))
+        .map_err(|problem| OpenError { entry: entry.to_owned(), disk: disk.to_string(), problem })
 }
 
 fn check_options(disk: &Disk) -> Result<(), Problem> {
@@ -256,7 +254,7 @@ fn open_disk(disk: &Disk, domain: &str, runtime: &Path) -> Result<Opened, Proble
             params: String::new(),
             physical_device: None,
             warnings: Vec::new(),
-            _record: None,
+            record: None,
         });
     };
     let path = path_of(disk.backing, target);
@@ -285,7 +283,7 @@ fn open_disk(disk: &Disk, domain: &str, runtime: &Path) -> Result<Opened, Proble
     files.insert(0, image.fd);
     files.push(in_flight_file()?);
     let params = target.clone();
-    Ok(Opened { config, files, kind, params, physical_device, warnings, _record: record })
+    Ok(Opened { config, files, kind, params, physical_device, warnings, record })
 }
 
 /// `phy:` names devices below /dev, as xend had it.
@@ -472,8 +470,7 @@ fn chain(
             }
             (Some(_), Some(name)) => name,
         };
-        let file =
-            File::open(Path::new(name), DiskBacking::Auto, false, DiskAccess::ReadOnly)?;
+        let file = File::open(Path::new(name), DiskBacking::Auto, false, DiskAccess::ReadOnly)?;
         // A domain that wrote it would change this disk too.
         if !file.lock(Use::Shared)? {
             return Err(file.locked(false, runtime));

@@ -115,7 +115,6 @@ impl<A> Device<A> {
 mod tests {
     use super::*;
     use crate::devices::Class;
-    use crate::devices::opened::NoSupport;
     use devices::wire::{BlockConfig, BlockFormat, DeviceConfig};
 
     fn device(phase: Phase) -> Device<()> {
@@ -135,7 +134,8 @@ mod tests {
             files: Vec::new(),
             frontend: Nodes::new(),
             backend: Nodes::new(),
-            support: Box::new(NoSupport),
+            warnings: Vec::new(),
+            support: Box::new(None::<devices::block::lock::Record>),
         };
         let place = Place::new(3, Class::Vbd, 51712);
         Device { phase, ..Device::new(opened, place) }

@@ -116,6 +116,9 @@ impl<A> Manager<A> {
             let message = format!("Cannot write the nodes of {name}: {error}");
             failure(ErrorCode::Host, message)
         })?;
+        for warning in &opened.warnings {
+            self.teller.line(format!("{}: {warning}", opened.name));
+        }
         self.devices.insert(key, Device::new(opened, place));
         Ok(key)
     }

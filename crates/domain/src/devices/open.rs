@@ -1,58 +1,76 @@
 //! From a configuration's entry to a device whose files are open.
 
-use super::opened::{Class, NoSupport, Opened};
+use super::opened::{Class, Opened, Support};
 use control::{DeviceSpec, Dirs, Entry, ErrorCode, Failure};
-use devices::wire::{BlockConfig, BlockFormat, DeviceConfig, Nodes};
-use std::fs::OpenOptions;
+use devices::block;
+use devices::block::lock::Record;
+use devices::block::open::Problem;
+use devices::wire::{DeviceConfig, Nodes};
 
-/// Opens what a device needs.
+/// Opens what a device needs. `place` is what it is called in errors: `disk[0]`.
 ///
 /// # Errors
 /// When it cannot be had; nothing of it is left.
-pub fn open(spec: &DeviceSpec, _entry: &Entry, _dirs: &Dirs) -> Result<Opened, Failure> {
+pub fn open(
+    place: &str,
+    spec: &DeviceSpec,
+    domain: &Entry,
+    dirs: &Dirs,
+) -> Result<Opened, Failure> {
     match spec {
-        DeviceSpec::Disk(disk) => open_disk(disk),
+        DeviceSpec::Disk(disk) => open_disk(place, disk, domain, dirs),
         DeviceSpec::Vif(_) => {
             Err(Failure::new(ErrorCode::NotSupported, "There are no network interfaces yet"))
         }
     }
 }
 
-fn open_disk(disk: &config::Disk) -> Result<Opened, Failure> {
-    let target = disk.target.clone().unwrap_or_default();
-    let writable = disk.access != config::DiskAccess::ReadOnly;
-    let image = OpenOptions::new().read(true).write(writable).open(&target).map_err(|error| {
-        Failure::new(ErrorCode::Config, format!("Cannot open {target}: {error}"))
+/// Says who has the disk.
+impl Support for Option<Record> {}
+
+fn open_disk(
+    place: &str,
+    disk: &config::Disk,
+    domain: &Entry,
+    dirs: &Dirs,
+) -> Result<Opened, Failure> {
+    let opened = block::open(place, disk, &domain.name, &dirs.runtime).map_err(|error| {
+        let busy = matches!(error.problem, Problem::Locked { .. } | Problem::Busy(_));
+        let code = if busy { ErrorCode::Busy } else { ErrorCode::Config };
+        Failure::new(code, error.to_string()).with_hint(error.hint())
     })?;
-    let journal = devices::block::in_flight_file()
-        .map_err(|error| Failure::new(ErrorCode::Host, error.to_string()))?;
     let number = disk.vdev.number();
-    let node = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let device_type = if opened.config.cdrom { "cdrom" } else { "disk" };
+    let flag = |set: bool| u8::from(set).to_string();
+    let mut backend = nodes([
+        ("dev", disk.vdev.name().to_owned()),
+        ("type", opened.kind.to_owned()),
+        ("params", opened.params),
+        ("mode", if opened.config.writable { "w" } else { "r" }.to_owned()),
+        ("device-type", device_type.to_owned()),
+        ("removable", flag(opened.config.cdrom)),
+        ("bootable", flag(true)),
+        ("discard-enable", flag(opened.config.discard)),
+    ]);
+    if let Some((major, minor)) = opened.physical_device {
+        backend.insert("physical-device".into(), format!("{major:x}:{minor:x}"));
+    }
     Ok(Opened {
         class: Class::Vbd,
         number,
         name: disk.vdev.name().to_owned(),
-        config: DeviceConfig::Block(BlockConfig {
-            format: BlockFormat::Raw,
-            writable,
-            cdrom: false,
-            discard: true,
-            persistent: true,
-            backing: Vec::new(),
-        }),
-        files: vec![image.into(), journal],
-        frontend: Nodes::from([
-            node("virtual-device", &number.to_string()),
-            node("device-type", "disk"),
+        config: DeviceConfig::Block(opened.config),
+        files: opened.files,
+        frontend: nodes([
+            ("virtual-device", number.to_string()),
+            ("device-type", device_type.to_owned()),
         ]),
-        backend: Nodes::from([
-            node("dev", disk.vdev.name()),
-            node("mode", if writable { "w" } else { "r" }),
-            node("params", &target),
-            node("device-type", "disk"),
-            node("removable", "0"),
-            node("bootable", "1"),
-        ]),
-        support: Box::new(NoSupport),
+        backend,
+        warnings: opened.warnings,
+        support: Box::new(opened.record),
     })
+}
+
+fn nodes<const N: usize>(nodes: [(&str, String); N]) -> Nodes {
+    nodes.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }

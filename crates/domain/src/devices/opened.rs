@@ -49,12 +49,6 @@ pub trait Support: Any + Send + fmt::Debug {
     }
 }
 
-/// Nothing.
-#[derive(Debug)]
-pub struct NoSupport;
-
-impl Support for NoSupport {}
-
 /// A device whose files are open.
 #[derive(Debug)]
 pub struct Opened {
@@ -72,6 +66,8 @@ pub struct Opened {
     pub frontend: Nodes,
     /// Nodes of the backend's directory, besides the usual ones.
     pub backend: Nodes,
+    /// What the user should know.
+    pub warnings: Vec<String>,
     /// What has to live as long as the device.
     pub support: Box<dyn Support>,
 }

@@ -36,7 +36,11 @@ impl Instance {
     fn open_device(&self, spec: &DeviceSpec) -> Result<Opened, Failure> {
         self.check_running()?;
         let entry = self.registration.entry();
-        crate::devices::open(spec, entry, self.registration.registry().dirs())
+        let place = match spec {
+            DeviceSpec::Disk(_) => "disk",
+            DeviceSpec::Vif(_) => "vif",
+        };
+        crate::devices::open(place, spec, entry, self.registration.registry().dirs())
     }
 
     pub(super) fn attach_device(&mut self, id: Id, spec: &DeviceSpec) -> Answer {

@@ -131,8 +131,12 @@ fn open_devices(
     dirs: &Dirs,
 ) -> Result<Vec<Opened>, Failure> {
     let disks = config.disks.iter().cloned().map(DeviceSpec::Disk);
+    let disks = disks.enumerate().map(|(at, disk)| (format!("disk[{at}]"), disk));
     let vifs = config.vifs.iter().map(|vif| DeviceSpec::Vif(Box::new(vif.clone())));
-    disks.chain(vifs).map(|spec| crate::devices::open(&spec, entry, dirs)).collect()
+    let vifs = vifs.enumerate().map(|(at, vif)| (format!("vif[{at}]"), vif));
+    let open =
+        |(place, spec): (String, DeviceSpec)| crate::devices::open(&place, &spec, entry, dirs);
+    disks.chain(vifs).map(open).collect()
 }
 
 fn store_failure(error: StoreError) -> Failure {
