@@ -99,7 +99,9 @@ pub enum SetupError {
         why: String,
     },
     /// It contradicts itself.
-    #[error("`{0}` has no meaning without `bridge`: the user-mode network has no device on the host")]
+    #[error(
+        "`{0}` has no meaning without `bridge`: the user-mode network has no device on the host"
+    )]
     WithoutBridge(&'static str),
     /// It contradicts itself.
     #[error("`ports` has no meaning with `bridge`: the guest has an address of its own there")]
@@ -147,6 +149,9 @@ impl SetupError {
                 "another program listens there: choose another host port"
             }
             Self::Port { .. } => "use an address of this host",
+            Self::Engine { why } if why.contains("interface not usable") => {
+                "it needs a default route of the host"
+            }
             Self::NoEngine => "install the package `passt`, or use `bridge`",
             Self::Script { .. } => "name an executable file, or leave out `script`",
             _ => return None,

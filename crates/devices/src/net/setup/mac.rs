@@ -110,14 +110,22 @@ mod tests {
     fn addresses_are_stable_and_used_once() {
         let directory = tempfile::tempdir().unwrap();
         let take = |fixed, name: &str, device| {
-            Lease::take(&directory.path().join("macs"), fixed, (name, &format!("uuid of {name}")), device)
+            Lease::take(
+                &directory.path().join("macs"),
+                fixed,
+                (name, &format!("uuid of {name}")),
+                device,
+            )
         };
         let (mac, lease) = take(None, "a", 0).unwrap();
         assert_eq!(mac[..3], [0x00, 0x16, 0x3e]);
         let (other, _other) = take(None, "a", 1).unwrap();
         assert_ne!(mac, other);
         let taken = take(Some(mac), "b", 0).unwrap_err();
-        assert!(taken.to_string().contains(&text(mac)) && taken.to_string().contains("`a`"), "{taken}");
+        assert!(
+            taken.to_string().contains(&text(mac)) && taken.to_string().contains("`a`"),
+            "{taken}"
+        );
         // Another one is made up then.
         assert_ne!(take(None, "a", 0).unwrap().0, mac);
         drop(lease);

@@ -63,7 +63,8 @@ impl Interface {
         let (mac, lease) = Lease::take(&owner.runtime.join("macs"), fixed, names, device)?;
         let mut config = NetConfig { mac, link: NetLink::Stream, mtu: 1500, rate: None };
         config.rate = vif.rate.map(|rate| {
-            let bytes = u128::from(rate.bytes_per_second) * u128::from(rate.interval_us) / 1_000_000;
+            let bytes =
+                u128::from(rate.bytes_per_second) * u128::from(rate.interval_us) / 1_000_000;
             (u64::try_from(bytes).unwrap_or(u64::MAX).max(1), rate.interval_us.into())
         });
         let (held, fd) = if let Some(bridge) = &vif.bridge {
@@ -83,6 +84,14 @@ impl Interface {
             (Held::User(user), fd)
         };
         Ok((Self { config, vif: vif.clone(), held, _lease: lease }, fd))
+    }
+
+    /// The process of its user-mode network.
+    pub fn engine(&self) -> Option<u32> {
+        match &self.held {
+            Held::Tap { .. } => None,
+            Held::User(user) => Some(user.id()),
+        }
     }
 
     /// A new link in the place of one that is gone, where that is possible: a user-mode network is

@@ -144,8 +144,7 @@ impl Netlink {
         let mut buffer = vec![0; 64 << 10];
         let mut messages = Vec::new();
         loop {
-            let (_, length) =
-                rustix::net::recv(&self.socket, &mut buffer[..], RecvFlags::empty())?;
+            let (_, length) = rustix::net::recv(&self.socket, &mut buffer[..], RecvFlags::empty())?;
             let mut rest = buffer.get(..length).unwrap_or_default();
             while let Some((message, sequence, behind)) = split(rest) {
                 rest = behind;

@@ -53,11 +53,8 @@ impl User {
             let address = port.address.unwrap_or(Ipv4Addr::LOCALHOST);
             command.args([option, &format!("{address}/{}:{}", port.host, port.guest)]);
         }
-        let spawned = command
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn();
+        let spawned =
+            command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
         let child = spawned.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => SetupError::NoEngine,
             _ => SetupError::Engine { why: error.to_string() },
@@ -109,12 +106,18 @@ impl User {
             let _what_there_is = stderr.take(4096).read_to_end(&mut text);
         }
         let text = String::from_utf8_lossy(&text);
-        let told = |line: &&str| !line.is_empty() && !line.contains("syslog") && !line.contains("root.");
+        let told =
+            |line: &&str| !line.is_empty() && !line.contains("syslog") && !line.contains("root.");
         text.lines().rfind(told).unwrap_or("it ended without a word").to_owned()
     }
 }
 
 impl User {
+    /// Its process.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends it, whatever it does.
     pub(super) fn end(&mut self) {
         let _ended_already = self.child.kill();

@@ -8,6 +8,7 @@ const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
 
 /// Length of `struct ifaddrmsg`; its scope and index.
@@ -102,7 +103,10 @@ impl Address {
     /// # Errors
     /// As the system says.
     pub fn give(&self, netlink: &mut Netlink, index: u32) -> io::Result<()> {
-        unless(io::ErrorKind::AlreadyExists, netlink.request(RTM_NEWADDR, flag::CREATE | flag::EXCLUSIVE, &self.for_device(index)))
+        unless(
+            io::ErrorKind::AlreadyExists,
+            netlink.request(RTM_NEWADDR, flag::CREATE | flag::EXCLUSIVE, &self.for_device(index)),
+        )
     }
 
     /// Takes it from a device; it may not have it any more.
@@ -164,13 +168,10 @@ impl Route {
         Ok(routes)
     }
 
-    /// Makes it lead through a device; it may do so already.
-    ///
-    /// # Errors
-    /// As the system says.
-    pub fn give(&self, netlink: &mut Netlink, index: u32) -> io::Result<()> {
+    /// For a device.
+    fn for_device(&self, index: u32) -> Vec<u8> {
         /// `RTNH_F_DEAD`, `RTNH_F_LINKDOWN` and others: what the kernel found, not what was asked for.
-        /// `RTNH_F_ONLINK` and `RTNH_F_PERVASIVE` are left.
+        /// `RTNH_F_PERVASIVE` and `RTNH_F_ONLINK` are left.
         const ASKED: u32 = 2 | 4;
         let message = body(RTM_NEWROUTE, &self.0);
         let mut new = message.body.get(..ROUTE_FIXED).unwrap_or_default().to_vec();
@@ -185,13 +186,28 @@ impl Route {
                 _ => add(&mut new, kind, value),
             }
         }
-        let result = netlink.request(RTM_NEWROUTE, flag::CREATE | flag::EXCLUSIVE, &new);
+        new
+    }
+
+    /// Makes it lead through a device; it may do so already.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn give(&self, netlink: &mut Netlink, index: u32) -> io::Result<()> {
+        let flags = flag::CREATE | flag::EXCLUSIVE;
+        let result = netlink.request(RTM_NEWROUTE, flags, &self.for_device(index));
         unless(io::ErrorKind::AlreadyExists, result)
     }
 
-    /// It leads everywhere.
-    pub fn is_default(&self) -> bool {
-        body(RTM_NEWROUTE, &self.0).byte(ROUTE_PREFIX) == Some(0)
+    /// Makes it lead through a device no more; it may not do so already.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn take(&self, netlink: &mut Netlink, index: u32) -> io::Result<()> {
+        match netlink.request(RTM_DELROUTE, 0, &self.for_device(index)) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            other => other,
+        }
     }
 }
 

@@ -42,7 +42,9 @@ pub enum BridgeError {
     #[error("this host has a network device `{0}` already, which `network-bridge` did not make")]
     NameInUse(String),
     /// A route could not be put back.
-    #[error("the route `{0}` is shared with other devices and could not be put back as it is: nothing was changed")]
+    #[error(
+        "the route `{0}` is shared with other devices and could not be put back as it is: nothing was changed"
+    )]
     SharedRoute(Route),
     /// It is there.
     #[error("the bridge `{bridge}` over `{uplink}` is there already")]
@@ -91,7 +93,9 @@ pub enum Step {
     Record(State),
     /// Make the bridge.
     Create,
-    /// Take an address from the uplink, with the routes that need it.
+    /// Lead a route through the uplink no more.
+    Unroute(Route),
+    /// Take an address from the uplink.
     Take(Address),
     /// Make the uplink a port.
     Join,
@@ -106,6 +110,7 @@ impl fmt::Display for Step {
         match self {
             Self::Record(state) => write!(f, "record what is changed ({})", state.phase),
             Self::Create => f.write_str("make the bridge, with the uplink's MAC address"),
+            Self::Unroute(route) => write!(f, "take the route {route} from the uplink"),
             Self::Take(address) => write!(f, "take the address {address} from the uplink"),
             Self::Join => f.write_str("make the uplink a port of the bridge"),
             Self::Address(address) => write!(f, "give the address {address} to the bridge"),
@@ -174,6 +179,7 @@ impl<'a> Bridges<'a> {
         }
         let state = self.look(bridge, &link, link.index, Phase::Starting)?;
         let mut steps = vec![Step::Record(state.clone()), Step::Create];
+        steps.extend(state.routes.iter().rev().cloned().map(Step::Unroute));
         steps.extend(state.addresses.iter().cloned().map(Step::Take));
         steps.push(Step::Join);
         steps.extend(state.addresses.iter().cloned().map(Step::Address));
@@ -256,6 +262,7 @@ impl<'a> Bridges<'a> {
         let bridge = index(netlink, &state.bridge)?.index;
         match step {
             Step::Record(_) | Step::Create => Ok(()),
+            Step::Unroute(route) => route.take(netlink, uplink.index),
             Step::Take(address) => address.take(netlink, uplink.index),
             Step::Join => Change::of(uplink.index).master(bridge).up().make(netlink),
             Step::Address(address) => address.give(netlink, bridge),
@@ -307,7 +314,8 @@ impl<'a> Bridges<'a> {
     /// Puts everything back, from wherever it was broken off.
     fn restore(&mut self, state: &State) -> Result<(), BridgeError> {
         let failed = |what: &str| {
-            let step = format!("{what} (`network-bridge stop bridge={}` tries again)", state.bridge);
+            let step =
+                format!("{what} (`network-bridge stop bridge={}` tries again)", state.bridge);
             move |source| BridgeError::Step { step, source }
         };
         let netlink = &mut self.netlink;
@@ -318,7 +326,8 @@ impl<'a> Bridges<'a> {
         };
         let bridge = links::named(netlink, &state.bridge)?.filter(is_ours);
         if let Some(uplink) = &uplink {
-            let joined = uplink.master.is_some() && uplink.master == bridge.as_ref().map(|b| b.index);
+            let joined =
+                uplink.master.is_some() && uplink.master == bridge.as_ref().map(|b| b.index);
             if joined {
                 let leave = Change::of(uplink.index).master(0);
                 leave.make(netlink).map_err(failed("take the uplink out of the bridge"))?;
