@@ -286,6 +286,15 @@ impl<'a> Queue<'a> {
         self.memory.ring_bell();
     }
 
+    /// As [`Self::push`], but notifies only if the backend asked for that since slot `first`.
+    pub fn push_quietly(&self, first: u32) {
+        self.memory.set_word(self.tx_ring(), 0, self.tx_prod);
+        let event = self.memory.word(self.tx_ring(), 4);
+        if self.tx_prod.wrapping_sub(event) < self.tx_prod.wrapping_sub(first) {
+            self.memory.ring_bell();
+        }
+    }
+
     /// The slots of a packet whose bytes are put in pages, `first` bytes in the first one.
     pub fn packet(
         &mut self,

@@ -77,12 +77,3 @@ pub fn is_right(frame: &[u8]) -> bool {
     let length = (transport.len() as u32).to_be_bytes();
     checksum(&[addresses, &length, &[0, protocol], transport]) == 0
 }
-
-/// Fills in the checksum of TCP over IPv4.
-pub fn with_tcp_checksum(mut frame: Vec<u8>) -> Vec<u8> {
-    frame[50..52].fill(0);
-    let length = ((frame.len() - 34) as u32).to_be_bytes();
-    let sum = checksum(&[&frame[26..34], &length, &[0, 6], &frame[34..]]);
-    frame[50..52].copy_from_slice(&sum.to_be_bytes());
-    frame
-}

@@ -40,7 +40,7 @@ impl Instance {
             DeviceSpec::Disk(_) => "disk",
             DeviceSpec::Vif(_) => "vif",
         };
-        crate::devices::open(place, spec, entry, self.registration.registry().dirs())
+        crate::devices::open(place, 0, spec, entry, self.registration.registry().dirs())
     }
 
     pub(super) fn attach_device(&mut self, id: Id, spec: &DeviceSpec) -> Answer {

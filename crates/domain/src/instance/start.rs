@@ -131,11 +131,13 @@ fn open_devices(
     dirs: &Dirs,
 ) -> Result<Vec<Opened>, Failure> {
     let disks = config.disks.iter().cloned().map(DeviceSpec::Disk);
-    let disks = disks.enumerate().map(|(at, disk)| (format!("disk[{at}]"), disk));
+    let disks = disks.enumerate().map(|(at, disk)| ("disk", at, disk));
     let vifs = config.vifs.iter().map(|vif| DeviceSpec::Vif(Box::new(vif.clone())));
-    let vifs = vifs.enumerate().map(|(at, vif)| (format!("vif[{at}]"), vif));
-    let open =
-        |(place, spec): (String, DeviceSpec)| crate::devices::open(&place, &spec, entry, dirs);
+    let vifs = vifs.enumerate().map(|(at, vif)| ("vif", at, vif));
+    let open = |(list, at, spec): (&str, usize, DeviceSpec)| {
+        let index = u32::try_from(at).unwrap_or(u32::MAX);
+        crate::devices::open(&format!("{list}[{at}]"), index, &spec, entry, dirs)
+    };
     disks.chain(vifs).map(open).collect()
 }
 

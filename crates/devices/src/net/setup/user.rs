@@ -1,0 +1,157 @@
+//! A network without rights on the host: `passt`, which translates between Ethernet frames and
+//! sockets of this user. It gives the guest addresses (DHCP, DHCPv6, NDP), leads its DNS questions to
+//! the host's servers, and confines itself.
+
+use super::SetupError;
+use super::mac::Mac;
+use config::{PortForward, Protocol};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Its package, and its program.
+const ENGINE: &str = "passt";
+/// Longest time it may take to start.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A network that runs.
+#[derive(Debug)]
+pub(super) struct User {
+    child: Child,
+}
+
+impl User {
+    /// Starts a network; gives our end of its socket.
+    pub(super) fn start(
+        mac: Mac,
+        mtu: Option<u16>,
+        ports: &[PortForward],
+    ) -> Result<(Self, OwnedFd), SetupError> {
+        ports.iter().try_for_each(try_port)?;
+        let (ours, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(|error| SetupError::Engine { why: error.to_string() })?;
+        let mut command = Command::new(ENGINE);
+        // It ends when its socket does: with the backend and this process.
+        command.args(["--foreground", "--stderr", "--quiet", "--fd", "0"]);
+        if let Some(mtu) = mtu {
+            command.args(["--mtu", &mtu.to_string()]);
+        }
+        for port in ports {
+            let option = match port.protocol {
+                Protocol::Tcp => "--tcp-ports",
+                Protocol::Udp => "--udp-ports",
+            };
+            let address = port.address.unwrap_or(Ipv4Addr::LOCALHOST);
+            command.args([option, &format!("{address}/{}:{}", port.host, port.guest)]);
+        }
+        let spawned =
+            command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        let child = spawned.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => SetupError::NoEngine,
+            _ => SetupError::Engine { why: error.to_string() },
+        })?;
+        // Dropping it from here on ends it.
+        let mut user = Self { child };
+        // The command holds the other end as long as it lives.
+        drop(command);
+        user.wait_until_ready(mac, &ours)?;
+        Ok((user, ours))
+    }
+
+    /// Asks for the owner of an address until there is an answer.
+    fn wait_until_ready(&mut self, mac: Mac, socket: &OwnedFd) -> Result<(), SetupError> {
+        let failed = |why: &dyn ToString| SetupError::Engine { why: why.to_string() };
+        if rustix::net::send(socket, &question(mac), SendFlags::NOSIGNAL).is_err() {
+            return Err(failed(&self.last_words()));
+        }
+        let end = Instant::now() + PATIENCE;
+        let (mut answer, mut length) = ([0; PREFIX + ARP], 0);
+        while length < answer.len() {
+            let left = end.saturating_duration_since(Instant::now());
+            let timeout = Timespec::try_from(left).map_err(|error| failed(&error))?;
+            let mut fds = [PollFd::new(socket, PollFlags::IN)];
+            let _interrupted = rustix::event::poll(&mut fds, Some(&timeout));
+            if left.is_zero() {
+                return Err(failed(&format!("no answer in {PATIENCE:?}")));
+            }
+            let room = answer.get_mut(length..).unwrap_or_default();
+            match rustix::net::recv(socket, room, RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => return Err(failed(&self.last_words())),
+                Ok((_, count)) => length += count,
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+                Err(_) => return Err(failed(&self.last_words())),
+            }
+        }
+        // The reply's Ethernet type and operation.
+        match (answer.get(PREFIX + 12..PREFIX + 14), answer.get(PREFIX + 20..PREFIX + 22)) {
+            (Some([8, 6]), Some([0, 2])) => Ok(()),
+            _ => Err(failed(&"its first frame is not the answer to a question")),
+        }
+    }
+
+    /// Why it ended.
+    fn last_words(&mut self) -> String {
+        self.end();
+        let mut text = Vec::new();
+        if let Some(stderr) = self.child.stderr.take() {
+            let _what_there_is = stderr.take(4096).read_to_end(&mut text);
+        }
+        let text = String::from_utf8_lossy(&text);
+        let told =
+            |line: &&str| !line.is_empty() && !line.contains("syslog") && !line.contains("root.");
+        text.lines().rfind(told).unwrap_or("it ended without a word").to_owned()
+    }
+}
+
+impl User {
+    /// Its process.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it, whatever it does.
+    pub(super) fn end(&mut self) {
+        let _ended_already = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+const PREFIX: usize = 4;
+const ARP: usize = 42;
+
+/// A question for the owner of an address of documentation (RFC 5737): `passt` answers for all.
+fn question(mac: Mac) -> Vec<u8> {
+    let mut frame = vec![0, 0, 0, 42];
+    frame.extend_from_slice(&[0xff; 6]);
+    frame.extend_from_slice(&mac);
+    frame.extend_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    frame.extend_from_slice(&mac);
+    frame.extend_from_slice(&[0; 10]);
+    frame.extend_from_slice(&[192, 0, 2, 1]);
+    frame
+}
+
+/// Tries whether a port can be had, as `passt` does not say why not.
+fn try_port(port: &PortForward) -> Result<(), SetupError> {
+    let at = SocketAddrV4::new(port.address.unwrap_or(Ipv4Addr::LOCALHOST), port.host);
+    let tried = match port.protocol {
+        Protocol::Tcp => TcpListener::bind(at).map(drop),
+        Protocol::Udp => UdpSocket::bind(at).map(drop),
+    };
+    tried.map_err(|source| SetupError::Port { port: port.to_string(), source })
+}
