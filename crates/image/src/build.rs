@@ -134,7 +134,7 @@ fn build_with(
     tools.check(order.swap.is_some())?;
     let archives = Archives::choose(order)?;
     let way = choose(&tools, order.release)?;
-    check_room(target.parent())?;
+    check_room(target.parent(), ROOM)?;
     let job = Job { order, archives, staging: Staging::new(&target, &tools, way)?, tools, way };
     job.install(watcher)?;
     job.make_disk(watcher)?;
@@ -144,12 +144,12 @@ fn build_with(
     Ok(built)
 }
 
-fn check_room(place: &Path) -> Result<(), Error> {
+fn check_room(place: &Path, needed: Size) -> Result<(), Error> {
     let facts = rustix::fs::statvfs(place).map_err(Error::at("look at", place))?;
     let free = facts.f_bavail.saturating_mul(facts.f_frsize);
-    if free < ROOM.bytes() {
+    if free < needed.bytes() {
         let free = Size::mib(free >> 20);
-        return Err(Error::Space { place: place.to_path_buf(), free, needed: ROOM });
+        return Err(Error::Space { place: place.to_path_buf(), free, needed });
     }
     Ok(())
 }

@@ -206,3 +206,11 @@ fn a_tree_without_a_kernel_is_no_guest() {
     let failed = host.build(&mut Follower::default(), |_| {});
     assert!(matches!(failed, Err(Error::Incomplete { what: "kernel" })), "{failed:?}");
 }
+
+#[test]
+fn room_is_checked_before_the_work() {
+    assert!(check_room(Path::new("/"), Size::mib(0)).is_ok());
+    let error = check_room(Path::new("/proc"), Size::mib(1)).unwrap_err();
+    assert_eq!(error.to_string(), "/proc has 0M free; building needs about 1M.");
+    assert!(error.hint().unwrap().contains("-o DIR"));
+}
