@@ -35,15 +35,18 @@ fn mine() -> f64 {
     now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
 }
 
-/// Reads of a page at random places, per second.
-fn direct(file: &OwnedFd) -> f64 {
+/// Reads or writes of a page at random places, per second.
+fn direct(file: &OwnedFd, operation: u8) -> f64 {
     let (mut state, mut count) = (1, 0u64);
     let mut page = [0; 4096];
     let (end, start) = (Instant::now() + SPAN, mine());
     while Instant::now() < end {
         for _ in 0..64 {
             let at = random(&mut state) % (SIZE / 4096) * 4096;
-            rustix::io::pread(file, &mut page, at).unwrap();
+            match operation {
+                READ => rustix::io::pread(file, &mut page, at).unwrap(),
+                _ => rustix::io::pwrite(file, &page, at).unwrap(),
+            };
         }
         count += 64;
     }
@@ -136,7 +139,7 @@ fn speed() {
             let file = image(SIZE);
             let piece = pattern(1, 1 << 20);
             (0..SIZE >> 20).for_each(|i| fill(&file, i << 20, &piece));
-            let host = direct(&file);
+            let (host, host_writes) = (direct(&file, READ), direct(&file, WRITE));
             let host_in_order = direct_in_order(&file);
             let mut front = Front::new(1, 0);
             front.persistent = persistent;
@@ -149,7 +152,7 @@ fn speed() {
                 println!("  4k random reads, depth {depth}: {got:.0}/s, {:.2}", got / host);
             }
             let got = through(&mut setup, WRITE, 32);
-            println!("  4k random writes, depth 32: {got:.0}/s");
+            println!("  4k random writes, depth 32: {got:.0}/s, {:.2}", got / host_writes);
             let got = in_order(&mut setup, READ);
             println!("  1M reads in order: {got:.0} MB/s, {:.2}", got / host_in_order);
             let got = in_order(&mut setup, WRITE);
