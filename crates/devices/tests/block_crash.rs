@@ -36,7 +36,7 @@ impl Load {
             return;
         }
         let frame = DATA + id as u32;
-        let is_write = self.next() % 2 == 0;
+        let is_write = self.next().is_multiple_of(2);
         let seed = is_write.then(|| self.next() + 1);
         let front = &mut self.setup.front;
         if let Some(seed) = seed {
@@ -142,8 +142,11 @@ fn a_qcow2_disk_survives_its_backends() {
     let mut load = load(config, file.into(), true);
     load.run(40, true);
     load.setup.process.kill();
-    let output =
-        std::process::Command::new(&tool).args(["check", "-f", "qcow2"]).arg(&path).output().unwrap();
+    let output = std::process::Command::new(&tool)
+        .args(["check", "-f", "qcow2"])
+        .arg(&path)
+        .output()
+        .unwrap();
     // 3 is "leaked clusters": space that a killed process had taken and not used yet.
     let code = output.status.code();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -125,7 +125,8 @@ fn a_qcow2_image_on_a_full_host() {
         return;
     };
     let path = small.path("disk.qcow2");
-    let made = Command::new(&tool).args(["create", "-q", "-f", "qcow2"]).arg(&path).arg("8M").status();
+    let made =
+        Command::new(&tool).args(["create", "-q", "-f", "qcow2"]).arg(&path).arg("8M").status();
     assert!(made.unwrap().success());
     let image = File::options().read(true).write(true).open(&path).unwrap();
     run(&small, BlockConfig { format: BlockFormat::Qcow2, ..raw() }, image, true);

@@ -158,7 +158,8 @@ fn what_is_opened_is_described() {
 #[test]
 fn qcow2_with_backing_files_that_are_named() {
     let place = Place::new();
-    if !place.qemu_img(&["create", "-q", "-f", "qcow2", "-F", "raw", "-b", "raw.img", "mid.qcow2"]) {
+    if !place.qemu_img(&["create", "-q", "-f", "qcow2", "-F", "raw", "-b", "raw.img", "mid.qcow2"])
+    {
         return;
     }
     let top = ["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", "mid.qcow2", "top.qcow2", "1M"];
@@ -225,7 +226,8 @@ fn serve(place: &Place, disk: &Opened, with_uring: bool) {
 #[test]
 fn a_qcow2_image_in_the_jail_opens_nothing_by_its_own() {
     let place = Place::new();
-    if !place.qemu_img(&["create", "-q", "-f", "qcow2", "-F", "raw", "-b", "raw.img", "top.qcow2"]) {
+    if !place.qemu_img(&["create", "-q", "-f", "qcow2", "-F", "raw", "-b", "raw.img", "top.qcow2"])
+    {
         return;
     }
     let front = Front::new(1, 0);

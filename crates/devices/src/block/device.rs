@@ -6,8 +6,8 @@ use super::in_flight::{InFlight, Left, Slot};
 use super::nodes::{self, Frontend};
 use super::protocol::{ENTRY, Request, Status, Tag};
 use super::queue::{Queue, QueueError};
-use super::tasks::Tasks;
 use super::task::{Limits, Task};
+use super::tasks::Tasks;
 use crate::guest::Guest;
 use crate::wire::{BlockConfig, Nodes, Report};
 use std::collections::BTreeMap;
@@ -404,4 +404,3 @@ fn prepare(
     let request = Request::parse(entry)?;
     Task::new(guest, queue, slot, (tag, request), limits)
 }
-

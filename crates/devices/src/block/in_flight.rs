@@ -152,8 +152,7 @@ impl Records {
         visible: u32,
     ) -> (Self, Vec<Left>) {
         let base = queue as u64 * QUEUE;
-        let mut records =
-            Self { file: file.clone(), base, free: Vec::new(), answered: Vec::new() };
+        let mut records = Self { file: file.clone(), base, free: Vec::new(), answered: Vec::new() };
         let mut left = Vec::new();
         let is_same = records.serves(ring);
         for slot in (0..RECORDS).rev().map(Slot) {
@@ -291,8 +290,7 @@ mod tests {
     #[test]
     fn records_are_bounded_and_used_again() {
         let file = in_flight_file().unwrap();
-        let (mut records, _) =
-            Records::open(&InFlight::open(&file).unwrap(), 0, &ring(), 0);
+        let (mut records, _) = Records::open(&InFlight::open(&file).unwrap(), 0, &ring(), 0);
         let slots: Vec<_> = (0..RECORDS).map(|_| records.keep(&request(1)).unwrap()).collect();
         assert!(records.keep(&request(1)).is_none());
         records.answer(slots[7], 0);

@@ -60,8 +60,7 @@ impl Frontend {
             Some(count) if (1..=MOST_QUEUES as u32).contains(&count) => {
                 // A frontend with one queue may still use the flat names.
                 let is_flat = count == 1 && !nodes.contains_key("queue-0/event-channel");
-                let prefix =
-                    |i| if is_flat { String::new() } else { format!("queue-{i}/") };
+                let prefix = |i| if is_flat { String::new() } else { format!("queue-{i}/") };
                 (0..count).map(|i| ring(nodes, &prefix(i), order)).collect::<Result<_, _>>()?
             }
             Some(count) => {

@@ -154,7 +154,9 @@ impl OpenError {
             Problem::Open { writing: true, .. } => {
                 "Give the user who starts the domain the right to write it, or use mode r.".into()
             }
-            Problem::Open { .. } => "Give the user who starts the domain the right to read it.".into(),
+            Problem::Open { .. } => {
+                "Give the user who starts the domain the right to read it.".into()
+            }
             Problem::Busy(_) => {
                 "Unmount it first. Mode w! uses it all the same, which destroys a mounted file \
                  system."
@@ -199,15 +201,10 @@ impl OpenError {
 ///
 /// # Errors
 /// As [`Problem`] says.
-pub fn open(
-    entry: &str,
-    disk: &Disk,
-    domain: &str,
-    runtime: &Path,
-) -> Result<Opened, OpenError> {
-    check_options(disk).and_then(|()| open_disk(disk, domain, runtime)).map_err(|problem| {
-        OpenError { entry: entry.to_owned(), disk: disk.to_string(), problem }
-    })
+pub fn open(entry: &str, disk: &Disk, domain: &str, runtime: &Path) -> Result<Opened, OpenError> {
+    check_options(disk)
+        .and_then(|()| open_disk(disk, domain, runtime))
+        .map_err(|problem| OpenError { entry: entry.to_owned(), disk: disk.to_string(), problem })
 }
 
 fn check_options(disk: &Disk) -> Result<(), Problem> {
@@ -472,8 +469,7 @@ fn chain(
             }
             (Some(_), Some(name)) => name,
         };
-        let file =
-            File::open(Path::new(name), DiskBacking::Auto, false, DiskAccess::ReadOnly)?;
+        let file = File::open(Path::new(name), DiskBacking::Auto, false, DiskAccess::ReadOnly)?;
         // A domain that wrote it would change this disk too.
         if !file.lock(Use::Shared)? {
             return Err(file.locked(false, runtime));

@@ -16,8 +16,7 @@ pub fn calls() -> Vec<Call> {
         // qcow2 files grow.
         Call::any(libc::SYS_ftruncate),
     ];
-    let requests =
-        [ioctl::SECTOR_SIZE, ioctl::PHYSICAL_SECTOR_SIZE, ioctl::SIZE, ioctl::DISCARD];
+    let requests = [ioctl::SECTOR_SIZE, ioctl::PHYSICAL_SECTOR_SIZE, ioctl::SIZE, ioctl::DISCARD];
     calls.extend(requests.map(|request| Call::with(libc::SYS_ioctl, 1, request)));
     calls
 }

@@ -31,7 +31,12 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    pub(crate) fn new(file: impl AsFd, offset: u64, length: u64, writable: bool) -> io::Result<Self> {
+    pub(crate) fn new(
+        file: impl AsFd,
+        offset: u64,
+        length: u64,
+        writable: bool,
+    ) -> io::Result<Self> {
         let length = usize::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory)?;
         let size = u64::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(0);
         if length == 0 || offset.checked_add(length as u64).is_none_or(|end| end > size) {

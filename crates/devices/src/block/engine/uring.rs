@@ -84,9 +84,7 @@ impl Uring {
         let entry = match job.operation {
             Operation::Read => opcode::Readv::new(fd, pieces, count).offset(offset).build(),
             Operation::Write => opcode::Writev::new(fd, pieces, count).offset(offset).build(),
-            Operation::Flush => {
-                opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build()
-            }
+            Operation::Flush => opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build(),
             Operation::Discard { bytes } => {
                 opcode::Fallocate::new(fd, bytes).offset(offset).mode(PUNCH_HOLE).build()
             }

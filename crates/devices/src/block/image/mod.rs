@@ -4,7 +4,6 @@ mod qcow2;
 mod raw;
 mod storage;
 
-
 pub use qcow2::Qcow2Image;
 pub use raw::{RawImage, ioctl};
 

@@ -12,8 +12,8 @@ use rustix::fs::{FallocateFlags, FileType};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// Where ranges to be zeroed begin and end: what block devices want at least.
 const ALIGN: usize = 512;
