@@ -344,13 +344,13 @@ impl Device {
                     if is_discard && is_unknown { Status::Unsupported } else { Status::Error };
                 self.counters.errors += 1;
                 self.finish(key, status);
-                self.line(format!("{operation:?} failed: {error}"))
+                self.line(&format!("{operation:?} failed: {error}"))
             }
         }
     }
 
     /// A line for the log, unless there was one just now.
-    fn line(&mut self, what: String) -> Option<Report> {
+    fn line(&mut self, what: &str) -> Option<Report> {
         let now = Instant::now();
         if self.last_line.is_some_and(|last| now - last < BETWEEN_LINES) {
             return None;
