@@ -22,6 +22,7 @@ fn main() -> io::Result<()> {
     monitor(folder)?;
     translate(folder)?;
     domain(folder)?;
+    block(folder)?;
     for (i, line) in CONTROL.iter().enumerate() {
         let piece = [&[line.len() as u8 + 1], line.as_bytes(), b"\n"].concat();
         write(folder, "control_lines", &format!("{i}"), &piece)?;
@@ -118,6 +119,45 @@ fn domain(folder: &Path) -> io::Result<()> {
     write(folder, "domain_shared", "watch", &watch)?;
     write(folder, "domain_shared", "record", &record)?;
     write(folder, "domain_shared", "rings", &rings)
+}
+
+/// Requests of `targets/block_ring.rs`, of 40 bytes each behind a byte of settings; and a qcow2 image.
+fn block(folder: &Path) -> io::Result<()> {
+    for operation in 0..7u8 {
+        let mut step = [0; 40];
+        (step[0], step[1], step[2]) = (3, operation, 1);
+        // The first segment: a frame, sectors 0 to 7.
+        (step[25], step[30]) = (5, 7);
+        for settings in [0, 1] {
+            let steps = [&[settings], &step[..], &step, &step].concat();
+            write(folder, "block_ring", &format!("{operation}-{settings}"), &steps)?;
+        }
+    }
+    for settings in 0..4 {
+        let image = [&[settings], &qcow2()[..]].concat();
+        write(folder, "block_qcow2", &format!("empty-{settings}"), &image)?;
+    }
+    Ok(())
+}
+
+/// An image of 64 KiB in clusters of 512 bytes, nothing allocated: header, refcount table, refcounts,
+/// L1 table (QEMU's docs/interop/qcow2.txt).
+fn qcow2() -> Vec<u8> {
+    let mut image = vec![0; 2048];
+    let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, b"QFI\xfb");
+    put(4, &3u32.to_be_bytes());
+    put(20, &9u32.to_be_bytes());
+    put(24, &65536u64.to_be_bytes());
+    put(36, &2u32.to_be_bytes());
+    put(40, &1536u64.to_be_bytes());
+    put(48, &512u64.to_be_bytes());
+    put(56, &1u32.to_be_bytes());
+    put(96, &4u32.to_be_bytes());
+    put(100, &104u32.to_be_bytes());
+    put(512, &1024u64.to_be_bytes());
+    put(1024, &[0, 1, 0, 1, 0, 1, 0, 1]);
+    image
 }
 
 /// Every compression, alone and in a bzImage, and the data of the one block of an lzop file.

@@ -76,6 +76,12 @@ impl TestGuest {
             && flags.compare_exchange(now, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
+    /// Says whether a backend uses the grant.
+    pub fn is_in_use(&self, reference: u32) -> bool {
+        let (flags, _) = self.guest.entry(reference).unwrap();
+        flags.load(Ordering::Acquire) & 0x18 != 0
+    }
+
     /// Takes the grant back though it may be in use, as no guest should.
     pub fn revoke_hard(&self, reference: u32) {
         self.guest.entry(reference).unwrap().0.store(0, Ordering::Release);

@@ -154,10 +154,7 @@ fn persistent_grants_are_kept_and_given_up() {
     setup.process.order(&Order::Disconnect { device: DEVICE }, &[]);
     assert_eq!(setup.process.report(), Report::Disconnected { device: DEVICE });
     let front = &setup.front;
-    assert!((DATA..FRAMES as u32).all(|frame| {
-        front.guest.grant(frame, frame, false);
-        front.guest.revoke(frame)
-    }));
+    assert!(!(DATA..FRAMES as u32).any(|frame| front.guest.is_in_use(frame)));
     assert!(front.guest.revoke(RINGS), "the ring is given up");
 
     let mut setup = Setup::new(Front::new(1, 0), raw(), image(1 << 20), true);
@@ -235,4 +232,76 @@ fn what_cannot_be_attached_is_refused_with_a_sentence() {
     let nodes = devices::wire::Nodes::from([("ring-ref".into(), "x".into())]);
     assert!(refused(process.connect(nodes)).contains("event-channel"));
     assert!(process.is_alive());
+}
+
+#[test]
+fn an_idle_backend_uses_no_processor() {
+    both(|with_uring| {
+        let mut setup = Setup::new(Front::new(4, 0), raw(), image(1 << 20), with_uring);
+        assert_eq!(setup.front.run(request(READ, 1, 0, &[Seg(DATA, 0, 7)])), 0);
+        let used = || {
+            let path = format!("/proc/{}/stat", setup.process.pid());
+            let text = std::fs::read_to_string(path).unwrap();
+            // utime and stime (proc_pid_stat(5)), in ticks of 10 ms.
+            let fields = text.rsplit(')').next().unwrap().split_whitespace();
+            fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum::<u64>()
+        };
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let before = used();
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        assert!(used() - before <= 1, "{} ticks", used() - before);
+    });
+}
+
+/// A loop device with sectors of that size over a file; `None` where we may not have one.
+struct Loop(String);
+
+impl Loop {
+    fn new(file: &std::path::Path, sector_size: u32) -> Option<Self> {
+        let made = std::process::Command::new("losetup")
+            .args(["--find", "--show", "--sector-size", &sector_size.to_string()])
+            .arg(file)
+            .output()
+            .ok()?;
+        made.status.success().then(|| Self(String::from_utf8_lossy(&made.stdout).trim().to_owned()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _status = std::process::Command::new("losetup").args(["-d", &self.0]).status();
+    }
+}
+
+#[test]
+fn a_block_device_of_large_sectors() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(1 << 20).unwrap();
+    let Some(device) = Loop::new(file.path(), 4096) else {
+        eprintln!("skipped: the host gives us no loop device");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let open = |mode: &str| {
+        let disk = config::Disk::parse(&format!("phy:{},xvda,{mode}", device.0)).unwrap();
+        devices::block::open("disk[0]", &disk, "large", folder.path())
+    };
+    let mut opened = open("w").unwrap();
+    assert_eq!((opened.kind, opened.physical_device.is_some()), ("phy", true));
+    assert!(open("w").unwrap_err().to_string().contains("in use"));
+    let image = opened.files.remove(0);
+    let mut setup = Setup::new(Front::new(1, 0), opened.config.clone(), image, true);
+    assert_eq!(setup.properties["sector-size"], "4096");
+    assert_eq!(setup.properties["sectors"], "2048");
+    let front = &mut setup.front;
+    front.set(DATA, 0, &pattern(3, 4096));
+    assert_eq!(front.run(request(WRITE, 1, 8, &[Seg(DATA, 0, 7)])), 0);
+    assert_eq!(front.run(request(WRITE, 2, 8, &[Seg(DATA, 0, 0)])), -1);
+    assert_eq!(front.run(request(WRITE, 3, 9, &[Seg(DATA, 0, 7)])), -1);
+    // The memory need not be aligned as the disk is.
+    assert_eq!(front.run(request(WRITE, 4, 8, &[Seg(DATA, 0, 3), Seg(DATA, 4, 7)])), 0);
+    assert_eq!(front.run(request(FLUSH, 5, 0, &[])), 0);
+    assert_eq!(front.run(discard(6, 16, 8, 0)), 0);
+    assert_eq!(front.run(request(READ, 7, 8, &[Seg(DATA + 1, 0, 7)])), 0);
+    assert_eq!(front.get(DATA + 1, 0, 4096), pattern(3, 4096));
 }

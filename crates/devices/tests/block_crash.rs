@@ -36,7 +36,7 @@ impl Load {
             return;
         }
         let frame = DATA + id as u32;
-        let is_write = self.next() % 2 == 0;
+        let is_write = self.next().is_multiple_of(2);
         let seed = is_write.then(|| self.next() + 1);
         let front = &mut self.setup.front;
         if let Some(seed) = seed {

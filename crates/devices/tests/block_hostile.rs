@@ -158,9 +158,5 @@ fn a_guest_that_changes_everything_meanwhile_harms_itself_alone() {
     // Everything that was taken is answered, and the next frontend finds a backend as new.
     setup.process.order(&Order::Detach { device: DEVICE }, &[]);
     assert_eq!(setup.process.report(), Report::Detached { device: DEVICE });
-    let frames = DATA..DATA + 8;
-    assert!(frames.clone().all(|frame| {
-        setup.front.guest.grant(frame, frame, false);
-        setup.front.guest.revoke(frame)
-    }));
+    assert!(!(DATA..DATA + 8).any(|frame| setup.front.guest.is_in_use(frame)));
 }

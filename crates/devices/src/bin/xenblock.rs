@@ -1,5 +1,7 @@
 //! Serves the disks of one domain; started by `xendomain` with descriptors 3 to 7.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 /// Has threads do what io_uring else would (for tests, and hosts where that misbehaves).

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// What a disk did.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,7 +55,11 @@ pub struct Device {
     /// The barrier that waits for all other tasks, or is under way.
     barrier: Option<u32>,
     counters: Counters,
+    last_line: Option<Instant>,
 }
+
+/// Least time between lines for the log: a guest may read the same bad sector again and again.
+const BETWEEN_LINES: Duration = Duration::from_secs(1);
 
 impl Device {
     /// Takes over a disk with its files: the image, its backing files, and that of requests.
@@ -83,6 +88,7 @@ impl Device {
             parked: Vec::new(),
             barrier: None,
             counters: Counters::default(),
+            last_line: None,
         })
     }
 
@@ -338,10 +344,19 @@ impl Device {
                     if is_discard && is_unknown { Status::Unsupported } else { Status::Error };
                 self.counters.errors += 1;
                 self.finish(key, status);
-                let device = self.number;
-                Some(Report::Log { line: format!("disk {device}: {operation:?} failed: {error}") })
+                self.line(&format!("{operation:?} failed: {error}"))
             }
         }
+    }
+
+    /// A line for the log, unless there was one just now.
+    fn line(&mut self, what: &str) -> Option<Report> {
+        let now = Instant::now();
+        if self.last_line.is_some_and(|last| now - last < BETWEEN_LINES) {
+            return None;
+        }
+        self.last_line = Some(now);
+        Some(Report::Log { line: format!("disk {}: {what}", self.number) })
     }
 
     fn finish(&mut self, key: u32, status: Status) {

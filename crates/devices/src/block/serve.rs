@@ -35,8 +35,7 @@ pub fn serve(means: Means) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the first order names no guest"));
     };
     let guest = Guest::new(layout, Backend::Block, fds)?;
-    // With one processor, the guest would wait for the end of our waiting. (Asked now: the answer is
-    // in files.)
+    // Asked now: the answer is in files.
     let can_spin = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
     crate::jail::forsake_files()?;
     let mut server = Server::new(guest.clone(), means)?;
@@ -65,6 +64,7 @@ fn inherited(number: RawFd) -> io::Result<OwnedFd> {
 }
 
 fn run(server: &mut Server, guest: &Guest, orders: &OwnedFd, can_spin: bool) -> io::Result<()> {
+    let mut spinner = Spinner::new(can_spin);
     let mut busy = false;
     loop {
         // Only when there is nothing to do is anything waited for.
@@ -76,7 +76,7 @@ fn run(server: &mut Server, guest: &Guest, orders: &OwnedFd, can_spin: bool) -> 
         if has_bell {
             guest.clear_bell();
         }
-        busy = work(server, can_spin);
+        busy = work(server, &mut spinner);
         for report in server.take_reports() {
             wire::send(orders, &report, &[])?;
         }
@@ -84,7 +84,7 @@ fn run(server: &mut Server, guest: &Guest, orders: &OwnedFd, can_spin: bool) -> 
 }
 
 /// Works as long as there is work and it is not time to look at orders. True if there is more.
-fn work(server: &mut Server, can_spin: bool) -> bool {
+fn work(server: &mut Server, spinner: &mut Spinner) -> bool {
     let end = Instant::now() + LOOK;
     loop {
         let mut any = false;
@@ -94,23 +94,59 @@ fn work(server: &mut Server, can_spin: bool) -> bool {
                 return true;
             }
         }
-        // A guest that had requests just now is likely to have more.
-        if any && can_spin && spin(server) {
+        // A guest that had requests just now may have more.
+        if any && spinner.spin(server) {
             continue;
         }
         return server.rest();
     }
 }
 
-fn spin(server: &mut Server) -> bool {
-    let end = Instant::now() + SPIN;
-    while Instant::now() < end {
-        if server.has_work() {
-            return true;
-        }
-        std::hint::spin_loop();
+/// Decides whether it pays to wait for more work without sleeping.
+#[derive(Debug)]
+struct Spinner {
+    /// With one processor, the guest would wait for the end of our waiting.
+    is_allowed: bool,
+    /// How often it may be in vain before it is left alone.
+    credit: u32,
+    /// Times it was left alone since.
+    skipped: u32,
+}
+
+/// Vain waits until it is left alone, and how often it is left alone until it is tried again.
+const CREDIT: u32 = 4;
+const SKIP: u32 = 32;
+
+impl Spinner {
+    fn new(is_allowed: bool) -> Self {
+        Self { is_allowed, credit: CREDIT, skipped: 0 }
     }
-    false
+
+    /// Waits for work; false if none comes soon.
+    fn spin(&mut self, server: &mut Server) -> bool {
+        if !self.is_allowed {
+            return false;
+        }
+        if self.credit == 0 {
+            self.skipped += 1;
+            if self.skipped < SKIP {
+                return false;
+            }
+            self.skipped = 0;
+        }
+        let end = Instant::now() + SPIN;
+        while Instant::now() < end {
+            for _ in 0..8 {
+                if server.has_work() {
+                    self.credit = CREDIT;
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+        }
+        self.credit = self.credit.saturating_sub(1);
+        false
+    }
 }
 
 /// What there is: orders, the guest's bell.

@@ -112,7 +112,7 @@ impl Task {
         if has_data {
             // Ours is written to when the disk is read.
             let access = if transfer == Transfer::Read { Access::Write } else { Access::Read };
-            task.map(guest, queue, &list, (access, limits.geometry.sector_size))?;
+            task.map(guest, queue, &list, access)?;
             task.offset = limits.place(sector, task.buffers.len() as u64)?;
             task.bytes = task.buffers.len() as u64;
         }
@@ -138,15 +138,12 @@ impl Task {
         guest: &Arc<Guest>,
         queue: &mut Queue,
         list: &[Segment],
-        (access, sector_size): (Access, u32),
+        access: Access,
     ) -> Result<(), Status> {
         self.buffers = Buffers::new(guest, list.len());
         self.grants.reserve_exact(list.len());
         for segment in list {
             let (offset, length) = segment.range().ok_or(Status::Error)?;
-            if !length.is_multiple_of(sector_size as usize) {
-                return Err(Status::Error);
-            }
             let grant = queue.grant(segment.reference, access).map_err(|_| Status::Error)?;
             self.buffers.push(&grant, offset, length).ok_or(Status::Error)?;
             self.grants.push(grant);
@@ -216,4 +213,37 @@ fn listed(queue: &mut Queue, indirect: &Indirect) -> Result<Vec<Segment>, Status
         list.extend(segments(bytes, count)?);
     }
     Ok(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(sector_size: u32, bytes: u64) -> Limits {
+        let geometry =
+            Geometry { bytes, sector_size, physical_sector_size: 4096, discard_granularity: 4096 };
+        Limits { geometry, writable: true, discard: true }
+    }
+
+    #[test]
+    fn a_place_lies_on_the_disk() {
+        let small = limits(512, 8192);
+        assert_eq!(small.place(0, 8192), Ok(0));
+        assert_eq!(small.place(15, 512), Ok(7680));
+        assert_eq!(small.place(16, 0), Ok(8192));
+        for (sector, bytes) in
+            [(15, 1024), (16, 512), (17, 0), (u64::MAX, 512), (u64::MAX / 512, 512), (1, u64::MAX)]
+        {
+            assert_eq!(small.place(sector, bytes), Err(Status::Error), "{sector} {bytes}");
+        }
+    }
+
+    #[test]
+    fn a_place_begins_and_ends_at_large_sectors() {
+        let large = limits(4096, 16384);
+        assert_eq!(large.place(8, 8192), Ok(4096));
+        for (sector, bytes) in [(1, 4096), (4, 4096), (8, 512), (8, 6144), (24, 8192)] {
+            assert_eq!(large.place(sector, bytes), Err(Status::Error), "{sector} {bytes}");
+        }
+    }
 }

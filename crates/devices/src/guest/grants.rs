@@ -1,7 +1,6 @@
 //! Grants: frames that the guest lets Domain-0 use (grant_table.h, version 1).
 
 use super::Guest;
-use std::collections::hash_map::Entry;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -61,6 +60,11 @@ pub(super) struct Uses {
     writers: u32,
 }
 
+/// No grant is in use.
+pub(super) fn no_uses() -> Vec<Uses> {
+    vec![Uses::default(); (PAGES * ENTRIES_PER_PAGE) as usize]
+}
+
 /// A granted frame in use, until it is dropped. The guest can take back the grant only then.
 #[derive(Debug)]
 pub struct Grant {
@@ -84,7 +88,7 @@ impl Grant {
         let (flags, number) = guest.entry(reference).ok_or(GrantError::Range(reference))?;
         take(flags, reference, access)?;
         let frame = u64::from(number.load(Ordering::Acquire));
-        let user = uses.entry(reference).or_default();
+        let user = uses.get_mut(reference as usize).ok_or(GrantError::Range(reference))?;
         match access {
             Access::Read => user.readers = user.readers.saturating_add(1),
             Access::Write => user.writers = user.writers.saturating_add(1),
@@ -147,19 +151,17 @@ impl Grant {
 impl Drop for Grant {
     fn drop(&mut self) {
         let mut uses = self.guest.uses.lock().unwrap_or_else(PoisonError::into_inner);
-        let Entry::Occupied(mut user) = uses.entry(self.reference) else { return };
+        let Some(user) = uses.get_mut(self.reference as usize) else { return };
         let count = match self.access {
-            Access::Read => &mut user.get_mut().readers,
-            Access::Write => &mut user.get_mut().writers,
+            Access::Read => &mut user.readers,
+            Access::Write => &mut user.writers,
         };
         *count = count.saturating_sub(1);
-        let left = *user.get();
         let mut given_up = 0;
-        if left.writers == 0 {
+        if user.writers == 0 {
             given_up |= WRITING;
-            if left.readers == 0 {
+            if user.readers == 0 {
                 given_up |= READING;
-                user.remove();
             }
         }
         if let Some((flags, _)) = self.guest.entry(self.reference) {

@@ -15,7 +15,6 @@ pub use memory::Memory;
 use boundary::Backend;
 use rustix::event::EventfdFlags;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
@@ -51,8 +50,8 @@ pub struct Guest {
     backend: Backend,
     bell: OwnedFd,
     kick: OwnedFd,
-    /// Uses of each grant: reading, and writing too.
-    uses: Mutex<HashMap<u32, grants::Uses>>,
+    /// Uses of each grant, by its reference: each segment of a request takes and gives up one.
+    uses: Mutex<Vec<grants::Uses>>,
 }
 
 impl Guest {
@@ -63,7 +62,7 @@ impl Guest {
     pub fn new(layout: Layout, backend: Backend, fds: GuestFds) -> io::Result<Arc<Self>> {
         let GuestFds { ram, arena, bell, kick } = fds;
         let memory = Memory::new(layout, &ram, arena)?;
-        Ok(Arc::new(Self { memory, backend, bell, kick, uses: Mutex::default() }))
+        Ok(Arc::new(Self { memory, backend, bell, kick, uses: Mutex::new(grants::no_uses()) }))
     }
 
     /// Its memory.

@@ -6,6 +6,8 @@ use rustix::fs::{FallocateFlags, FileType};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Requests of ioctl(2) on block devices (linux/fs.h).
 pub mod ioctl {
@@ -35,7 +37,14 @@ pub struct RawImage {
     /// The file system refuses to say whether a call would wait: it is not asked again.
     never_now: AtomicBool,
     never_writes_now: AtomicBool,
+    /// Until then, writes are likely to wait.
+    slow_until: Mutex<Option<Instant>>,
 }
+
+/// A write that takes longer than this waited for the disk.
+const QUICK: Duration = Duration::from_millis(1);
+/// How long writes are left to others after one that waited.
+const SLOW: Duration = Duration::from_millis(100);
 
 impl RawImage {
     /// Takes over a file or block device.
@@ -69,6 +78,7 @@ impl RawImage {
             physical_sector_size,
             never_now: AtomicBool::new(false),
             never_writes_now: AtomicBool::new(false),
+            slow_until: Mutex::new(None),
         };
         image.refresh()?;
         Ok(image)
@@ -106,28 +116,38 @@ impl RawImage {
         self.is_device
     }
 
-    /// Reads what lies in the host's memory, or writes to there, without waiting for anything. Says
+    /// Reads what lies in the host's memory, or writes to there, without waiting for the disk. Says
     /// how many bytes that were.
     pub fn try_now(&self, operation: Operation, offset: u64, buffers: &Buffers) -> usize {
-        let never = match operation {
-            Operation::Read => &self.never_now,
-            _ => &self.never_writes_now,
-        };
-        if never.load(Ordering::Relaxed) {
-            return 0;
-        }
-        let moved = match operation {
-            Operation::Read => {
-                moving(libc::preadv2, self.raw_fd(), buffers.pieces(), offset, libc::RWF_NOWAIT)
-            }
-            Operation::Write => {
-                moving(libc::pwritev2, self.raw_fd(), buffers.pieces(), offset, libc::RWF_NOWAIT)
-            }
+        let (never, call): (_, Mover) = match operation {
+            Operation::Read => (&self.never_now, libc::preadv2),
+            Operation::Write => (&self.never_writes_now, libc::pwritev2),
             Operation::Flush | Operation::Discard { .. } => return 0,
         };
+        if never.load(Ordering::Relaxed) {
+            let is_write = operation == Operation::Write;
+            return if is_write { self.write_quickly(offset, buffers) } else { 0 };
+        }
+        let moved = moving(call, self.raw_fd(), buffers.pieces(), offset, libc::RWF_NOWAIT);
         if moved < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EOPNOTSUPP) {
             never.store(true, Ordering::Relaxed);
         }
+        usize::try_from(moved).unwrap_or(0)
+    }
+
+    /// Writes to the host's memory on a file system that cannot say whether that waits (ext4). It
+    /// does so seldom, but then for long: when the host has too much to write back. Handing each
+    /// write to a thread costs several times what the write itself does.
+    fn write_quickly(&self, offset: u64, buffers: &Buffers) -> usize {
+        let mut slow_until = self.slow_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = Instant::now();
+        if slow_until.is_some_and(|end| start < end) {
+            return 0;
+        }
+        let moved = moving(libc::pwritev2, self.raw_fd(), buffers.pieces(), offset, 0);
+        let end = Instant::now();
+        *slow_until = (end - start > QUICK).then(|| end + SLOW);
+        // What failed is tried again by others, who report it.
         usize::try_from(moved).unwrap_or(0)
     }
 
