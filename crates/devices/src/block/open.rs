@@ -241,7 +241,7 @@ fn open_disk(disk: &Disk, domain: &str, runtime: &Path) -> Result<Opened, Proble
         writable,
         cdrom: is_cdrom,
         discard: writable && disk.options.discard != Some(false),
-        persistent: true,
+        persistent: false,
         backing: Vec::new(),
     };
     let Some(target) = &disk.target else {
