@@ -16,6 +16,7 @@ use crate::{
     gate::{self, context, gate, reason},
     layout::{PKRU_KERNEL, PKRU_KERNEL_NO_USER},
     proven::Masked,
+    runner::ticks,
     signal::TRAP,
     space::local,
     state::{Fault, Monitor, page},
@@ -416,14 +417,64 @@ impl Monitor {
             if event::upcall_pending() || self.ended {
                 return;
             }
+            if self.halted.expects_soon() && self.look_around() {
+                continue;
+            }
             let wait = match self.timer.deadline {
                 0 => None,
                 d => Some(d.saturating_sub(self.now())),
             };
             page().vcpu_state.store(vcpu_state::BLOCKED, Ordering::Release);
+            let before = ticks();
             sys::futex_wait(&page().wake, seen, wait);
             page().vcpu_state.store(vcpu_state::RUNNING, Ordering::Release);
+            self.halted.note(ticks().wrapping_sub(before));
         }
+    }
+
+    /// Stays awake for a while, since the last waits were short. True if there is something to do.
+    fn look_around(&mut self) -> bool {
+        if self.setup.cpus < 2 {
+            return false;
+        }
+        page().vcpu_state.store(vcpu_state::BLOCKED, Ordering::Release);
+        let before = ticks();
+        let came = loop {
+            if page().inbox.load(Ordering::Acquire) != 0 || local().pending {
+                break true;
+            }
+            if ticks().wrapping_sub(before) > Halts::AWAKE {
+                break false;
+            }
+            core::hint::spin_loop();
+        };
+        page().vcpu_state.store(vcpu_state::RUNNING, Ordering::Release);
+        if came {
+            self.halted.note(ticks().wrapping_sub(before));
+        }
+        came
+    }
+}
+
+/// How long the guest was idle lately. After short waits it does not sleep at once: being woken costs
+/// more than they last.
+#[derive(Clone, Copy, Default)]
+pub struct Halts(u8);
+
+impl Halts {
+    /// How long to stay awake, in ticks of the TSC: some 20 to 50 microseconds.
+    const AWAKE: u64 = 100_000;
+    /// How sure one must be, and can be.
+    const SURE: u8 = 4;
+    const SUREST: u8 = 8;
+
+    fn expects_soon(self) -> bool {
+        self.0 >= Self::SURE
+    }
+
+    fn note(&mut self, took: u64) {
+        // Being woken is part of it.
+        self.0 = if took < 2 * Self::AWAKE { (self.0 + 1).min(Self::SUREST) } else { self.0 / 2 };
     }
 }
 

@@ -365,6 +365,7 @@ pub fn build(code: Code) -> &'static mut Monitor {
         stats: Stats::default(),
         runners: Pool::new(),
         pid: sys::getpid(),
+        halted: crate::run::Halts::default(),
         ended: false,
     }));
     // SAFETY: the word is reserved for this.

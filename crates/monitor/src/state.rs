@@ -13,6 +13,7 @@ use crate::{
     direct::Sites,
     event::Events,
     layout::at,
+    run::Halts,
     runner::Pool,
     scan::Traps,
     space::{Space, Spaces},
@@ -121,6 +122,8 @@ pub struct Monitor {
     pub runners: Pool,
     /// Id of the first space.
     pub pid: i32,
+    /// How long the guest was idle lately.
+    pub halted: Halts,
     /// The guest ended.
     pub ended: bool,
 }

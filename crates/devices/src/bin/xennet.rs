@@ -28,6 +28,7 @@ fn serve() -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the first order names no guest"));
     };
     let guest = Guest::new(layout, Backend::Net, GuestFds { ram, arena, bell, kick })?;
+    let mut server = Server::new(orders, guest);
     jail::close()?;
-    Server::new(orders, guest).run()
+    server.run()
 }

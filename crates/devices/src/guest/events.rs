@@ -66,6 +66,12 @@ impl Guest {
         }
     }
 
+    /// Whether the guest waits for something to happen.
+    pub fn is_idle(&self) -> bool {
+        let state = self.memory.page_word(offset_of!(DomainPage, vcpu_state));
+        state.load(Ordering::Relaxed) == vcpu_state::BLOCKED
+    }
+
     /// Tells the monitor that a frame of the guest's was written: to be called after the write and
     /// before the guest is told of it.
     pub fn wrote(&self, frame: u64) {

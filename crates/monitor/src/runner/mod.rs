@@ -27,3 +27,4 @@ pub use gates::syscall as syscall_gate;
 pub use pool::Pool;
 pub use process::{become_nursery, on_signal};
 pub use reach::init_places;
+pub use turn::ticks;
