@@ -77,8 +77,12 @@ impl Load {
     fn drain(&mut self) {
         let end = Instant::now() + Duration::from_secs(20);
         while !self.open.is_empty() {
-            assert!(Instant::now() < end, "lost: {:?}", self.open);
+            let is_late = Instant::now() > end;
             self.end();
+            if is_late && !self.open.is_empty() {
+                let report = self.setup.process.any_report(Duration::ZERO);
+                panic!("lost: {:?}; the backend says {report:?}", self.open);
+            }
         }
     }
 

@@ -9,14 +9,21 @@ use devices::wire::{BlockConfig, BlockFormat, Report};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A child that another test forks has our descriptors, and so our locks, until it executes its
+/// program: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
 
 struct Place {
     folder: tempfile::TempDir,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Place {
     fn new() -> Self {
-        let place = Self { folder: tempfile::tempdir().unwrap() };
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = Self { folder: tempfile::tempdir().unwrap(), _alone };
         place.file("raw.img", &pattern(1, 8192));
         place
     }

@@ -53,8 +53,15 @@ fn direct(file: &OwnedFd, operation: u8) -> f64 {
     count as f64 / (mine() - start)
 }
 
+/// How much was done in a second.
+#[derive(Clone, Copy)]
+struct Speed {
+    processor: f64,
+    clock: f64,
+}
+
 /// The same through a ring, with so many under way.
-fn through(setup: &mut Setup, operation: u8, depth: u64) -> f64 {
+fn through(setup: &mut Setup, operation: u8, depth: u64) -> Speed {
     let (mut state, mut count) = (1, 0u64);
     let before = used(setup);
     let front = &mut setup.front;
@@ -84,12 +91,14 @@ fn through(setup: &mut Setup, operation: u8, depth: u64) -> f64 {
             std::hint::spin_loop();
         }
     }
-    count as f64 / (used(setup) - before)
+    let elapsed = start.elapsed().as_secs_f64();
+    let count = count as f64;
+    Speed { processor: count / (used(setup) - before), clock: count / elapsed }
 }
 
 /// Pieces of a megabyte in order, by 8 indirect requests of 32 segments each (as blkfront does it);
 /// in MB/s.
-fn in_order(setup: &mut Setup, operation: u8) -> f64 {
+fn in_order(setup: &mut Setup, operation: u8) -> Speed {
     let before = used(setup);
     let front = &mut setup.front;
     for slot in 0..8u32 {
@@ -117,7 +126,9 @@ fn in_order(setup: &mut Setup, operation: u8) -> f64 {
             }
         }
     }
-    bytes as f64 / (used(setup) - before) / 1e6
+    let elapsed = start.elapsed().as_secs_f64();
+    let megabytes = bytes as f64 / 1e6;
+    Speed { processor: megabytes / (used(setup) - before), clock: megabytes / elapsed }
 }
 
 fn direct_in_order(file: &OwnedFd) -> f64 {
@@ -134,29 +145,35 @@ fn direct_in_order(file: &OwnedFd) -> f64 {
 #[test]
 #[ignore = "measures, and takes a while"]
 fn speed() {
+    println!("A second of: backend's processor time (ratio to pread or pwrite) | clock");
     for persistent in [false, true] {
         for with_uring in [true, false] {
-            let file = image(SIZE);
-            let piece = pattern(1, 1 << 20);
-            (0..SIZE >> 20).for_each(|i| fill(&file, i << 20, &piece));
-            let (host, host_writes) = (direct(&file, READ), direct(&file, WRITE));
-            let host_in_order = direct_in_order(&file);
-            let mut front = Front::new(1, 0);
-            front.persistent = persistent;
-            let config = BlockConfig { persistent, ..raw() };
-            let mut setup = Setup::new(front, config, file, with_uring);
-            let means = if with_uring { "io_uring" } else { "threads" };
-            println!("{means}, persistent grants {persistent}; ratios to the same by pread(2):");
-            for depth in [1, 4, 32] {
-                let got = through(&mut setup, READ, depth);
-                println!("  4k random reads, depth {depth}: {got:.0}/s, {:.2}", got / host);
-            }
-            let got = through(&mut setup, WRITE, 32);
-            println!("  4k random writes, depth 32: {got:.0}/s, {:.2}", got / host_writes);
-            let got = in_order(&mut setup, READ);
-            println!("  1M reads in order: {got:.0} MB/s, {:.2}", got / host_in_order);
-            let got = in_order(&mut setup, WRITE);
-            println!("  1M writes in order: {got:.0} MB/s");
+            measure(persistent, with_uring);
         }
     }
+}
+
+fn measure(persistent: bool, with_uring: bool) {
+    let file = image(SIZE);
+    let piece = pattern(1, 1 << 20);
+    (0..SIZE >> 20).for_each(|i| fill(&file, i << 20, &piece));
+    let (reads, writes) = (direct(&file, READ), direct(&file, WRITE));
+    let reads_in_order = direct_in_order(&file);
+    let mut front = Front::new(1, 0);
+    front.persistent = persistent;
+    let config = BlockConfig { persistent, ..raw() };
+    let mut setup = Setup::new(front, config, file, with_uring);
+    let means = if with_uring { "io_uring" } else { "threads" };
+    println!("{means}, persistent grants {persistent}:");
+    let line = |what: &str, got: Speed, host: f64| {
+        let Speed { processor, clock } = got;
+        println!("  {what}: {processor:.0} ({:.2}) | {clock:.0}", processor / host);
+    };
+    for depth in [1, 4, 32] {
+        let what = format!("4k random reads, depth {depth}");
+        line(&what, through(&mut setup, READ, depth), reads);
+    }
+    line("4k random writes, depth 32", through(&mut setup, WRITE, 32), writes);
+    line("MB read in order", in_order(&mut setup, READ), reads_in_order);
+    line("MB written in order", in_order(&mut setup, WRITE), reads_in_order);
 }

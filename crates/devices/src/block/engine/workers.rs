@@ -9,8 +9,8 @@ use std::sync::{Arc, Barrier, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// How many. They wait for disks rather than compute.
 const THREADS: usize = 4;
-/// Bytes of a thread's stack.
-const STACK: usize = 256 << 10;
+/// Bytes of a thread's stack: qcow2 images are looked through recursively.
+const STACK: usize = 1 << 20;
 
 #[derive(Debug)]
 struct Shared {
@@ -51,12 +51,10 @@ impl Shared {
             let result = image.run(operation, offset, &buffers);
             // The image may have been detached meanwhile: it is closed before anybody is told.
             drop(image);
-            let was_empty = {
-                let mut state = self.lock();
-                state.done.push(Done { key, buffers, result });
-                state.done.len() == 1
-            };
-            if was_empty {
+            // The bell is rung and cleared under the lock: else it could ring for what was taken.
+            let mut state = self.lock();
+            state.done.push(Done { key, buffers, result });
+            if state.done.len() == 1 {
                 let _full_is_enough = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
             }
         }
