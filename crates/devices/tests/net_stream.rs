@@ -138,7 +138,9 @@ fn what_cannot_be_sent_is_answered_with_an_error_and_the_rest_goes_on() {
     cut_tcp[46] = 0xf0;
     let mut fragment = tcp4.clone();
     fragment[20] = 0x20;
-    let bad: Vec<(&[u8], bool, Option<(u8, u16)>)> = vec![
+    // The bytes, a blank checksum, how it is to be cut.
+    type Sent<'a> = (&'a [u8], bool, Option<(u8, u16)>);
+    let bad: Vec<Sent<'_>> = vec![
         (&good, true, None),
         (&good[..13], false, None),
         (&cut_ip, true, None),

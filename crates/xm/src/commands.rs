@@ -96,6 +96,7 @@ pub static COMMANDS: &[Entry] = &{
         Entry::here("uptime", Both),
         Entry::here("crash-report", Own),
         Entry::here("doctor", Own),
+        Entry::here("network-bridge", Own),
         Entry::lacking("new", Xm, MANAGED),
         Entry::lacking("start", Xm, MANAGED),
         Entry::lacking("delete", Xm, MANAGED),

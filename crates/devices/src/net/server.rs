@@ -19,6 +19,17 @@ pub struct Server {
     devices: BTreeMap<u32, (NetConfig, Device)>,
 }
 
+/// How the loop goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// There is more to do at once.
+    GoOn,
+    /// There is nothing to do.
+    Wait,
+    /// The other side of the orders is gone.
+    End,
+}
+
 /// What woke the loop.
 #[derive(Clone, Copy, Debug, Default)]
 struct Woken {
@@ -37,17 +48,33 @@ impl Server {
     /// # Errors
     /// When it says something that is no order, or the host gives out.
     pub fn run(&mut self) -> io::Result<()> {
-        let mut busy = false;
+        let mut next = Next::Wait;
         loop {
-            let woken = self.wait(busy)?;
-            if woken.bell {
-                self.guest.clear_bell();
-            }
-            if woken.orders && !self.obey()? {
+            let woken = self.wait(next == Next::GoOn)?;
+            next = self.serve(woken)?;
+            if next == Next::End {
                 return Ok(());
             }
-            busy = self.pump_all()?;
         }
+    }
+
+    /// One turn of the loop, without waiting.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn turn(&mut self) -> io::Result<()> {
+        let woken = self.wait(true)?;
+        self.serve(woken).map(drop)
+    }
+
+    fn serve(&mut self, woken: Woken) -> io::Result<Next> {
+        if woken.bell {
+            self.guest.clear_bell();
+        }
+        if woken.orders && !self.obey()? {
+            return Ok(Next::End);
+        }
+        Ok(if self.pump_all()? { Next::GoOn } else { Next::Wait })
     }
 
     /// Waits for something to do, or just looks, if `busy`.

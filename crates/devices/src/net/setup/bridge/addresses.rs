@@ -150,8 +150,8 @@ impl Route {
                 continue;
             }
             // Hops: a length, flags, and then the device each (struct rtnexthop).
-            let is_shared = get(RTA_MULTIPATH)
-                .is_some_and(|hops| hops.as_chunks::<4>().0.iter().any(|word| *word == oif));
+            let is_shared =
+                get(RTA_MULTIPATH).is_some_and(|hops| hops.as_chunks::<4>().0.contains(&oif));
             let is_here = get(RTA_OIF) == Some(oif.as_slice());
             if is_shared || is_here && get(RTA_NH_ID).is_some() {
                 return Err(Ok(Self(message.body)));
