@@ -49,6 +49,9 @@ _xl() {
             xl,list)
                 cmd="xl__subcmd__list"
                 ;;
+            xl,network-bridge)
+                cmd="xl__subcmd__network__subcmd__bridge"
+                ;;
             xl,pause)
                 cmd="xl__subcmd__pause"
                 ;;
@@ -71,7 +74,7 @@ _xl() {
 
     case "${cmd}" in
         xl)
-            opts="-h --help console create destroy dmesg domid domname info list pause reboot shutdown unpause uptime crash-report doctor help"
+            opts="-h --help console create destroy dmesg domid domname info list pause reboot shutdown unpause uptime crash-report doctor network-bridge help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -268,6 +271,20 @@ _xl() {
             ;;
         xl__subcmd__list)
             opts="-l -v -h --long --json --vcpus --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xl__subcmd__network__subcmd__bridge)
+            opts="-n -h --dry-run --help start stop status"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

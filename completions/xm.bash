@@ -49,6 +49,9 @@ _xm() {
             xm,list)
                 cmd="xm__subcmd__list"
                 ;;
+            xm,network-bridge)
+                cmd="xm__subcmd__network__subcmd__bridge"
+                ;;
             xm,pause)
                 cmd="xm__subcmd__pause"
                 ;;
@@ -71,7 +74,7 @@ _xm() {
 
     case "${cmd}" in
         xm)
-            opts="-h --help console create destroy dmesg domid domname info list pause reboot shutdown unpause uptime crash-report doctor help"
+            opts="-h --help console create destroy dmesg domid domname info list pause reboot shutdown unpause uptime crash-report doctor network-bridge help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -281,6 +284,20 @@ _xm() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xm__subcmd__network__subcmd__bridge)
+            opts="-n -h --dry-run --help start stop status"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;
