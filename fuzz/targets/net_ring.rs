@@ -1,5 +1,5 @@
 //! The rings and nodes of a hostile network frontend, and frames of its network. The backend must
-//! serve or close the interface, in bounded time, and leave no grant in use.
+//! serve or close the interface, in bounded time.
 #![no_main]
 
 #[allow(unused, reason = "the tests use it all")]
@@ -11,7 +11,7 @@ use devices::guest::Guest;
 use devices::net::Server;
 use devices::wire::{NetLink, Order};
 use libfuzzer_sys::fuzz_target;
-use netfront::{ENTRIES, LAYOUT, Memory, Orders, Queue, socket_pair};
+use netfront::{LAYOUT, Memory, Orders, Queue, socket_pair};
 use rustix::net::{RecvFlags, SendFlags, SocketType};
 use std::cell::RefCell;
 
@@ -101,6 +101,4 @@ fn run(memory: &Memory, data: &[u8]) {
     let mut buffer = [0; 4096];
     while rustix::net::recv(&near, &mut buffer, RecvFlags::DONTWAIT).is_ok_and(|(_, n)| n > 0) {}
     drop(server);
-    // Whatever was in use is not so any more, unless the guest says so itself.
-    assert!(ENTRIES == 256);
 }
