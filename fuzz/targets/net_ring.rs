@@ -86,7 +86,11 @@ fn run(memory: &Memory, data: &[u8]) {
             }
             _ => {
                 let length = usize::from(number).min(input.len());
-                let _full = rustix::net::send(&near, &input[..length], SendFlags::DONTWAIT);
+                let _full = rustix::net::send(
+                    &near,
+                    &input[..length],
+                    SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+                );
                 input = &input[length..];
             }
         }
