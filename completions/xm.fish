@@ -48,6 +48,7 @@ complete -c xm -n "__fish_xm_needs_command" -f -a "block-refresh" -d 'Show a run
 complete -c xm -n "__fish_xm_needs_command" -f -a "crash-report" -d 'Print why a domain crashed: the reason, its registers, its last messages'
 complete -c xm -n "__fish_xm_needs_command" -f -a "doctor" -d 'Check what of this host works for domains, and say what to do about the rest'
 complete -c xm -n "__fish_xm_needs_command" -f -a "image" -d 'Build a guest: root file system, kernel, initramfs and configuration file'
+complete -c xm -n "__fish_xm_needs_command" -f -a "network-bridge" -d 'Make or remove a bridge over the host\'s uplink, for guests with bridge=xenbr0'
 complete -c xm -n "__fish_xm_needs_command" -f -a "help" -d 'List all commands'
 complete -c xm -n "__fish_xm_using_subcommand console" -s n -l num -d 'Number of the console; every domain has one, number 0' -r
 complete -c xm -n "__fish_xm_using_subcommand console" -s q -l quiet -d 'Print nothing but what the domain prints'
@@ -120,4 +121,6 @@ complete -c xm -n "__fish_xm_using_subcommand image" -l force -d 'Replace an ima
 complete -c xm -n "__fish_xm_using_subcommand image" -s q -l quiet -d 'Do not tell the progress'
 complete -c xm -n "__fish_xm_using_subcommand image" -l json -d 'Print JSON, for programs'
 complete -c xm -n "__fish_xm_using_subcommand image" -s h -l help -d 'Print help'
+complete -c xm -n "__fish_xm_using_subcommand network-bridge" -s n -l dry-run -d 'With start: print the steps, change nothing'
+complete -c xm -n "__fish_xm_using_subcommand network-bridge" -s h -l help -d 'Print help'
 complete -c xm -n "__fish_xm_using_subcommand help" -s h -l help -d 'Print help'

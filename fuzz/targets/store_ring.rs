@@ -19,7 +19,8 @@ impl Page<'_> {
         let Some((&[at, value], rest)) = input.split_first_chunk() else { return };
         self.input.set(rest);
         // Mostly the indexes, which lie at 2048.
-        let offset = if at < 0xc0 { 2048 + usize::from(at) % 28 } else { usize::from(at) * 16 % 4096 };
+        let offset =
+            if at < 0xc0 { 2048 + usize::from(at) % 28 } else { usize::from(at) * 16 % 4096 };
         self.bytes.borrow_mut()[offset] = value;
     }
 }

@@ -42,7 +42,6 @@ fn main() {
     space::ip("link add br7 type bridge");
     space::ip("addr add 10.7.0.1/24 dev br7");
     space::ip("link set br7 up");
-    space::ip("neigh add 10.7.0.2 lladdr 00:16:3e:01:02:03 dev br7");
     socket();
     over("tap", Some("br7"), [10, 7, 0, 2], [10, 7, 0, 1], "10.7.0.1:99");
     over("passt", None, [198, 51, 100, 2], [198, 51, 100, 1], "127.0.0.1:99");
@@ -88,6 +87,9 @@ fn over(what: &str, bridge: Option<&str>, from: [u8; 4], to: [u8; 4], at: &str) 
     let vif =
         Vif { mac: Some(config::Mac(MAC)), bridge: bridge.map(str::to_owned), ..Vif::default() };
     let (interface, fd) = Interface::set_up(owner, 0, &vif).unwrap();
+    if bridge.is_some() {
+        space::ip("neigh add 10.7.0.2 lladdr 00:16:3e:01:02:03 dev br7");
+    }
     let memory = Memory::new();
     let mut queue = Queue::new(&memory, 0);
     let backend = Backend::start(&memory);
@@ -101,11 +103,7 @@ fn over(what: &str, bridge: Option<&str>, from: [u8; 4], to: [u8; 4], at: &str) 
     let reader = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let mut buffer = vec![0; 1 << 20];
-        let mut count = 0;
-        while let Ok(more @ 1..) = stream.read(&mut buffer) {
-            count += more;
-        }
-        count
+        while stream.read(&mut buffer).is_ok_and(|count| count > 0) {}
     });
     let host = bridge.map_or([2, 0, 0, 0, 0, 1], mac_of);
     let mut sender = Sender::new(&mut queue, host, from, to);
@@ -118,13 +116,12 @@ fn over(what: &str, bridge: Option<&str>, from: [u8; 4], to: [u8; 4], at: &str) 
         }
     }
     let (time, used) = (start.elapsed(), backend.cpu_time() - used);
-    // Until all has arrived.
-    while sender.acknowledged != sender.sent {
-        sender.look();
-    }
+    let count = sender.arrived;
     sender.segment(0x14);
-    let count = reader.join().unwrap();
+    // The interface goes, and the connection with it.
+    drop((backend, interface));
     show(&format!("TCP, guest to host, {what}"), count, time, used);
+    drop(reader);
 }
 
 fn mac_of(device: &str) -> [u8; 6] {
@@ -145,11 +142,26 @@ struct Sender<'a, 'b> {
     received: u32,
     window: u32,
     scale: u8,
+    /// Bytes acknowledged, and when that last grew.
+    arrived: usize,
+    grew: Instant,
 }
 
 impl<'a, 'b> Sender<'a, 'b> {
     fn new(queue: &'a mut Queue<'b>, host: [u8; 6], from: [u8; 4], to: [u8; 4]) -> Self {
-        Self { queue, host, from, to, sent: 1, acknowledged: 1, received: 0, window: 0, scale: 0 }
+        Self {
+            queue,
+            host,
+            from,
+            to,
+            sent: 1,
+            acknowledged: 1,
+            received: 0,
+            window: 0,
+            scale: 0,
+            arrived: 0,
+            grew: Instant::now(),
+        }
     }
 
     fn has_slots(&mut self) -> bool {
@@ -200,7 +212,11 @@ impl<'a, 'b> Sender<'a, 'b> {
             let bytes = &came.bytes;
             if bytes.len() >= 54 && bytes[23] == 6 && bytes[12..14] == [8, 0] {
                 let number = u32::from_be_bytes(bytes[42..46].try_into().unwrap());
-                if number.wrapping_sub(self.acknowledged) < 1 << 31 {
+                let more = number.wrapping_sub(self.acknowledged);
+                if more < 1 << 31 {
+                    if more > 0 {
+                        (self.arrived, self.grew) = (self.arrived + more as usize, Instant::now());
+                    }
                     self.acknowledged = number;
                     let window = u32::from(u16::from_be_bytes([bytes[48], bytes[49]]));
                     self.window = window << self.scale;
@@ -209,6 +225,10 @@ impl<'a, 'b> Sender<'a, 'b> {
         }
         if some {
             self.queue.offer(ENTRIES);
+        }
+        // Something was lost: once more from there.
+        if self.sent != self.acknowledged && self.grew.elapsed() > Duration::from_millis(20) {
+            (self.sent, self.grew) = (self.acknowledged, Instant::now());
         }
     }
 

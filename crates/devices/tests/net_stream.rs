@@ -138,7 +138,9 @@ fn what_cannot_be_sent_is_answered_with_an_error_and_the_rest_goes_on() {
     cut_tcp[46] = 0xf0;
     let mut fragment = tcp4.clone();
     fragment[20] = 0x20;
-    let bad: Vec<(&[u8], bool, Option<(u8, u16)>)> = vec![
+    // The bytes, a blank checksum, how it is to be cut.
+    type Sent<'a> = (&'a [u8], bool, Option<(u8, u16)>);
+    let bad: Vec<Sent<'_>> = vec![
         (&good, true, None),
         (&good[..13], false, None),
         (&cut_ip, true, None),
@@ -479,4 +481,86 @@ fn an_idle_backend_uses_no_processor() {
     let before = net.backend.cpu_time();
     std::thread::sleep(Duration::from_millis(500));
     assert!(net.backend.cpu_time() - before <= Duration::from_millis(10));
+}
+
+#[test]
+fn the_walls_are_closed() {
+    let memory = Memory::new();
+    let net = Net::new(&memory);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", net.backend.id())).unwrap();
+    let says =
+        |line: &str| status.lines().any(|other| other.split_whitespace().eq(line.split(' ')));
+    assert!(says("Seccomp: 2") && says("NoNewPrivs: 1"), "{status}");
+    assert_eq!(std::fs::read_dir(format!("/proc/{}/task", net.backend.id())).unwrap().count(), 1);
+}
+
+/// A guest that changes everything while it is looked at.
+#[test]
+fn a_guest_that_never_stands_still_harms_itself_only() {
+    let memory = Memory::new();
+    let mut net = Net::new(&memory);
+    let end = Instant::now() + Duration::from_secs(2);
+    let mut reader = net.wire.try_clone().unwrap();
+    reader.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut buffer = vec![0; 1 << 20];
+            while Instant::now() < end {
+                let _nothing_came = reader.read(&mut buffer);
+            }
+        });
+        scope.spawn(|| {
+            let table = u32::try_from(netfront::LAYOUT.grant_mfn).unwrap();
+            let mut state = 3u64;
+            while Instant::now() < end {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let value = (state >> 32) as u32;
+                let frame = [16, 17, table, table + 1, table + 2, 1024 + value % 64]
+                    [(state >> 20) as usize % 6];
+                // Seldom an index, or each interface would live for a moment only.
+                let at = u64::from(value >> 8) % 1024 * 4;
+                if at >= 16 || state % 64 == 0 {
+                    memory.set_word(frame, at, value.rotate_left(9));
+                }
+            }
+        });
+        let mut rounds = 0;
+        while Instant::now() < end {
+            let mut queue = Queue::new(&memory, 0);
+            net.orders().send(&Order::Disconnect { device: 0 }, &[]);
+            while !matches!(net.orders().report(), Report::Disconnected { .. }) {}
+            net.orders().send(&Order::Connect { device: 0, frontend: queue.nodes() }, &[]);
+            for _ in 0..20 {
+                queue.offer(ENTRIES);
+                for size in [60, 5000, 60_000] {
+                    for slot in queue.packet(
+                        &plain(size),
+                        4000,
+                        size > 60,
+                        (size > 5000).then_some((1, 1448)),
+                    ) {
+                        queue.put(slot);
+                    }
+                }
+                queue.push();
+                std::thread::yield_now();
+            }
+            rounds += 1;
+        }
+        assert!(rounds > 5, "{rounds}");
+    });
+    // It still serves one who behaves.
+    net.orders().send(&Order::Disconnect { device: 0 }, &[]);
+    while !matches!(net.orders().report(), Report::Disconnected { .. }) {}
+    let (wire, far) = socket_pair(SocketType::STREAM);
+    net.orders().send(&Order::Relink { device: 0 }, &[std::os::fd::AsFd::as_fd(&far)]);
+    drop(far);
+    net.wire = UnixStream::from(wire);
+    for frame in [16, 17] {
+        memory.write(frame, 0, &[0; 4096]);
+    }
+    let mut queue = Queue::new(&memory, 0);
+    connect(&net, &queue);
+    queue.send(&plain(300), 100, false, None);
+    assert_eq!(net.read_frame(), plain(300));
 }

@@ -32,6 +32,7 @@ pub fn command(tool: Tool, name: &str) -> Option<Command> {
         "network-attach" => network_attach(tool),
         "network-detach" => network_detach(tool),
         "network-list" => network_list(tool),
+        "network-bridge" => network_bridge(tool),
         "pause" => pause(tool),
         "reboot" => reboot(tool),
         "shutdown" => shutdown(tool),
@@ -340,6 +341,37 @@ fn dmesg(tool: Tool) -> Command {
         .after_help(examples(
             tool,
             &[("dmesg", "All domains"), ("dmesg serv1", "What the monitor of serv1 had to say")],
+        ))
+}
+
+fn network_bridge(tool: Tool) -> Command {
+    let about = "Make or remove a bridge over the host's uplink, for guests with bridge=xenbr0";
+    Command::new("network-bridge")
+        .about(about)
+        .arg(
+            Arg::new("action")
+                .value_name("start|stop|status")
+                .required(true)
+                .value_parser(["start", "stop", "status"])
+                .hide_possible_values(true)
+                .help("Make the bridge, put everything back, or tell what is there"),
+        )
+        .arg(Arg::new("setting").value_name("KEY=NAME").num_args(0..).help(
+            "netdev=DEVICE (default: that of the default route), bridge=NAME (default: xenbr0)",
+        ))
+        .arg(flag("dry-run", Some('n'), "With start: print the steps, change nothing"))
+        .after_help(format!(
+            "The uplink becomes a port of the bridge, which takes over its MAC address, its \
+             addresses and its routes.\nWhat was moved is recorded first: if a start or a stop is \
+             broken off, the next one puts it right.\n\n{}",
+            examples(
+                tool,
+                &[
+                    ("network-bridge start --dry-run", "What would be done"),
+                    ("network-bridge start netdev=eth0", "xenbr0 over eth0"),
+                    ("network-bridge stop", "Everything as before"),
+                ],
+            )
         ))
 }
 

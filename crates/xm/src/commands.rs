@@ -105,6 +105,7 @@ pub static COMMANDS: &[Entry] = &{
         Entry::here("crash-report", Own),
         Entry::here("doctor", Own),
         Entry::here("image", Own),
+        Entry::here("network-bridge", Own),
         Entry::lacking("new", Xm, MANAGED),
         Entry::lacking("start", Xm, MANAGED),
         Entry::lacking("delete", Xm, MANAGED),

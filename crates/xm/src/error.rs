@@ -103,6 +103,9 @@ pub enum Error {
     /// The terminal.
     #[error(transparent)]
     Terminal(#[from] TerminalError),
+    /// The bridge over the uplink.
+    #[error(transparent)]
+    Bridge(#[from] devices::net::setup::bridge::BridgeError),
     /// The relay of the console.
     #[error("The console connection failed: {0}")]
     Relay(std::io::Error),
@@ -178,6 +181,7 @@ impl Error {
             Self::Launch(error) => error.hint(),
             Self::Path(error) => error.hint(),
             Self::Image(error) => error.hint(),
+            Self::Bridge(error) => crate::network_bridge::hint(tool, error),
             Self::TooSlow { name, .. } => {
                 Some(format!("'{tool} dmesg {name}' shows how far it came."))
             }

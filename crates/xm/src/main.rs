@@ -28,6 +28,7 @@ mod lifecycle;
 mod list;
 mod listing;
 mod logs;
+mod network_bridge;
 mod output;
 mod relay;
 mod signals;
@@ -217,6 +218,7 @@ fn execute(tool: Tool, name: &'static str, matches: &ArgMatches) -> Result<u8, E
         "unpause" => lifecycle::unpause(domain())?,
         "dmesg" => logs::dmesg(tool, matches)?,
         "crash-report" => logs::crash_report(domain())?,
+        "network-bridge" => network_bridge::network_bridge(matches)?,
         _ => {
             return Err(Error::NotThere {
                 tool: tool.name(),

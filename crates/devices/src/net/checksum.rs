@@ -86,3 +86,53 @@ fn put(frame: &mut [u8], at: usize, value: [u8; 2]) {
         place.copy_from_slice(&value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 1071, a word at a time.
+    fn slow(bytes: &[u8]) -> [u8; 2] {
+        let mut sum = 0u32;
+        for pair in bytes.chunks(2) {
+            sum += u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0));
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        u16::try_from(sum).unwrap().to_be_bytes()
+    }
+
+    #[test]
+    fn sums_are_those_of_the_rfc() {
+        // Its example.
+        let mut sum = Sum::default();
+        sum.add(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]);
+        assert_eq!(sum.bytes(), [0xdd, 0xf2]);
+        let mut state = 1u64;
+        for length in (0..300).chain([65535]) {
+            let bytes: Vec<u8> = (0..length)
+                .map(|_| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    if length % 3 == 0 { 0xff } else { (state >> 56) as u8 }
+                })
+                .collect();
+            let mut sum = Sum::default();
+            sum.add(&bytes);
+            assert_eq!(sum.bytes(), slow(&bytes), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_checksum_elsewhere_is_computed_in_place() {
+        let mut frame: Vec<u8> = (0..60).collect();
+        frame[40..42].copy_from_slice(&[0x12, 0x34]);
+        assert!(complete_at(&mut frame, 20, 40));
+        // The sum of everything with its pseudo-header's sum (0x1234) in the place is what counts.
+        let mut before: Vec<u8> = (0..60).collect();
+        before[40..42].copy_from_slice(&[0x12, 0x34]);
+        let [a, b] = slow(&before[20..]);
+        assert_eq!(frame[40..42], [!a, !b]);
+        for (start, at) in [(61, 62), (20, 59), (20, 18), (usize::MAX, 4)] {
+            assert!(!complete_at(&mut frame, start, at));
+        }
+    }
+}

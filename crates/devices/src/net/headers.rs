@@ -173,3 +173,60 @@ fn ipv6(head: &[u8], at: usize) -> Option<Network> {
     }
     (first >> 4 == 6 && start <= end).then_some((Version::V6, next, start, end))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ipv6(next: u8, payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![0; ETHERNET + 40];
+        frame[12..14].copy_from_slice(&[0x86, 0xdd]);
+        (frame[14], frame[20]) = (0x60, next);
+        let length = u16::try_from(payload.len()).unwrap();
+        frame[18..20].copy_from_slice(&length.to_be_bytes());
+        frame.extend_from_slice(payload);
+        frame
+    }
+
+    #[test]
+    fn extension_headers_and_tags_are_passed() {
+        let mut udp = [17, 0, 0, 0, 0, 0, 0, 0].to_vec();
+        udp.extend_from_slice(&[0, 1, 0, 2, 0, 8, 0, 0]);
+        let frame = ipv6(0, &udp);
+        let found = Headers::parse(&frame).unwrap();
+        assert_eq!((found.start, found.payload, found.end), (62, 70, 70));
+        let tagged = [&frame[..12], &[0x81, 0, 0, 5], &frame[12..]].concat();
+        let found = Headers::parse(&tagged).unwrap();
+        assert_eq!((found.network, found.start), (18, 66));
+        // A routing header changes what is summed; endless headers are no packet.
+        assert_eq!(Headers::parse(&ipv6(43, &udp)), None);
+        assert_eq!(Headers::parse(&ipv6(0, &[0; 200])), None);
+    }
+
+    #[test]
+    fn any_bytes_are_taken_or_refused() {
+        let mut state = 7u64;
+        for round in 0..200_000 {
+            let length = round % 120;
+            let mut bytes: Vec<u8> = (0..length)
+                .map(|_| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    (state >> 56) as u8
+                })
+                .collect();
+            if bytes.len() > 24 {
+                bytes[12..15].copy_from_slice(if round % 2 == 0 {
+                    &[8, 0, 0x45]
+                } else {
+                    &[0x86, 0xdd, 0x60]
+                });
+                (bytes[20], bytes[21], bytes[23]) = ([0, 6, 17, 60][round % 4], 0, 6);
+            }
+            if let Some(found) = Headers::parse(&bytes) {
+                assert!(found.start < found.payload && found.payload <= bytes.len());
+                assert!(found.payload <= found.end);
+                let _ = (found.pseudo_sum(&bytes), found.flow(&bytes));
+            }
+        }
+    }
+}

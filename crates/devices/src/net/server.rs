@@ -25,6 +25,17 @@ pub struct Server {
 /// costs as much; a guest that is at work needs the processor itself.
 const AWAKE: Duration = Duration::from_micros(60);
 
+/// How the loop goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// There is more to do at once.
+    GoOn,
+    /// There is nothing to do.
+    Wait,
+    /// The other side of the orders is gone.
+    End,
+}
+
 /// What woke the loop.
 #[derive(Clone, Copy, Debug, Default)]
 struct Woken {
@@ -46,21 +57,37 @@ impl Server {
     /// When it says something that is no order, or the host gives out.
     pub fn run(&mut self) -> io::Result<()> {
         let mut awake_until = None;
-        let mut busy = false;
+        let mut next = Next::Wait;
         loop {
             let awake = awake_until.is_some_and(|until| Instant::now() < until);
-            let woken = self.wait(busy || awake)?;
+            let woken = self.wait(next == Next::GoOn || awake)?;
             if woken.link && self.can_stay_awake && self.guest.is_idle() {
                 awake_until = Some(Instant::now() + AWAKE);
             }
-            if woken.bell {
-                self.guest.clear_bell();
-            }
-            if woken.orders && !self.obey()? {
+            next = self.serve(woken)?;
+            if next == Next::End {
                 return Ok(());
             }
-            busy = self.pump_all()?;
         }
+    }
+
+    /// One turn of the loop, without waiting.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn turn(&mut self) -> io::Result<()> {
+        let woken = self.wait(true)?;
+        self.serve(woken).map(drop)
+    }
+
+    fn serve(&mut self, woken: Woken) -> io::Result<Next> {
+        if woken.bell {
+            self.guest.clear_bell();
+        }
+        if woken.orders && !self.obey()? {
+            return Ok(Next::End);
+        }
+        Ok(if self.pump_all()? { Next::GoOn } else { Next::Wait })
     }
 
     /// Waits for something to do, or just looks, if `busy`.

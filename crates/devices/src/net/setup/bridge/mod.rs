@@ -174,6 +174,12 @@ impl<'a> Bridges<'a> {
             _ => {}
         }
         let link = self.find_uplink(uplink)?;
+        if !dry {
+            // Changes nothing, but is refused to who may not.
+            let allowed = Change::of(link.index).make(&mut self.netlink);
+            let step = format!("change the network device `{}`", link.name);
+            allowed.map_err(|source| BridgeError::Step { step, source })?;
+        }
         if links::named(&mut self.netlink, bridge)?.is_some() {
             return Err(BridgeError::NameInUse(bridge.to_owned()));
         }
