@@ -519,7 +519,7 @@ fn a_guest_that_never_stands_still_harms_itself_only() {
                     [(state >> 20) as usize % 6];
                 // Seldom an index, or each interface would live for a moment only.
                 let at = u64::from(value >> 8) % 1024 * 4;
-                if at >= 16 || state % 64 == 0 {
+                if at >= 16 || state.is_multiple_of(64) {
                     memory.set_word(frame, at, value.rotate_left(9));
                 }
             }
