@@ -15,7 +15,8 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET = $(or $(CARGO_TARGET_DIR),target)/release
 
 help:
-	@echo 'make run      build, and start a guest with its console'
+	@echo 'make run      build, make a Debian guest with a web server (once), start it, fetch its'
+	@echo '              page, and attach its console'
 	@echo 'make check    format, lints, guest programs on the host (quick)'
 	@echo 'make test     all tests: crates, guest programs, a little fuzzing, end to end, hostile'
 	@echo '              kernels, escapes from the jail'

@@ -336,7 +336,7 @@ _xl() {
             return 0
             ;;
         xl__subcmd__image)
-            opts="-o -q -h --output --size --swap --packages --hostname --mac --memory --root-password --ssh-key --mirror --security-mirror --keyring --force --quiet --json --help"
+            opts="-o -q -h --output --size --swap --packages --hostname --mac --vif --memory --root-password --ssh-key --mirror --security-mirror --keyring --force --quiet --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -373,6 +373,10 @@ _xl() {
                     return 0
                     ;;
                 --mac)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vif)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

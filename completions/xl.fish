@@ -106,6 +106,7 @@ complete -c xl -n "__fish_xl_using_subcommand image" -l swap -d 'Swap space as a
 complete -c xl -n "__fish_xl_using_subcommand image" -l packages -d 'Packages to install as well' -r
 complete -c xl -n "__fish_xl_using_subcommand image" -l hostname -d 'Name of the guest and of its domain [default: serv1]' -r
 complete -c xl -n "__fish_xl_using_subcommand image" -l mac -d 'Address of its network card [default: at random]' -r
+complete -c xl -n "__fish_xl_using_subcommand image" -l vif -d 'More for its network card, as in a configuration: bridge=xenbr0 [default: a network that needs no rights]' -r
 complete -c xl -n "__fish_xl_using_subcommand image" -l memory -d 'Memory of the domain [default: 256]' -r
 complete -c xl -n "__fish_xl_using_subcommand image" -l root-password -d 'Root\'s password, \'\' for none [default: at random]' -r
 complete -c xl -n "__fish_xl_using_subcommand image" -l ssh-key -d 'Public key for root, and an SSH server' -r -F

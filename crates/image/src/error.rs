@@ -47,6 +47,14 @@ pub enum Error {
     /// `--mac`.
     #[error("--mac: {0}.")]
     Mac(String),
+    /// `--vif`.
+    #[error("--vif '{given}': {why}.")]
+    Vif {
+        /// As it was given.
+        given: String,
+        /// What is wrong.
+        why: String,
+    },
     /// `--memory`.
     #[error("--memory '{given}' is not a number of MiB between {least} and {most}.")]
     Memory {

@@ -272,17 +272,21 @@ pub fn config_text(order: &Order, layout: &Layout) -> String {
     if order.swap.is_some() {
         disks.push(disk(&layout.swap, "xvda2"));
     }
+    let vif = match &order.vif {
+        Some(more) => format!("mac={}, {more}", order.mac),
+        None => format!("mac={}", order.mac),
+    };
     format!(
         "# {name}: {}\n# Start it with its console here: xm create -c '{}'\n\
          kernel = \"{}\"\nramdisk = \"{}\"\nbuilder = 'linux'\nmemory = {}\nname = \"{name}\"\n\
-         vcpus = 1\nvif = ['bridge=xenbr0, mac={}']\ndisk = [{}]\nroot = \"/dev/xvda1 ro\"\n\
+         vcpus = 1\nvif = ['{}']\ndisk = [{}]\nroot = \"/dev/xvda1 ro\"\n\
          extra = \"console=hvc0\"\n",
         order.release.title(),
         layout.config.display(),
         layout.kernel.display(),
         layout.ramdisk.display(),
         order.memory,
-        order.mac,
+        vif,
         disks.join(", "),
     )
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use config::{Mac, Memory};
+use config::{Mac, Memory, Vif};
 
 use crate::error::Error;
 use crate::names;
@@ -29,6 +29,8 @@ pub struct Options {
     pub hostname: Option<String>,
     /// `--mac`.
     pub mac: Option<String>,
+    /// `--vif`.
+    pub vif: Option<String>,
     /// `--memory`.
     pub memory: Option<String>,
     /// `--mirror`.
@@ -66,6 +68,8 @@ pub struct Order {
     pub(crate) packages: Vec<String>,
     pub(crate) hostname: String,
     pub(crate) mac: Mac,
+    /// More of the interface's entry in the configuration, as it is written there.
+    pub(crate) vif: Option<String>,
     pub(crate) memory: u64,
     pub(crate) mirror: Option<String>,
     pub(crate) security_mirror: Option<String>,
@@ -97,6 +101,7 @@ impl Order {
             packages,
             hostname,
             mac: options.mac.as_deref().map_or_else(names::random_mac, names::mac)?,
+            vif: options.vif.as_deref().map(vif).transpose()?,
             memory: options.memory.as_deref().map_or(Ok(DEFAULT_MEMORY), memory)?,
             mirror: url("--mirror", options.mirror.as_deref())?,
             security_mirror: url("--security-mirror", options.security_mirror.as_deref())?,
@@ -117,6 +122,19 @@ impl Order {
     pub(crate) fn has(&self, package: &str) -> bool {
         self.packages.iter().any(|chosen| chosen == package)
     }
+}
+
+/// Settings for the interface besides its MAC address.
+fn vif(text: &str) -> Result<String, Error> {
+    let wrong = |why: String| Error::Vif { given: text.to_owned(), why };
+    let vif = Vif::parse(text).map_err(|error| wrong(error.to_string()))?;
+    if vif.mac.is_some() {
+        return Err(wrong("the address has an option of its own, --mac".into()));
+    }
+    if text.contains(['\'', '\\', '\n']) {
+        return Err(wrong("quotes and backslashes cannot be written into the file".into()));
+    }
+    Ok(text.to_owned())
 }
 
 /// MiB of the guest, enough for systemd, a shell and a web server.

@@ -428,6 +428,7 @@ fn image(tool: Tool) -> Command {
         .arg(option("packages", "A,B", "Packages to install as well"))
         .arg(option("hostname", "NAME", "Name of the guest and of its domain [default: serv1]"))
         .arg(option("mac", "ADDRESS", "Address of its network card [default: at random]"))
+        .arg(option("vif", "KEY=VALUE,...", "More for its network card, as in a configuration: bridge=xenbr0 [default: a network that needs no rights]"))
         .arg(option("memory", "MIB", "Memory of the domain [default: 256]"))
         .arg(option("root-password", "WORD", "Root's password, '' for none [default: at random]"))
         .arg(path(option("ssh-key", "FILE", "Public key for root, and an SSH server")))

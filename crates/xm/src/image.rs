@@ -66,6 +66,7 @@ fn options(matches: &ArgMatches) -> Result<Options, Error> {
         packages: word("packages"),
         hostname: word("hostname"),
         mac: word("mac"),
+        vif: word("vif"),
         memory: word("memory"),
         mirror: word("mirror"),
         security_mirror: word("security-mirror"),
