@@ -27,7 +27,7 @@ UNFILTERED = {335: "uretprobe", 336: "uprobe"}
 # One above the newest call that Linux 6.18 has (470, and a few to come).
 LAST = 480
 
-RAM, ARENA, CODE, SHADOW = 3, 4, 5, 6
+RAM, ARENA, CODE, SHADOW, BELL = 3, 4, 5, 6, 7
 SHARED, PRIVATE, SHARED_VALIDATE, FIXED, ANONYMOUS = 1, 2, 3, 0x10, 0x20
 GROWSDOWN, LOCKED, NORESERVE, POPULATE, HUGETLB, SYNC, NOREPLACE = (
     0x100, 0x2000, 0x4000, 0x8000, 0x40000, 0x80000, 0x100000)
@@ -83,6 +83,10 @@ def descriptors(a, w):
     io, buffer = a.put(word(a.scratch + 0x800, 16), b"x" * 16)
     yield "read of guest memory as a file", 0, (RAM, buffer, 16), False
     yield "write to standard error", 1, (2, buffer, 1), False
+    yield "write to guest memory as a file", 1, (RAM, buffer, 8), False
+    yield "write of another length to a backend's bell", 1, (BELL, buffer, 16), False
+    yield "write behind the bells", 1, (BELL + 2, buffer, 8), False
+    yield "read of a bell", 0, (BELL, buffer, 8), False
     yield "pwrite64 to the arena", 18, (ARENA, buffer, 16, 0), False
     yield "readv", 19, (RAM, io, 1), False
     yield "close of guest memory", 3, (63,), False
@@ -362,6 +366,7 @@ def rules(isolation):
         "mmap of guest memory": (9, lambda a: flags(a, shared, RAM)),
         "mmap of shadow copies": (9, lambda a: flags(a, shared, SHADOW)),
         "mmap, populated": (9, lambda a: flags(a, shared | POPULATE, RAM)),
+        "write to the disks' bell": (1, lambda a: a[0] == BELL and a[2] == 8),
         "mprotect": (10, lambda a: True),
         "munmap": (11, lambda a: True),
         "rt_sigreturn": (15, lambda a: True),

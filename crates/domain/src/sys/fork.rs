@@ -19,6 +19,7 @@ use std::ffi::{CStr, CString, c_int, c_long, c_ulong};
 use std::fmt;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{Mutex, PoisonError};
 
 /// What the child was doing when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +171,10 @@ const LIMITS_BY_NAMESPACE: (u32, u32) = (5, 14);
 /// As [`SpawnError`] says. Walls that the host denies are no error; the result
 /// tells which hold.
 pub fn spawn(what: &JailedProgram<'_>) -> Result<Spawned, SpawnError> {
+    // One at a time: a child that stops before it executes anything would keep another one's pipe
+    // open.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let pipe =
         || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| SpawnError::Fork(e.into()));
     let null = rustix::fs::open(
