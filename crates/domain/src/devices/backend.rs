@@ -9,7 +9,7 @@ use devices::wire::{self, Order, Report};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpid};
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -74,14 +74,16 @@ impl Process {
             memory.bell(backend),
             memory.kick(),
         ];
+        let log = OpenOptions::new().append(true).open(owner.dirs.log(&owner.name)).ok();
         let text = |text: &str| CString::new(text).unwrap_or_default();
         let Spawned { leader, group, keeper, walls: _ } = spawn(&JailedProgram {
             program: program.as_fd(),
             arguments: &[text(name), text(&owner.name)],
             descriptors: &descriptors,
             kind: Kind::Backend,
-            // It says there why it cannot start.
-            keep_stderr: true,
+            // It says there why it cannot start. Ours may be a pipe of whoever waits for us to let
+            // go of it.
+            stderr: log.as_ref().map(AsFd::as_fd),
             stopped: false,
         })?;
         let process = Self { socket: ours, leader, group, keeper };

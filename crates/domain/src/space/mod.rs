@@ -122,12 +122,14 @@ fn start_with(
         let kept: Vec<u8> = bytes.iter().copied().filter(|byte| *byte != 0).collect();
         CString::new(kept).unwrap_or_default()
     };
+    let debug = std::env::var_os(DEBUG_VARIABLE).is_some_and(|value| value == "1");
+    let stderr = io::stderr();
     let jailed = JailedProgram {
         program: program.as_fd(),
         arguments: &[text(b"space"), text(name.as_bytes())],
         descriptors,
         kind: Kind::Space { empty_root: &text(empty_root.as_os_str().as_bytes()) },
-        keep_stderr: std::env::var_os(DEBUG_VARIABLE).is_some_and(|value| value == "1"),
+        stderr: debug.then(|| stderr.as_fd()),
         stopped,
     };
     let spawned =

@@ -105,8 +105,8 @@ pub struct JailedProgram<'a> {
     pub descriptors: &'a [BorrowedFd<'a>],
     /// What it is.
     pub kind: Kind<'a>,
-    /// Keep descriptor 2 (for debugging).
-    pub keep_stderr: bool,
+    /// Where it may complain: descriptor 2.
+    pub stderr: Option<BorrowedFd<'a>>,
     /// Stop (`SIGSTOP`) before the program's first instruction.
     pub stopped: bool,
 }
@@ -138,6 +138,7 @@ pub(super) struct Raw<'a> {
     argv: Vec<*const libc::c_char>,
     descriptors: Vec<RawFd>,
     null: RawFd,
+    stderr: RawFd,
     report: RawFd,
     report_reader: RawFd,
     life: RawFd,
@@ -192,6 +193,7 @@ pub fn spawn(what: &JailedProgram<'_>) -> Result<Spawned, SpawnError> {
         argv,
         descriptors: what.descriptors.iter().map(AsRawFd::as_raw_fd).collect(),
         null: null.as_fd().as_raw_fd(),
+        stderr: what.stderr.unwrap_or(null.as_fd()).as_raw_fd(),
         report: writer.as_raw_fd(),
         report_reader: reader.as_raw_fd(),
         life: life.as_raw_fd(),
@@ -455,17 +457,18 @@ unsafe fn place_descriptors(raw: &Raw<'_>) -> bool {
     unsafe {
         let program = park(raw.program);
         let null = park(raw.null);
+        let stderr = park(raw.stderr);
         let mut parked = [-1; 16];
         for (slot, fd) in parked.iter_mut().zip(&raw.descriptors) {
             *slot = park(*fd);
         }
-        let mut well = program >= 0 && null >= 0 && raw.descriptors.len() <= parked.len();
+        let mut well = program >= 0 && null >= 0 && stderr >= 0 && raw.descriptors.len() <= parked.len();
         for (number, fd) in (FIRST..).zip(parked.iter().take(raw.descriptors.len())) {
             well &= libc::dup2(*fd, number) == number;
         }
-        let last = if raw.what.keep_stderr { 1 } else { 2 };
-        for number in 0..=last {
-            well &= libc::dup2(null, number) == number;
+        for (number, fd) in [null, null, stderr].into_iter().enumerate() {
+            let number = number as RawFd;
+            well &= libc::dup2(fd, number) == number;
         }
         well && libc::dup3(program, PROGRAM_SLOT, libc::O_CLOEXEC) == PROGRAM_SLOT
     }
