@@ -61,11 +61,6 @@ int open_net(void)
 	return 1;
 }
 
-void close_net(void)
-{
-	start_over(&net);
-}
-
 int net_is_closed(void)
 {
 	char state[16];
@@ -215,4 +210,11 @@ int answers(void)
 	}
 	fail("no answer comes from the network");
 	return 0;
+}
+
+void end_net(void)
+{
+	if (open_net())
+		answers();
+	start_over(&net);
 }

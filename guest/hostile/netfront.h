@@ -1,4 +1,5 @@
-/* A network frontend (io/netif.h) with one queue that keeps the rules: netfront.c. net.c breaks them. */
+/* A network frontend (io/netif.h) with one queue that keeps the rules: netfront.c. Tests (net*.c) break
+ * them. After each the interface must work. */
 #pragma once
 #include "devices.h"
 
@@ -31,7 +32,6 @@ extern u32 data_grant, buffer_grant[BUFFERS];
 int connect_net(void);
 /* The same with them: the interface must work. */
 int open_net(void);
-void close_net(void);
 void put_nodes(void);
 int net_is_closed(void);
 
@@ -54,3 +54,12 @@ int comes(u64 patience);
 u16 make_arp(u8 *frame, u8 last);
 /* Asks, and waits for the answer. */
 int answers(void);
+/* Opens it again, whatever happened, and tries it. */
+void end_net(void);
+
+#define DEVICE(name) \
+	static void name##_(void); \
+	OWN(name) { if (open_net()) name##_(); end_net(); } \
+	static void name##_(void)
+
+#define COUNT(list) ((int)(sizeof(list) / sizeof *(list)))
