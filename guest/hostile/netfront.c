@@ -135,14 +135,14 @@ int refused(const char *what, u64 detail, u32 slots)
 {
 	s64 r = outcome(slots);
 	check(r == ERROR || r == CLOSED, "%s (%x) gave %d", what, detail, r);
-	return r == ERROR || open_net();
+	return r != NOTHING && (r != CLOSED || open_net());
 }
 
 int any_outcome(const char *what, u64 detail, u32 slots)
 {
 	s64 r = outcome(slots);
 	check(r != NOTHING, "%s (%x) gave nothing", what, detail);
-	return r == OKAY || r == ERROR || open_net();
+	return r != NOTHING && (r != CLOSED || open_net());
 }
 
 void offer(u32 count)
