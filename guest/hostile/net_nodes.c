@@ -46,6 +46,23 @@ DEVICE(net_nodes)
 	}
 }
 
+/* As many nodes as the store takes, with values that grow when they are quoted. */
+DEVICE(net_large_directory)
+{
+	static char value[251], reply[8];
+	for (int kind = 0; kind < 3; kind++) {
+		if (!start_over(&net))
+			return;
+		fill(value, kind == 0 ? 'x' : kind == 1 ? 1 : '"', 250);
+		for (int i = 0; i < 600; i++)
+			store_call(11, joined(net.front, number(i), ""), value, 250, reply, sizeof reply);
+		put_nodes();
+		decided("a directory of kind", number(kind));
+	}
+	for (int i = 0; i < 600; i++)
+		forget_node(number(i));
+}
+
 /* Queues that share everything, and queues that are not all there. */
 DEVICE(net_queues)
 {
