@@ -127,7 +127,7 @@ static void end(void)
 
 #define DEVICE(name) \
 	static void name##_(void); \
-	TEST(name) { begin(); name##_(); end(); } \
+	OWN(name) { begin(); name##_(); end(); } \
 	static void name##_(void)
 
 #define refused(what, call) do { \

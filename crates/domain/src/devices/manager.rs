@@ -240,14 +240,22 @@ impl<A> Manager<A> {
         let dirs = self.owner.dirs.clone();
         let read = StoreClient::order(&dirs, |client| place.frontend_nodes(&mut client.direct()));
         match read {
-            Ok(nodes) => {
-                if let Some(device) = self.devices.get_mut(&key) {
-                    device.frontend.clone_from(&nodes);
-                    device.phase = Phase::Connecting;
-                }
-                self.order(key, &Order::Connect { device: key.1, frontend: nodes });
-            }
+            Ok(nodes) => self.hand_over(key, nodes),
             Err(error) => self.complain(key, &format!("its nodes cannot be read: {error}")),
+        }
+    }
+
+    /// Gives a frontend's nodes to its backend. The guest chose their size: what is too long for an
+    /// order is refused here, as the backend will never answer it.
+    fn hand_over(&mut self, key: Key, nodes: Nodes) {
+        if let Some(device) = self.devices.get_mut(&key) {
+            device.frontend.clone_from(&nodes);
+            device.phase = Phase::Connecting;
+        }
+        let order = Order::Connect { device: key.1, frontend: nodes };
+        let sent = self.process(key.0).map_or(Ok(()), |process| process.order(&order, &[]));
+        if sent.is_err_and(|error| error.kind() == io::ErrorKind::InvalidInput) {
+            self.fail(key, "the frontend wrote more nodes than a device has use for");
         }
     }
 
