@@ -383,7 +383,7 @@ pub fn build(code: Code) -> &'static mut Monitor {
         *((at::ARENA + ARENA_TABLES + (ALIAS_MASK_WORD - at::TABLES)) as *mut u64) =
             translate::ALIAS_MASK
     };
-    let flags = m.frames.as_ptr() as u64 - at::ARENA;
+    let flags = (m.frames.as_ptr() as u64).wrapping_sub(at::ARENA);
     page().frame_flags.store(flags, core::sync::atomic::Ordering::Release);
     m.mark_own_places();
     m.map_vcpu_info();
