@@ -420,7 +420,8 @@ fn on_translated_signal(signal: u32, info: *const u8, mc: &mut SigContext) -> Ne
             m.timer.armed = 0;
             leave_or_step(m, mc)
         }
-        SIGTRAP if local().stepping => leave_or_step(m, mc),
+        // A kernel that sets TF itself may be on its way out of a block: no guest instruction there.
+        SIGTRAP if local().stepping || m.code.entry_at(mc.rip).is_none() => leave_or_step(m, mc),
         SIGSEGV | SIGBUS | SIGFPE | SIGILL | SIGTRAP => {
             translated_fault(m, signal, closed_by_key(info), mc)
         }
