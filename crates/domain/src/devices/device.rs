@@ -3,7 +3,7 @@
 use super::nodes::{Place, State};
 use super::opened::Opened;
 use devices::wire::Nodes;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How far a device has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,34 @@ pub struct Waiter<A> {
     pub until: Instant,
 }
 
+/// A network interface's ways out, which may end again and again.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Relinks {
+    last: Option<Instant>,
+    /// When the next one is to be made.
+    pub due: Option<Instant>,
+}
+
+impl Relinks {
+    /// The shortest time between two: the guest itself may be the cause.
+    const PAUSE: Duration = Duration::from_secs(1);
+
+    /// The way out is gone.
+    pub fn ask(&mut self, now: Instant) {
+        let earliest = self.last.map_or(now, |last| last + Self::PAUSE);
+        self.due = Some(earliest.max(now));
+    }
+
+    /// Whether it is time for another one, which is then made.
+    pub fn take(&mut self, now: Instant) -> bool {
+        let is_time = self.due.is_some_and(|due| due <= now);
+        if is_time {
+            *self = Self { last: Some(now), due: None };
+        }
+        is_time
+    }
+}
+
 /// A device.
 #[derive(Debug)]
 pub struct Device<A> {
@@ -63,6 +91,8 @@ pub struct Device<A> {
     pub shown: bool,
     /// The guest has seen that it is connected.
     pub connected: bool,
+    /// When its way out was made anew last, and is to be.
+    pub relinks: Relinks,
     /// Who waits for it.
     pub waiter: Option<Waiter<A>>,
 }
@@ -79,6 +109,7 @@ impl<A> Device<A> {
             leaving: false,
             shown: false,
             connected: false,
+            relinks: Relinks::default(),
             waiter: None,
         }
     }
@@ -166,6 +197,17 @@ mod tests {
         assert_eq!(step(Phase::Waiting, State::Initialising), Step::Remove, "no frontend");
         assert_eq!(step(Phase::Waiting, State::Initialised), Step::Stay);
         assert_eq!(step(Phase::Closed, State::Unknown), Step::Remove, "its nodes are gone");
+    }
+
+    #[test]
+    fn ways_out_are_made_once_a_second() {
+        let mut relinks = Relinks::default();
+        let start = Instant::now();
+        assert!(!relinks.take(start), "nobody asked");
+        relinks.ask(start);
+        assert!(relinks.take(start) && !relinks.take(start));
+        relinks.ask(start);
+        assert!(!relinks.take(start) && relinks.take(start + Relinks::PAUSE));
     }
 
     #[test]

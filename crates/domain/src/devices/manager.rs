@@ -143,6 +143,7 @@ impl<A> Manager<A> {
             self.wait();
             self.take_reports();
             self.revive_the_dead();
+            self.relink_all();
             self.take_wishes();
             self.look_at_clock();
         }
@@ -152,7 +153,8 @@ impl<A> Manager<A> {
         let now = Instant::now();
         let waiters = self.devices.values().filter_map(|device| device.waiter.as_ref());
         let revivals = self.backends.iter().filter_map(|slot| slot.revival);
-        let next = waiters.map(|waiter| waiter.until).chain(revivals).min();
+        let relinks = self.devices.values().filter_map(|device| device.relinks.due);
+        let next = waiters.map(|waiter| waiter.until).chain(revivals).chain(relinks).min();
         let mut longest =
             next.map_or(LONGEST_WAIT, |next| next.saturating_duration_since(now)).min(LONGEST_WAIT);
         let mut fds = vec![PollFd::new(&*self.wake, PollFlags::IN)];
@@ -438,14 +440,28 @@ impl<A> Manager<A> {
                 self.teller.tell(News::Full(why));
             }
             Report::Log { line } => self.teller.line(line),
-            Report::Unlinked { device, why } => self.relink((class, device), &why),
+            Report::Unlinked { device, why } => {
+                let key = (class, device);
+                self.complain(key, &why);
+                if let Some(device) = self.devices.get_mut(&key) {
+                    device.relinks.ask(Instant::now());
+                }
+            }
             Report::Detached { .. } | Report::Statistics { .. } => {}
         }
     }
 
-    /// A network interface's way out is gone: it gets another one.
-    fn relink(&mut self, key: Key, why: &str) {
-        self.complain(key, why);
+    /// Gives network interfaces another way out whose time has come.
+    fn relink_all(&mut self) {
+        let now = Instant::now();
+        let due =
+            self.devices.iter_mut().filter_map(|(key, d)| d.relinks.take(now).then_some(*key));
+        for key in due.collect::<Vec<Key>>() {
+            self.relink(key);
+        }
+    }
+
+    fn relink(&mut self, key: Key) {
         let Some(device) = self.devices.get_mut(&key) else { return };
         match device.opened.support.renew() {
             Ok(Some(files)) => device.opened.files = files,

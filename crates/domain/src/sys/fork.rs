@@ -462,7 +462,8 @@ unsafe fn place_descriptors(raw: &Raw<'_>) -> bool {
         for (slot, fd) in parked.iter_mut().zip(&raw.descriptors) {
             *slot = park(*fd);
         }
-        let mut well = program >= 0 && null >= 0 && stderr >= 0 && raw.descriptors.len() <= parked.len();
+        let mut well =
+            program >= 0 && null >= 0 && stderr >= 0 && raw.descriptors.len() <= parked.len();
         for (number, fd) in (FIRST..).zip(parked.iter().take(raw.descriptors.len())) {
             well &= libc::dup2(*fd, number) == number;
         }
