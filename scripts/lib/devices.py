@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import re
-import signal
 import socket
 import statistics
 import subprocess
@@ -300,8 +299,6 @@ def measure(rig, names):
     results = Results()
     local = [name for name in names if name.startswith(("fio", "tcp_user"))]
     tapped = [name for name in names if "_tap" in name]
-    # Ends in `finally`, as an interrupt does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     make_image(rig)
     data = rig.base / "data.img"
     if local:
