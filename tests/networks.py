@@ -8,7 +8,7 @@ import time
 import urllib.request
 
 from lab import FileServer, Guest, image, md5, need, need_root, random_file, records, test
-from disks import store_process
+from disks import kill_store
 from rig import Failure, expect, wait_for
 
 LEASE = "ip link set eth0 up && udhcpc -i eth0 -n -q -s /devices/dhcp >/dev/null 2>&1"
@@ -93,7 +93,7 @@ def network_killed(rig):
         for program in ("xennet", "passt", "xenstored", "passt", "xennet"):
             time.sleep(0.7)
             if program == "xenstored":
-                os.kill(store_process(rig), 9)
+                kill_store(rig)
             else:
                 guest.kill(program)
                 wait_for(lambda p=program: p in {comm.split(".")[0] for comm in rig.family(guest.name).values()}, 10,
@@ -105,7 +105,7 @@ def network_killed(rig):
         good, bad, broken = map(int, re.search(r"fetched (\d+) whole, (\d+) wrong, (\d+) broken", result).groups())
         expect(good >= 3 and bad == 0, result)
         # It works as before.
-        guest.sh(f"wget -q -T 5 -O /tmp/last {url}")
+        guest.sh(f"timeout 10 wget -q -O /tmp/last {url}")
         expect(guest.sh("md5sum </tmp/last").split()[0] == md5(sent), "the file did not come as it was")
         guest.off()
 
@@ -165,7 +165,7 @@ def bridge(rig):
         server = subprocess.Popen([*network.prefix, "python3", "-m", "http.server", "-d", str(folder), "-b", "10.98.76.1", "8000"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            one.wait_until("wget -q -s http://10.98.76.1:8000/", "the host's server does not answer")
+            one.wait_until("wget -q -O /dev/null http://10.98.76.1:8000/", "the host's server does not answer")
             one.sh("mkdir /tmp/www")
             one.start("wget -q -O /tmp/www/sent http://10.98.76.1:8000/sent")
             time.sleep(0.1)

@@ -76,6 +76,15 @@ fn failure(code: ErrorCode, message: String) -> Failure {
     Failure::new(code, message)
 }
 
+fn no_such_device((class, number): Key) -> Failure {
+    let list = match class {
+        Class::Vbd => "block-list",
+        Class::Vif => "network-list",
+    };
+    let message = format!("The domain has no {} {number}", class.word());
+    failure(ErrorCode::NotFound, message).with_hint(format!("'xm {list}' shows those it has."))
+}
+
 impl<A> Manager<A> {
     pub(super) fn new(
         owner: Owner,
@@ -493,8 +502,11 @@ impl<A> Manager<A> {
                     self.wish_detach((class, number), force, asker);
                 }
                 Wish::Refresh { number, asker } => {
-                    self.order((Class::Vbd, number), &Order::Refresh { device: number });
-                    self.teller.tell(News::Answer(asker, Ok(())));
+                    let key = (Class::Vbd, number);
+                    let known = self.devices.contains_key(&key);
+                    self.order(key, &Order::Refresh { device: number });
+                    let answer = if known { Ok(()) } else { Err(no_such_device(key)) };
+                    self.teller.tell(News::Answer(asker, answer));
                 }
                 Wish::Retry => {
                     if let Some(process) = self.process(Class::Vbd) {
@@ -520,9 +532,7 @@ impl<A> Manager<A> {
 
     fn wish_detach(&mut self, key: Key, force: bool, asker: A) {
         let Some(device) = self.devices.get_mut(&key) else {
-            let message = "The domain has no such device".to_owned();
-            let answer = Err(failure(ErrorCode::NotFound, message));
-            return self.teller.tell(News::Answer(asker, answer));
+            return self.teller.tell(News::Answer(asker, Err(no_such_device(key))));
         };
         device.leaving = true;
         device.waiter = Some(Waiter { asker, until: Instant::now() + PATIENCE });
