@@ -8,8 +8,9 @@ import shutil
 import subprocess
 import time
 
-from lab import Guest, Skip, configuration, for_each_kernel, image, make_ext4, md5, named, need, need_root, random_file, records, test
-from rig import Failure, expect, wait_for
+from lab import (Guest, backends, check_qcow2, for_each_kernel, helpers, image, make_ext4, make_qcow2, md5, need, need_root, random_file,
+    records, test)
+from rig import expect, wait_for
 
 
 def mounted(rig, name, disk, **keys):
@@ -64,6 +65,9 @@ def several_disks(rig):
     expect(len(expected) == len(seen), f"the guest has {listing.split()}, expected {seen}")
     sums = guest.sh("for d in " + " ".join(seen) + "; do md5sum </dev/$d; done").replace("-", "").split()
     expect(sums == [md5(path) for path in paths], "the disks' contents differ")
+    # What must not be left later can be seen now.
+    expect(backends(rig) == [f"vbd/{guest.number()}"] and len(records(rig)) == len(paths), f"{backends(rig)}, {records(rig)}")
+    expect(any(helper.startswith("xenblock ") for helper in helpers(rig)), f"processes: {helpers(rig)}")
     guest.sh("for d in " + " ".join(seen) + "; do echo $d | dd of=/dev/$d conv=fsync 2>/dev/null & done; wait")
     for path, name in zip(paths, seen):
         expect(path.read_bytes()[: len(name) + 1] == f"{name}\n".encode(), f"what was written to {name} is not in its image")
@@ -74,9 +78,9 @@ def several_disks(rig):
 def swap(rig):
     """Memory is pushed out to a disk and comes back as it was."""
     path = image(rig, "swap.img", 256)
-    guest = Guest(rig, "swap", memory=160, disk=[f"file:{path},xvda,w"])
-    guest.sh("mkswap /dev/xvda && swapon /dev/xvda && mkdir /big && mount -t tmpfs -o size=220m tmpfs /big")
-    guest.sh("/devices/files write /big/a 20 9000", 60)
+    guest = Guest(rig, "swap", memory=128, disk=[f"file:{path},xvda,w"])
+    guest.sh("mkswap /dev/xvda && swapon /dev/xvda && mkdir /big && mount -t tmpfs -o size=170m tmpfs /big")
+    guest.sh("/devices/files write /big/a 16 9000", 60)
     used = int(guest.sh("grep xvda /proc/swaps").split()[3]) >> 10
     expect(used > 40, f"only {used} MiB of swap are used")
     guest.sh("/devices/files check /big/a", 60)
@@ -101,40 +105,56 @@ def sequential_and_random(rig):
     guest.off()
 
 
-def qemu_img(*words):
-    need("qemu-img", "qemu-utils")
-    subprocess.run(["qemu-img", *words], check=True, capture_output=True)
+@for_each_kernel
+def qcow2(rig, kernel):
+    """The image grows with what is written, and reads back as it was; so does one on top of it."""
+    path, top = make_qcow2(rig.work / "image.qcow2", 600), make_qcow2(rig.work / "top.qcow2", 600, rig.work / "image.qcow2", "qcow2")
+    keys = {"kernel": str(rig.kernel(kernel))}
+    guest = Guest(rig, "qcow", disk=[f"tap:qcow2:{path},xvda,w"], **keys)
+    guest.sh("mke2fs -F /dev/xvda >/dev/null && mkdir /mnt && mount -t ext4 /dev/xvda /mnt && /devices/files write /mnt/a 20 500", 60)
+    guest.off()
+    expect(9 << 20 < path.stat().st_size < 200 << 20, f"the image has {path.stat().st_size} bytes")
+    check_qcow2(path)
+    before = md5(path)
+    disk = [f"format=qcow2,vdev=xvda,access=rw,backing={path},target={top}"]
+    guest = mounted(rig, "qcow", disk, **keys)
+    guest.sh("/devices/files check /mnt/a && /devices/files write /mnt/b 5 100")
+    guest.off()
+    guest = mounted(rig, "qcow", disk, **keys)
+    guest.sh("/devices/files check /mnt/a && /devices/files check /mnt/b")
+    guest.off()
+    check_qcow2(top)
+    expect(md5(path) == before, "the backing file was changed")
 
 
 @test
-def qcow2(rig):
-    path, raw = rig.work / "image.qcow2", rig.work / "image.raw"
-    qemu_img("create", "-q", "-f", "qcow2", str(path), "64M")
-    guest = Guest(rig, "qcow", disk=[f"tap:qcow2:{path},xvda,w"])
-    guest.sh("mke2fs -F /dev/xvda >/dev/null && mkdir /mnt && mount -t ext4 /dev/xvda /mnt && /devices/files write /mnt/a 20 500")
-    guest.off()
-    qemu_img("check", "-q", str(path))
-    qemu_img("convert", "-O", "raw", str(path), str(raw))
-    guest = mounted(rig, "qcow", [f"file:{raw},xvda,r"])
-    guest.sh("/devices/files check /mnt/a")
-    guest.off()
-
-
-@test
-def qcow2_with_backing(rig):
+def raw_backing(rig):
     """The top image takes what is written, the base stays as it is."""
-    base, path = image(rig, "base.img", 64, ext4=True), rig.work / "top.qcow2"
-    qemu_img("create", "-q", "-f", "qcow2", "-b", str(base), "-F", "raw", str(path))
+    base = image(rig, "base.img", 64, ext4=True)
+    top = make_qcow2(rig.work / "top.qcow2", 64, base, "raw")
     before = md5(base)
-    disk = [f"format=qcow2,vdev=xvda,access=rw,backing={base},target={path}"]
-    guest = mounted(rig, "backed", disk)
-    guest.sh("/devices/files write /mnt/a 20 100")
-    guest.off()
-    guest = mounted(rig, "backed", disk)
-    guest.sh("/devices/files check /mnt/a")
+    guest = mounted(rig, "backed", [f"format=qcow2,vdev=xvda,access=rw,backing={base},target={top}"])
+    guest.sh("/devices/files write /mnt/a 20 100 && umount /mnt && mount -t ext4 /dev/xvda /mnt && /devices/files check /mnt/a")
     guest.off()
     expect(md5(base) == before, "the backing file was changed")
-    qemu_img("check", "-q", str(path))
+    check_qcow2(top)
+
+
+@test
+def qcow2_of_qemu(rig):
+    """Images go to QEMU's tools and come from them."""
+    need("qemu-img", "qemu-utils")
+    raw, path, back = image(rig, "qemu.raw", 32, ext4=True), rig.work / "qemu.qcow2", rig.work / "back.raw"
+    convert = ["qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", str(raw), str(path)]
+    subprocess.run(convert, check=True, capture_output=True)
+    guest = mounted(rig, "qemu", [f"tap:qcow2:{path},xvda,w"])
+    guest.sh("/devices/files write /mnt/a 10 500")
+    guest.off()
+    check_qcow2(path)
+    subprocess.run(["qemu-img", "convert", "-O", "raw", str(path), str(back)], check=True, capture_output=True)
+    guest = mounted(rig, "qemu", [f"file:{back},xvda,r"])
+    guest.sh("/devices/files check /mnt/a")
+    guest.off()
 
 
 @test
@@ -238,9 +258,6 @@ def backends_killed(rig):
         wait_for(lambda: "xenblock" in rig.family(guest.name).values(), 10, "no other backend was started")
     rig.must("block-list", guest.name)
     time.sleep(0.5)
-    other = rig.console("console", guest.name)
-    other.kill()
-    # A file that ends the loop, by way of the console's own job control.
     guest.terminal.type("\x1a")
     guest.terminal.until("Stopped", 30)
     guest.sh("touch /tmp/stop")

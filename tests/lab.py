@@ -129,6 +129,30 @@ def make_ext4(path):
     subprocess.run([tool, "-q", "-F", str(path)], check=True, capture_output=True)
 
 
+def make_qcow2(path, megabytes, backing="", backing_format=""):
+    """An empty qcow2 image of version 3 (QEMU's docs/interop/qcow2.txt): header, table of reference
+    counts, reference counts, first table of addresses."""
+    name, kind = str(backing).encode(), backing_format.encode()
+    extensions = b""
+    if kind:
+        extensions = struct.pack(">II", 0xE2792ACA, len(kind)) + kind + bytes(-len(kind) % 8)
+    extensions += bytes(8)
+    cluster = 1 << 16
+    tables = -(-(megabytes << 20) // (cluster // 8 * cluster))
+    header = struct.pack(">IIQIIQIIQQIIQ", 0x514649FB, 3, (104 + len(extensions)) if name else 0, len(name), 16, megabytes << 20, 0,
+        tables, 3 * cluster, cluster, 1, 0, 0) + struct.pack(">QQQII", 0, 0, 0, 4, 104) + extensions + name
+    clusters = [header, struct.pack(">Q", 2 * cluster), struct.pack(">4H", 1, 1, 1, 1), b""]
+    path.write_bytes(b"".join(part.ljust(cluster, b"\0") for part in clusters))
+    return path
+
+
+def check_qcow2(path):
+    """Asks QEMU's tool, where there is one, whether an image is whole."""
+    if shutil.which("qemu-img"):
+        done = subprocess.run(["qemu-img", "check", str(path)], capture_output=True, text=True, check=False)
+        expect(done.returncode == 0, f"qemu-img check: {done.stdout}{done.stderr}")
+
+
 def random_file(path, size):
     path.write_bytes(os.urandom(size))
     return path
@@ -213,13 +237,8 @@ def records(rig):
         for path in sorted((rig.work / "run" / folder).glob("*"))]
 
 
-def taps(rig):
-    devices = os.listdir("/sys/class/net")
-    return [name for name in devices if re.fullmatch(r"vif\d+\.\d+", name) and name not in rig.taps_before]
-
-
 def nothing_is_left(rig, seconds=10):
-    for what, left in (("processes", helpers), ("locks", records), ("nodes", backends), ("taps", taps)):
+    for what, left in (("processes", helpers), ("locks", records), ("nodes", backends)):
         try:
             wait_for(lambda: not left(rig), seconds, "")
         except Failure as late:

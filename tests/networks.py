@@ -7,9 +7,9 @@ import subprocess
 import time
 import urllib.request
 
-from lab import FileServer, Guest, image, md5, need, need_root, random_file, records, test
+from lab import FileServer, Guest, backends, md5, need, need_root, random_file, records, test
 from disks import kill_store
-from rig import Failure, expect, wait_for
+from rig import expect, wait_for
 
 LEASE = "ip link set eth0 up && udhcpc -i eth0 -n -q -s /devices/dhcp >/dev/null 2>&1"
 
@@ -62,6 +62,7 @@ def hot_plug_interfaces(rig):
     expect(len(rows) == 2 and rows[1].split()[0] == "0" and "00:16:3e:44:55:66" in rows[1], f"network-list: {rows}")
     gateway(guest)
     wait_for(lambda: rig.must("network-list", guest.name).splitlines()[1].split()[4] == "4", 10, "it is not connected")
+    expect(backends(rig) == [f"vif/{guest.number()}"] and records(rig) == ["macs/00:16:3e:44:55:66"], f"{backends(rig)}, {records(rig)}")
     code, _, err = rig.run("network-attach", guest.name, "bridge=nobridge")
     expect(code != 0 and "nobridge" in err, f"no such bridge: {code} {err!r}")
     rig.must("network-attach", guest.name)

@@ -3,9 +3,8 @@
 import os
 import shutil
 import socket
-import struct
 
-from lab import Guest, image, need, random_file, refused, test
+from lab import Guest, image, make_qcow2, need, random_file, refused, test
 from rig import expect
 
 MAC = "00:16:3e:5a:5a:5a"
@@ -39,20 +38,15 @@ def wrong_format(rig):
     refused(rig, r"disk\[0\].*vhd.*not supported(.|\n)*qemu-img convert", disk=[f"format=vhd,vdev=xvda,access=rw,target={path}"])
 
 
-def qcow2_header(backing):
-    """The head of a qcow2 image of version 3 with a backing file (QEMU's docs/interop/qcow2.txt)."""
-    fixed = struct.pack(">IIQIIQIIQQIIQ", 0x514649FB, 3, 112, len(backing), 16, 1 << 20, 0, 1, 3 << 16, 1 << 16, 1, 0, 0)
-    return (fixed + struct.pack(">QQQII", 0, 0, 0, 4, 104) + bytes(8) + backing).ljust(4 << 16, b"\0")
-
-
 @test
 def backing_not_named(rig):
     """An image's header alone opens no file of the host."""
-    path = rig.work / "sly.qcow2"
-    path.write_bytes(qcow2_header(b"/etc/hostname"))
+    path = make_qcow2(rig.work / "sly.qcow2", 1, backing="/etc/hostname")
     err = refused(rig, r"disk\[0\].*has the backing file '/etc/hostname', which the entry does not name",
         disk=[f"tap:qcow2:{path},xvda,w"])
     expect("backing=/etc/hostname" in err, f"no hint: {err!r}")
+    plain = make_qcow2(rig.work / "plain.qcow2", 1)
+    refused(rig, r"disk\[0\].*has no backing file", disk=[f"format=qcow2,vdev=xvda,access=rw,backing=/etc/hostname,target={plain}"])
 
 
 @test

@@ -1,6 +1,7 @@
 """A disk's guest dies at random moments: what it said is on the disk must be there (scripts/soak)."""
 
 import os
+import pathlib
 import random
 import re
 import shutil
@@ -92,6 +93,16 @@ def slay(rig, way):
             os.kill(pid, 9)
         except ProcessLookupError:
             pass
+    # The rest of a domain follows its process; until then it may hold the image.
+    dying = pids if way == "xenblock" else list(family)
+    wait_for(lambda: not any(is_alive(pid) for pid in dying), 20, f"processes of a dead domain are left ({way})")
+
+
+def is_alive(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 WAYS = ("xendomain alone", "everything", "xenblock")
