@@ -148,7 +148,7 @@ def qcow2_of_qemu(rig):
     convert = ["qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", str(raw), str(path)]
     subprocess.run(convert, check=True, capture_output=True)
     guest = mounted(rig, "qemu", [f"tap:qcow2:{path},xvda,w"])
-    guest.sh("/devices/files write /mnt/a 10 500")
+    guest.sh("/devices/files write /mnt/a 10 500 && umount /mnt")
     guest.off()
     check_qcow2(path)
     subprocess.run(["qemu-img", "convert", "-O", "raw", str(path), str(back)], check=True, capture_output=True)

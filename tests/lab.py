@@ -47,6 +47,7 @@ class Guest:
 
     def __init__(self, rig, name, **keys):
         self.rig, self.name = rig, named(rig, name)
+        self.killed, self.logged = False, len(self.log())
         self.terminal = rig.console("create", "-c", configuration(rig, name, **keys))
         self.settle()
 
@@ -86,9 +87,13 @@ class Guest:
         code = self.terminal.end(60)
         expect(code == 0, f"xm create -c ended with {code} after the domain powered off")
         self.rig.gone(self.name)
+        # The guest may have noticed nothing of it.
+        ends = re.findall(r"the backend of .* ended.*", self.log()[self.logged:])
+        expect(self.killed or not ends, f"a backend died by itself: {ends}")
 
     def log(self):
-        return (self.rig.work / f"log/{self.name}.log").read_text(errors="replace")
+        log = self.rig.work / f"log/{self.name}.log"
+        return log.read_text(errors="replace") if log.exists() else ""
 
     def number(self):
         return self.rig.must("domid", self.name).strip()
@@ -97,9 +102,9 @@ class Guest:
         """Kills processes of the domain by their program's name, as a bad day would."""
         pids = [pid for pid, comm in self.rig.family(self.name).items() if comm.split(".")[0] == program]
         expect(pids, f"the domain has no process {program}: {self.rig.family(self.name)}")
+        self.killed = True
         for pid in pids:
             os.kill(pid, 9)
-        return pids
 
 
 def named(rig, name):
