@@ -1,15 +1,14 @@
 """Network interfaces: the user-mode network, bridges, hot plug, back ends that die."""
 
-import os
 import re
 import socket
 import subprocess
 import time
 import urllib.request
 
-from lab import FileServer, Guest, backends, md5, need, need_root, random_file, records, test
+from lab import FileServer, Guest, backends, for_each_kernel, md5, need, need_root, random_file, records, test
 from disks import kill_store
-from rig import expect, wait_for
+from rig import OUT, expect, wait_for
 
 LEASE = "ip link set eth0 up && udhcpc -i eth0 -n -q -s /devices/dhcp >/dev/null 2>&1"
 
@@ -52,6 +51,19 @@ def user_network(rig):
     socket.create_server(("127.0.0.1", port)).close()
 
 
+@for_each_kernel
+def lease(rig, kernel):
+    need("passt", "passt")
+    folder = rig.work / "served"
+    folder.mkdir(exist_ok=True)
+    sent = random_file(folder / f"for-{kernel}", 4 << 20)
+    with FileServer(folder) as server:
+        guest = Guest(rig, "lease", vif=[""], kernel=str(rig.kernel(kernel)))
+        guest.sh(f"wget -q -O /tmp/sent http://{gateway(guest)}:{server.port}/{sent.name}", 60)
+        expect(guest.sh("md5sum </tmp/sent").split()[0] == md5(sent), "the file did not come as it was")
+        guest.off()
+
+
 @test
 def hot_plug_interfaces(rig):
     need("passt", "passt")
@@ -62,7 +74,8 @@ def hot_plug_interfaces(rig):
     expect(len(rows) == 2 and rows[1].split()[0] == "0" and "00:16:3e:44:55:66" in rows[1], f"network-list: {rows}")
     gateway(guest)
     wait_for(lambda: rig.must("network-list", guest.name).splitlines()[1].split()[4] == "4", 10, "it is not connected")
-    expect(backends(rig) == [f"vif/{guest.number()}"] and records(rig) == ["macs/00:16:3e:44:55:66"], f"{backends(rig)}, {records(rig)}")
+    found = backends(rig), records(rig)
+    expect(found == ([f"vif/{guest.number()}"], ["macs/00:16:3e:44:55:66"]), f"nodes and locks: {found}")
     code, _, err = rig.run("network-attach", guest.name, "bridge=nobridge")
     expect(code != 0 and "nobridge" in err, f"no such bridge: {code} {err!r}")
     rig.must("network-attach", guest.name)
@@ -162,9 +175,9 @@ def bridge(rig):
         two.sh("ip address add 10.98.76.3/24 dev eth0 && ip link set eth0 up")
         one.sh("ping -c 3 -i 0.2 -W 5 10.98.76.1")
         one.sh("ping -c 3 -i 0.2 -W 5 10.98.76.3")
-        network.run("ping", "-c", "3", "-i", "0.2", "-W", "5", "10.98.76.2") if os.access("/bin/ping", os.X_OK) else None
-        server = subprocess.Popen([*network.prefix, "python3", "-m", "http.server", "-d", str(folder), "-b", "10.98.76.1", "8000"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        network.run(str(OUT / "busybox/bin/busybox"), "ping", "-c", "3", "-i", "0.2", "-W", "5", "10.98.76.2")
+        serve = [*network.prefix, "python3", "-m", "http.server", "-d", str(folder), "-b", "10.98.76.1", "8000"]
+        server = subprocess.Popen(serve, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             one.wait_until("wget -q -O /dev/null http://10.98.76.1:8000/", "the host's server does not answer")
             one.sh("mkdir /tmp/www")
