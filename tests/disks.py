@@ -178,25 +178,31 @@ def hot_plug_disks(rig):
     guest.wait_until(f"[ $(cat /sys/block/xvdb/size) = {48 << 11} ]", "the guest does not see the new size")
     code, _, err = rig.run("block-refresh", guest.name, "xvdq")
     expect(code != 0 and "xvdq" in err, f"refresh of a disk that is not there: {code} {err!r}")
-    code, _, err = rig.run("block-detach", guest.name, "xvdb")
-    expect(code != 0 and re.search("let go(.|\n)*[Uu]nmount(.|\n)*-f", err), f"detach while it is mounted: {code} {err!r}")
     guest.sh("/devices/files check /late/a && umount /late")
-    wait_for(lambda: len(rig.must("block-list", guest.name).splitlines()) == 2, 15, "it does not go once it is unmounted")
+    # A guest that does not let go keeps it for the time being. (Linux does let go of mounted disks from
+    # 5.14 on; one that is stopped cannot.)
+    rig.must("pause", guest.name)
+    code, _, err = rig.run("block-detach", guest.name, "xvdb")
+    expect(code != 0 and re.search("let go of xvdb(.|\n)*[Uu]nmount(.|\n)*--force", err), f"no answer of the guest: {code} {err!r}")
+    rig.must("unpause", guest.name)
+    wait_for(lambda: len(rig.must("block-list", guest.name).splitlines()) == 2, 15, "it does not go later")
     guest.wait_until("[ ! -e /dev/xvdb ]", "the guest still has the disk")
-    # At once, when nobody uses it; the image is free then.
-    rig.must("block-attach", guest.name, f"file:{path},xvdb,w")
-    guest.wait_until("[ -b /dev/xvdb ]", "it does not come again")
-    guest.sh("mount -t ext4 /dev/xvdb /late && /devices/files check /late/a && umount /late")
-    start = time.monotonic()
-    rig.must("block-detach", guest.name, "51728")
-    expect(time.monotonic() - start < 5, "detaching took its time")
-    wait_for(lambda: len(records(rig)) == 1, 5, "its lock is left")
-    # By force, in use.
+    # At once, when nobody uses it; and the image is free at once, also after a detach by force.
+    for turn in range(6):
+        rig.must("block-attach", guest.name, f"file:{path},xvdb,w")
+        guest.wait_until("[ -b /dev/xvdb ]", "it does not come again")
+        guest.sh("mount -t ext4 /dev/xvdb /late && /devices/files check /late/a && umount /late")
+        start = time.monotonic()
+        rig.must("block-detach", *(["-f"] if turn % 2 else []), guest.name, "51728")
+        expect(time.monotonic() - start < 5, "detaching took its time")
+        expect(len(rig.must("block-list", guest.name).splitlines()) == 2 and len(records(rig)) == 1, "something of it is left")
+        guest.wait_until("[ ! -e /dev/xvdb ]", "the guest still has the disk")
+    # In use: the guest loses it.
     rig.must("block-attach", guest.name, f"file:{path},xvdb,w")
     guest.wait_until("[ -b /dev/xvdb ]", "it does not come again")
     guest.sh("mount -t ext4 /dev/xvdb /late")
     rig.must("block-detach", "-f", guest.name, "xvdb")
-    expect(len(rig.must("block-list", guest.name).splitlines()) == 2, "it is still listed")
+    guest.sh("echo 3 >/proc/sys/vm/drop_caches; /devices/files check /late/a", good=False)
     guest.sh("/devices/files write /mnt/a 5 100 && /devices/files check /mnt/a")
     rig.must("destroy", guest.name)
     guest.terminal.end()
@@ -207,7 +213,7 @@ def hot_plug_disks(rig):
 def full_host(rig):
     """The host has no room: the domain is paused, and goes on without loss once there is some."""
     need_root("mount a file system")
-    place = rig.work / "small"
+    place = rig.work / "tiny"
     place.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)], check=True)
     try:
