@@ -21,6 +21,7 @@ help:
 	@echo 'make test     all tests: crates, guest programs, a little fuzzing, end to end, hostile'
 	@echo '              kernels, escapes from the jail'
 	@echo 'make hostile  guest kernels that break every rule (TESTS="NAME or kind ...")'
+	@echo 'make devices  disks and networks in guests'
 	@echo 'make drill    what an attacker inside the jail can do'
 	@echo 'make e2e-keyed'
 	@echo '              a part of the end-to-end tests, for machines without protection keys:'
@@ -63,6 +64,11 @@ test: setup
 	tests/e2e --bin $(TARGET)
 	tests/hostile --bin $(TARGET)
 	tests/drill --bin $(TARGET)
+	tests/devices --bin $(TARGET)
+	tests/image --bin $(TARGET)
+
+devices: setup build
+	tests/devices --bin $(TARGET) $(TESTS)
 
 drill: setup build
 	tests/drill --bin $(TARGET)

@@ -1,6 +1,7 @@
 """What the end-to-end tests stand on: programs, configuration files, consoles."""
 
 import errno
+import json
 import os
 import pathlib
 import pty
@@ -172,6 +173,27 @@ class Rig:
                 continue
         family = set(found["xendomain"])
         found["space"] = [pid for pid in found["space"] if self.descends(pid, family)]
+        return found
+
+    def family(self, name):
+        """A domain's processes: numbers of its xendomain and of all that descends from it, and their
+        programs' names."""
+        mine = set()
+        for entry in (self.work / "run/domains").glob("*/info.json"):
+            try:
+                facts = json.loads(entry.read_text())
+            except (OSError, ValueError):
+                continue
+            if facts["name"] == name:
+                mine.add(facts["pid"])
+        found = {}
+        for entry in pathlib.Path("/proc").glob("[0-9]*"):
+            pid = int(entry.name)
+            try:
+                if pid in mine or self.descends(pid, mine):
+                    found[pid] = (entry / "comm").read_text().strip()
+            except OSError:
+                continue
         return found
 
     @staticmethod

@@ -90,6 +90,7 @@ const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
 /// # Errors
 /// When the kernel does not allow that.
 pub fn forsake_files() -> io::Result<()> {
+    use_one_heap();
     rustix::thread::set_no_new_privs(true)?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -105,6 +106,14 @@ pub fn forsake_files() -> io::Result<()> {
         .and_then(|rules| rules.restrict_self())
         .map_err(io::Error::other)?;
     Ok(())
+}
+
+/// Has all threads allocate from the main heap. The C library opens a file of /proc when it shrinks
+/// one of the others (`vm.overcommit_memory`, malloc/arena.c), which would be the end of the process.
+fn use_one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call sets a number in the C library, under its own lock.
+    let _is_known = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }
 
 /// Gives up, for all threads, every system call but the common ones and `more`. A thread that makes

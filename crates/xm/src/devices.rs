@@ -3,7 +3,7 @@
 use clap::ArgMatches;
 use config::{Disk, Mac, Vif};
 use control::xenstore::{StoreClient, Transaction};
-use control::{Client, DeviceSpec, Registry, Request};
+use control::{Client, ClientError, DeviceSpec, ErrorCode, Registry, Request};
 use serde_json::{Map, Value, json};
 
 use crate::error::Error;
@@ -48,9 +48,23 @@ fn domain(matches: &ArgMatches) -> &str {
     matches.get_one::<String>("domain").map_or("", String::as_str)
 }
 
+fn device(matches: &ArgMatches) -> &str {
+    matches.get_one::<String>("device").map_or("", String::as_str)
+}
+
 fn order(word: &str, verb: &'static str, request: &Request) -> Result<(), Error> {
     let mut client: Client = connect(&Registry::open()?, word, verb)?;
     Ok(client.order(request)?)
+}
+
+/// An order about a device, which is named as the user did if the domain does not have it.
+fn order_about(matches: &ArgMatches, verb: &'static str, request: &Request) -> Result<(), Error> {
+    order(domain(matches), verb, request).map_err(|error| match error {
+        Error::Client(ClientError::Refused(failure)) if failure.code == ErrorCode::NotFound => {
+            Error::NoDevice { device: device(matches).to_owned() }
+        }
+        error => error,
+    })
 }
 
 /// `block-attach D BackDev FrontDev Mode` as xm had it, or `D SPEC` as xl has it.
@@ -117,11 +131,11 @@ pub fn block_detach(matches: &ArgMatches) -> Result<(), Error> {
 /// As [`block_attach`].
 pub fn block_refresh(matches: &ArgMatches) -> Result<(), Error> {
     let number = disk_number(matches, "block-refresh")?;
-    order(domain(matches), "refresh a disk of", &Request::DeviceRefresh { number })
+    order_about(matches, "refresh a disk of", &Request::DeviceRefresh { number })
 }
 
 fn disk_number(matches: &ArgMatches, command: &'static str) -> Result<u32, Error> {
-    let word = matches.get_one::<String>("device").map_or("", String::as_str);
+    let word = device(matches);
     let name = word.strip_prefix("/dev/").unwrap_or(word);
     config::vbd_number(name).map_err(|error| Error::usage(command, format!("{error}.")))
 }
@@ -132,7 +146,7 @@ fn disk_number(matches: &ArgMatches, command: &'static str) -> Result<u32, Error
 ///
 /// As [`block_attach`].
 pub fn network_detach(matches: &ArgMatches) -> Result<(), Error> {
-    let word = matches.get_one::<String>("device").map_or("", String::as_str);
+    let word = device(matches);
     let number = match (word.parse::<u32>(), Mac::parse(word)) {
         (Ok(number), _) => Some(number),
         (_, Ok(_)) => listed(domain(matches), &INTERFACES)?
@@ -152,7 +166,7 @@ fn detach(matches: &ArgMatches, kind: &Kind, number: u32) -> Result<(), Error> {
     let class = kind.class.to_owned();
     let force = matches.get_flag("force");
     let request = Request::DeviceDetach { class, number, force };
-    order(domain(matches), "detach a device from", &request)
+    order_about(matches, "detach a device from", &request)
 }
 
 /// `block-list D... [-l] [--json]`.

@@ -87,6 +87,8 @@ pub struct Device<A> {
     pub frontend: Nodes,
     /// It is to go.
     pub leaving: bool,
+    /// Even if the guest does not let go of it.
+    pub forced: bool,
     /// The guest has seen its backend's nodes.
     pub shown: bool,
     /// The guest has seen that it is connected.
@@ -107,6 +109,7 @@ impl<A> Device<A> {
             phase: Phase::Attaching,
             frontend,
             leaving: false,
+            forced: false,
             shown: false,
             connected: false,
             relinks: Relinks::default(),

@@ -20,6 +20,9 @@ use std::time::{Duration, Instant};
 /// How long a guest may take to let go of a device.
 /// Below the patience of tools.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// The same for a device that goes in any case. A guest that sees it close ends its requests; one from
+/// which it is just taken waits for answers for ever.
+const LITTLE_PATIENCE: Duration = Duration::from_secs(1);
 /// A backend is started again at once, unless it died more often than this in that time: then after
 /// a pause that doubles with each death. The guest waits for its requests meanwhile.
 const EASY_DEATHS: usize = 3;
@@ -68,12 +71,23 @@ pub(super) struct Manager<A> {
     /// The connection that brings events of frontends' nodes.
     store: Option<StoreClient>,
     devices: BTreeMap<Key, Device<A>>,
+    /// Devices that went, but of which the backend may still hold something.
+    going: Vec<(Key, Waiter<A>)>,
     backends: [Slot; Backend::COUNT],
     ended: bool,
 }
 
 fn failure(code: ErrorCode, message: String) -> Failure {
     Failure::new(code, message)
+}
+
+fn no_such_device((class, number): Key) -> Failure {
+    let list = match class {
+        Class::Vbd => "block-list",
+        Class::Vif => "network-list",
+    };
+    let message = format!("The domain has no {} {number}", class.word());
+    failure(ErrorCode::NotFound, message).with_hint(format!("'xm {list}' shows those it has."))
 }
 
 impl<A> Manager<A> {
@@ -90,6 +104,7 @@ impl<A> Manager<A> {
             teller,
             store: None,
             devices: BTreeMap::new(),
+            going: Vec::new(),
             backends: [Slot::default(), Slot::default()],
             ended: false,
         }
@@ -151,7 +166,9 @@ impl<A> Manager<A> {
 
     fn wait(&self) {
         let now = Instant::now();
-        let waiters = self.devices.values().filter_map(|device| device.waiter.as_ref());
+        let going = self.going.iter().map(|(_, waiter)| waiter);
+        let waiters =
+            self.devices.values().filter_map(|device| device.waiter.as_ref()).chain(going);
         let revivals = self.backends.iter().filter_map(|slot| slot.revival);
         let relinks = self.devices.values().filter_map(|device| device.relinks.due);
         let next = waiters.map(|waiter| waiter.until).chain(revivals).chain(relinks).min();
@@ -351,12 +368,24 @@ impl<A> Manager<A> {
     /// The guest has let go of a device, or is not asked.
     fn remove(&mut self, key: Key) {
         self.order(key, &Order::Detach { device: key.1 });
-        self.answer(key, Ok(()));
         let Some(device) = self.devices.remove(&key) else { return };
         if let Err(error) = self.change(|to| device.place.remove(to)) {
             self.teller.line(format!("{}: its nodes are left over: {error}", device.opened.name));
         }
         self.teller.line(format!("{} is detached", device.opened.name));
+        // Who asked may want the image or the address at once, which the backend still has.
+        let until = Instant::now() + LITTLE_PATIENCE;
+        self.going.extend(device.waiter.map(|waiter| (key, Waiter { until, ..waiter })));
+        if self.process(key.0).is_none() {
+            self.let_go(|other| other == key);
+        }
+    }
+
+    /// Nothing of devices that went is held any more.
+    fn let_go(&mut self, is_free: impl Fn(Key) -> bool) {
+        for (_, waiter) in self.going.extract_if(.., |(key, _)| is_free(*key)) {
+            self.teller.tell(News::Answer(waiter.asker, Ok(())));
+        }
     }
 
     /// Starts backends whose time has come.
@@ -395,6 +424,7 @@ impl<A> Manager<A> {
         let word = class.word();
         let then = if pause.is_zero() { String::new() } else { format!("; next in {pause:?}") };
         self.teller.line(format!("the backend of the domain's {word} ended{how}: {status}{then}"));
+        self.let_go(|key| key.0 == class);
         for device in self.devices.values_mut().filter(|device| device.opened.class == class) {
             match device.opened.support.renew() {
                 Ok(Some(files)) => device.opened.files = files,
@@ -447,7 +477,8 @@ impl<A> Manager<A> {
                     device.relinks.ask(Instant::now());
                 }
             }
-            Report::Detached { .. } | Report::Statistics { .. } => {}
+            Report::Detached { device } => self.let_go(|key| key == (class, device)),
+            Report::Statistics { .. } => {}
         }
     }
 
@@ -517,8 +548,11 @@ impl<A> Manager<A> {
                     self.wish_detach((class, number), force, asker);
                 }
                 Wish::Refresh { number, asker } => {
-                    self.order((Class::Vbd, number), &Order::Refresh { device: number });
-                    self.teller.tell(News::Answer(asker, Ok(())));
+                    let key = (Class::Vbd, number);
+                    let known = self.devices.contains_key(&key);
+                    self.order(key, &Order::Refresh { device: number });
+                    let answer = if known { Ok(()) } else { Err(no_such_device(key)) };
+                    self.teller.tell(News::Answer(asker, answer));
                 }
                 Wish::Retry => {
                     if let Some(process) = self.process(Class::Vbd) {
@@ -544,15 +578,11 @@ impl<A> Manager<A> {
 
     fn wish_detach(&mut self, key: Key, force: bool, asker: A) {
         let Some(device) = self.devices.get_mut(&key) else {
-            let message = "The domain has no such device".to_owned();
-            let answer = Err(failure(ErrorCode::NotFound, message));
-            return self.teller.tell(News::Answer(asker, answer));
+            return self.teller.tell(News::Answer(asker, Err(no_such_device(key))));
         };
-        device.leaving = true;
-        device.waiter = Some(Waiter { asker, until: Instant::now() + PATIENCE });
-        if force {
-            return self.remove(key);
-        }
+        (device.leaving, device.forced) = (true, force);
+        let patience = if force { LITTLE_PATIENCE } else { PATIENCE };
+        device.waiter = Some(Waiter { asker, until: Instant::now() + patience });
         self.show(key, &Nodes::from([("online".into(), "0".into())]), State::Closing);
         self.look(key);
     }
@@ -560,11 +590,18 @@ impl<A> Manager<A> {
     /// Tells those who waited for too long.
     fn look_at_clock(&mut self) {
         let now = Instant::now();
+        for (_, waiter) in self.going.extract_if(.., |(_, waiter)| waiter.until <= now) {
+            self.teller.tell(News::Answer(waiter.asker, Ok(())));
+        }
         let late = |device: &Device<A>| device.waiter.as_ref().is_some_and(|w| w.until <= now);
         let keys: Vec<Key> =
             self.devices.iter().filter(|(_, device)| late(device)).map(|(key, _)| *key).collect();
         for key in keys {
             let Some(device) = self.devices.get(&key) else { continue };
+            if device.forced {
+                self.remove(key);
+                continue;
+            }
             let name = &device.opened.name;
             let answer = if device.leaving {
                 let message = format!("The guest does not let go of {name}");

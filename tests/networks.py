@@ -1,0 +1,203 @@
+"""Network interfaces: the user-mode network, bridges, hot plug, back ends that die."""
+
+import re
+import socket
+import subprocess
+import time
+import urllib.request
+
+from lab import FileServer, Guest, backends, for_each_kernel, md5, need, need_root, random_file, records, test
+from disks import kill_store
+from rig import OUT, expect, wait_for
+
+LEASE = "ip link set eth0 up && udhcpc -i eth0 -n -q -s /devices/dhcp >/dev/null 2>&1"
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def gateway(guest):
+    """Takes a lease; the address of the gateway, behind which the host's loopback is."""
+    guest.sh(LEASE)
+    return guest.sh("ip route").split("default via ")[1].split()[0]
+
+
+def fetched(url, seconds=60):
+    with urllib.request.urlopen(url, timeout=seconds) as answer:
+        return answer.read()
+
+
+@test
+def user_network(rig):
+    """A lease, a file from the host's loopback, and ports of the host led to the guest."""
+    need("passt", "passt")
+    folder = rig.work / "served"
+    folder.mkdir(exist_ok=True)
+    sent = random_file(folder / "sent", 50 << 20)
+    port = free_port()
+    with FileServer(folder) as server:
+        guest = Guest(rig, "user", memory=320, vif=[f"mac=00:16:3e:11:22:33,ports={port}:80"])
+        expect("00:16:3e:11:22:33" in guest.sh("cat /sys/class/net/eth0/address"), "it has another MAC address")
+        url = f"http://{gateway(guest)}:{server.port}/sent"
+        guest.sh(f"mkdir /tmp/www && wget -q -O /tmp/www/sent {url}", 60)
+        expect(guest.sh("md5sum </tmp/www/sent").split()[0] == md5(sent), "the file did not come as it was")
+        guest.sh("httpd -h /tmp/www && echo a-page >/tmp/www/page.txt")
+        expect(fetched(f"http://127.0.0.1:{port}/page.txt") == b"a-page\n", "another page")
+        expect(fetched(f"http://127.0.0.1:{port}/sent") == sent.read_bytes(), "the file did not come back as it was")
+        guest.off()
+    # The port is free again.
+    socket.create_server(("127.0.0.1", port)).close()
+
+
+@for_each_kernel
+def lease(rig, kernel):
+    need("passt", "passt")
+    folder = rig.work / "served"
+    folder.mkdir(exist_ok=True)
+    sent = random_file(folder / f"for-{kernel}", 4 << 20)
+    with FileServer(folder) as server:
+        guest = Guest(rig, "lease", vif=[""], kernel=str(rig.kernel(kernel)))
+        guest.sh(f"wget -q -O /tmp/sent http://{gateway(guest)}:{server.port}/{sent.name}", 60)
+        expect(guest.sh("md5sum </tmp/sent").split()[0] == md5(sent), "the file did not come as it was")
+        guest.off()
+
+
+@test
+def hot_plug_interfaces(rig):
+    need("passt", "passt")
+    guest = Guest(rig, "netplug")
+    rig.must("network-attach", guest.name, "mac=00:16:3e:44:55:66")
+    guest.wait_until("[ -e /sys/class/net/eth0 ]", "the new interface does not come")
+    rows = rig.must("network-list", guest.name).splitlines()
+    expect(len(rows) == 2 and rows[1].split()[0] == "0" and "00:16:3e:44:55:66" in rows[1], f"network-list: {rows}")
+    gateway(guest)
+    wait_for(lambda: rig.must("network-list", guest.name).splitlines()[1].split()[4] == "4", 10, "it is not connected")
+    found = backends(rig), records(rig)
+    expect(found == ([f"vif/{guest.number()}"], ["macs/00:16:3e:44:55:66"]), f"nodes and locks: {found}")
+    code, _, err = rig.run("network-attach", guest.name, "bridge=nobridge")
+    expect(code != 0 and "nobridge" in err, f"no such bridge: {code} {err!r}")
+    rig.must("network-attach", guest.name)
+    guest.wait_until("[ -e /sys/class/net/eth1 ]", "the second interface does not come")
+    rig.must("network-detach", guest.name, "00:16:3e:44:55:66")
+    guest.wait_until("[ ! -e /sys/class/net/eth0 ]", "the guest still has the interface")
+    rows = rig.must("network-list", guest.name).splitlines()
+    expect([row.split()[0] for row in rows[1:]] == ["1"], f"network-list: {rows}")
+    rig.must("network-detach", "-f", guest.name, "1")
+    expect(rig.must("network-list", guest.name) == "", "it is still listed")
+    code, _, err = rig.run("network-detach", guest.name, "7")
+    expect(code != 0 and err, f"detach of none: {code} {err!r}")
+    wait_for(lambda: not records(rig), 5, "the addresses are still in use")
+    guest.off()
+
+
+@test
+def network_killed(rig):
+    """Back end, user-mode network and store are killed while the guest fetches a file again and again:
+    what comes whole is right, and it goes on."""
+    need("passt", "passt")
+    folder = rig.work / "served"
+    folder.mkdir(exist_ok=True)
+    sent = random_file(folder / "again", 6 << 20)
+    with FileServer(folder) as server:
+        guest = Guest(rig, "fetcher", vif=[""])
+        url = f"http://{gateway(guest)}:{server.port}/again"
+        guest.sh(f"(/devices/fetch {url} {md5(sent)} >/tmp/result) & true")
+        for program in ("xennet", "passt", "xenstored", "passt", "xennet"):
+            time.sleep(0.7)
+            if program == "xenstored":
+                kill_store(rig)
+            else:
+                guest.kill(program)
+                wait_for(lambda p=program: p in {comm.split(".")[0] for comm in rig.family(guest.name).values()}, 10,
+                    f"no other {program} was started")
+        time.sleep(0.5)
+        guest.sh("touch /tmp/enough")
+        guest.wait_until("[ -s /tmp/result ]", "the last file does not come", 20)
+        result = guest.sh("cat /tmp/result")
+        good, bad, broken = map(int, re.search(r"fetched (\d+) whole, (\d+) wrong, (\d+) broken", result).groups())
+        expect(good >= 3 and bad == 0, result)
+        # It works as before.
+        guest.sh(f"timeout 10 wget -q -O /tmp/last {url}")
+        expect(guest.sh("md5sum </tmp/last").split()[0] == md5(sent), "the file did not come as it was")
+        guest.off()
+
+
+class Namespace:
+    """A network of its own, with a bridge, in which the rig's commands run."""
+
+    def __init__(self, rig):
+        need_root("make a network namespace")
+        need("nsenter", "util-linux")
+        need("ip", "iproute2")
+        self.rig = rig
+
+    def __enter__(self):
+        self.process = subprocess.Popen(["unshare", "--net", "sh", "-c", "echo there; exec sleep 3600"],
+            stdout=subprocess.PIPE, text=True)
+        self.process.stdout.readline()
+        self.prefix = ["nsenter", "--target", str(self.process.pid), "--net"]
+        for words in (("link", "set", "lo", "up"), ("link", "add", "xtest", "type", "bridge"),
+                ("address", "add", "10.98.76.1/24", "dev", "xtest"), ("link", "set", "xtest", "up")):
+            self.run("ip", *words)
+        self.rig.prefix = self.prefix
+        return self
+
+    def run(self, *words):
+        return subprocess.run([*self.prefix, *words], check=True, capture_output=True, text=True, timeout=60).stdout
+
+    def links(self):
+        return re.findall(r"^\d+: ([^:@]+)", self.run("ip", "-o", "link"), re.M)
+
+    def __exit__(self, *_):
+        self.rig.destroy_all()
+        self.rig.prefix = []
+        self.process.kill()
+        self.process.wait()
+
+
+@test
+def bridge(rig):
+    """Two guests and the host on a bridge; a connection outlives the death of the back end."""
+    folder = rig.work / "bridged"
+    folder.mkdir()
+    sent = random_file(folder / "sent", 30 << 20)
+    with Namespace(rig) as network:
+        one = Guest(rig, "one", vif=["bridge=xtest,mac=00:16:3e:00:00:01"])
+        two = Guest(rig, "two", vif=["bridge=xtest", "bridge=xtest,vifname=second"])
+        links = network.links()
+        expected = {f"vif{one.number()}.0", f"vif{two.number()}.0", "second"}
+        expect(expected <= set(links), f"links {links}, expected {expected}")
+        for name in expected:
+            expect("master xtest" in network.run("ip", "-o", "link", "show", name), f"{name} is not on the bridge")
+        one.sh("ip address add 10.98.76.2/24 dev eth0 && ip link set eth0 up")
+        two.sh("ip address add 10.98.76.3/24 dev eth0 && ip link set eth0 up")
+        one.sh("ping -c 3 -i 0.2 -W 5 10.98.76.1")
+        one.sh("ping -c 3 -i 0.2 -W 5 10.98.76.3")
+        network.run(str(OUT / "busybox/bin/busybox"), "ping", "-c", "3", "-i", "0.2", "-W", "5", "10.98.76.2")
+        serve = [*network.prefix, "python3", "-m", "http.server", "-d", str(folder), "-b", "10.98.76.1", "8000"]
+        server = subprocess.Popen(serve, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            one.wait_until("wget -q -O /dev/null http://10.98.76.1:8000/", "the host's server does not answer")
+            one.sh("mkdir /tmp/www")
+            one.start("wget -q -O /tmp/www/sent http://10.98.76.1:8000/sent")
+            time.sleep(0.1)
+            one.kill("xennet")
+            expect(one.finish("", 60)[1] == "0", "the connection broke")
+            expect(one.sh("md5sum </tmp/www/sent").split()[0] == md5(sent), "the file did not come as it was")
+        finally:
+            server.kill()
+            server.wait()
+        one.sh("httpd -h /tmp/www")
+        back = rig.work / "back"
+        network.run("python3", "-c", "import sys, urllib.request; urllib.request.urlretrieve(*sys.argv[1:])",
+            "http://10.98.76.2/sent", str(back))
+        expect(md5(back) == md5(sent), "the file did not come to the host as it was")
+        two.sh("wget -q -O /tmp/sent http://10.98.76.2/sent && md5sum </tmp/sent >/tmp/sum", 60)
+        expect(two.sh("cat /tmp/sum").split()[0] == md5(sent), "the file did not come from guest to guest as it was")
+        two.off()
+        rig.must("destroy", one.name)
+        one.terminal.end()
+        rig.gone(one.name)
+        wait_for(lambda: set(network.links()) == {"lo", "xtest"}, 10, f"links are left: {network.links()}")
