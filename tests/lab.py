@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 
 from rig import PROMPT, READY, Failure, expect, wait_for
 
@@ -169,13 +170,24 @@ def md5(path):
             hashlib.md5(file.read()).hexdigest()
 
 
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Says nothing, and lets the other side close first: when both do so at once and segments are sent
+    again, passt of 2023 looks for data that will not come without end (recvmsg(MSG_PEEK) = 0)."""
+
+    def log_message(self, *_):
+        pass
+
+    def finish(self):
+        time.sleep(0.2)
+        super().finish()
+
+
 class FileServer:
     """Serves the files of a folder at the loopback address, each by its name."""
 
     def __init__(self, folder):
-        handler = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0),
-            lambda *arguments: handler(*arguments, directory=str(folder)))
+            lambda *arguments: Quiet(*arguments, directory=str(folder)))
         self.port = self.server.server_address[1]
 
     def __enter__(self):

@@ -10,7 +10,7 @@ from lab import FileServer, Guest, backends, for_each_kernel, md5, need, need_ro
 from disks import kill_store
 from rig import OUT, expect, wait_for
 
-LEASE = "ip link set eth0 up && udhcpc -i eth0 -n -q -s /devices/dhcp >/dev/null 2>&1"
+LEASE = "ip link set eth0 up && udhcpc -i eth0 -n -q -O mtu -s /devices/dhcp >/dev/null 2>&1"
 
 
 def free_port():
@@ -21,6 +21,7 @@ def free_port():
 def gateway(guest):
     """Takes a lease; the address of the gateway, behind which the host's loopback is."""
     guest.sh(LEASE)
+    expect(guest.sh("cat /sys/class/net/eth0/mtu").strip() == "65520", "the MTU is not the one that the lease says")
     return guest.sh("ip route").split("default via ")[1].split()[0]
 
 
