@@ -18,8 +18,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 const PREFIX: usize = 4;
 /// Bytes that wait to be sent before the guest has to wait.
 const ENOUGH: usize = 256 << 10;
-/// Bytes that are received at once.
-const BUFFER: usize = 256 << 10;
+/// Bytes that are taken before the guest has room for them: `passt` drops frames that find the socket
+/// full, and what is lost of a connection comes again after a second at best.
+const BUFFER: usize = 4 << 20;
 /// Longest frame that `passt` takes (its `ETH_MAX_MTU`).
 const LONGEST_SENT: usize = 65535;
 
@@ -34,6 +35,8 @@ pub struct Stream {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
+    /// The other side has closed it.
+    ended: bool,
 }
 
 fn wait(error: Errno) -> bool {
@@ -44,7 +47,7 @@ impl Stream {
     pub(super) fn new(fd: OwnedFd) -> Self {
         let out = Vec::with_capacity(ENOUGH + PREFIX + LONGEST);
         let buffer = vec![0; BUFFER].into_boxed_slice();
-        Self { fd, out, sent: 0, buffer, start: 0, end: 0 }
+        Self { fd, out, sent: 0, buffer, start: 0, end: 0, ended: false }
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -75,6 +78,7 @@ impl Stream {
     }
 
     pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.refill()?;
         while let Some(rest) = self.out.get(self.sent..).filter(|rest| !rest.is_empty()) {
             match rustix::net::send(&self.fd, rest, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
                 Ok(count) => self.sent += count,
@@ -100,33 +104,45 @@ impl Stream {
     }
 
     pub(super) fn receive(&mut self) -> io::Result<Option<(&mut [u8], Offload)>> {
-        let mut next = self.next()?;
-        if next.is_none() {
-            self.refill()?;
-            next = self.next()?;
-        }
-        let Some(length) = next else { return Ok(None) };
+        let Some(length) = self.next()? else {
+            if self.ended {
+                let why = "the user-mode network has ended";
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
+            }
+            return Ok(None);
+        };
         let start = self.start + PREFIX;
         let frame = self.buffer.get_mut(start..start + length).unwrap_or_default();
         // It came from a process on this host, by no wire that could have changed it.
         Ok(Some((frame, Offload { validated: true, ..Offload::default() })))
     }
 
+    /// Takes what is there, as far as there is room.
     fn refill(&mut self) -> io::Result<()> {
-        self.buffer.copy_within(self.start..self.end, 0);
-        (self.start, self.end) = (0, self.end - self.start);
-        let room = self.buffer.get_mut(self.end..).unwrap_or_default();
-        match rustix::net::recv(&self.fd, room, RecvFlags::DONTWAIT) {
-            Ok((_, 0)) => {
-                Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the user-mode network has ended"))
+        while !self.ended {
+            if self.start == self.end {
+                (self.start, self.end) = (0, 0);
+            } else if self.end == self.buffer.len() && self.start >= self.buffer.len() / 2 {
+                self.buffer.copy_within(self.start..self.end, 0);
+                (self.start, self.end) = (0, self.end - self.start);
             }
-            Ok((_, count)) => {
-                self.end += count;
-                Ok(())
+            let room = self.buffer.get_mut(self.end..).unwrap_or_default();
+            if room.is_empty() {
+                return Ok(());
             }
-            Err(error) if wait(error) => Ok(()),
-            Err(error) => Err(error.into()),
+            match rustix::net::recv(&self.fd, room, RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => self.ended = true,
+                Ok((_, count)) => self.end += count,
+                Err(error) if wait(error) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
         }
+        Ok(())
+    }
+
+    /// Whether more can be taken, be it for later.
+    fn has_space(&self) -> bool {
+        !self.ended && (self.end < self.buffer.len() || self.start >= self.buffer.len() / 2)
     }
 
     pub(super) fn done(&mut self) {
@@ -136,7 +152,8 @@ impl Stream {
     }
 
     pub(super) fn waits_for(&self, receives: bool) -> (BorrowedFd<'_>, PollFlags) {
-        let mut flags = if receives { PollFlags::IN } else { PollFlags::empty() };
+        let wanted = self.has_space() || receives && self.ended;
+        let mut flags = if wanted { PollFlags::IN } else { PollFlags::empty() };
         flags.set(PollFlags::OUT, !self.out.is_empty());
         (self.fd.as_fd(), flags)
     }

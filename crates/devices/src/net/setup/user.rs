@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// Its package, and its program.
 const ENGINE: &str = "passt";
+/// Bytes that wait in its socket.
+const SOCKET_BUFFER: usize = 4 << 20;
 /// Longest time it may take to start.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -39,6 +41,8 @@ impl User {
             None,
         )
         .map_err(|error| SetupError::Engine { why: error.to_string() })?;
+        // Its frames find room more often: it drops those that do not. As much as the host allows.
+        let _as_it_was = rustix::net::sockopt::set_socket_send_buffer_size(&theirs, SOCKET_BUFFER);
         let mut command = Command::new(ENGINE);
         // It ends when its socket does: with the backend and this process.
         command.args(["--foreground", "--stderr", "--quiet", "--fd", "0"]);
