@@ -42,7 +42,9 @@ impl User {
         )
         .map_err(|error| SetupError::Engine { why: error.to_string() })?;
         // Its frames find room more often: it drops those that do not. As much as the host allows.
-        let _as_it_was = rustix::net::sockopt::set_socket_send_buffer_size(&theirs, SOCKET_BUFFER);
+        for end in [&ours, &theirs] {
+            let _as_it_was = rustix::net::sockopt::set_socket_send_buffer_size(end, SOCKET_BUFFER);
+        }
         let mut command = Command::new(ENGINE);
         // It ends when its socket does: with the backend and this process.
         command.args(["--foreground", "--stderr", "--quiet", "--fd", "0"]);
