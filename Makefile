@@ -118,4 +118,4 @@ clean:
 	$(CARGO) clean
 	rm -rf out
 
-.PHONY: help build run setup check test e2e hostile drill e2e-keyed bench soak fuzz install clean
+.PHONY: help build run setup check test e2e hostile devices drill e2e-keyed bench soak fuzz install clean

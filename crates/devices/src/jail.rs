@@ -42,8 +42,8 @@ impl Call {
     }
 }
 
-/// What every backend needs: its memory, its threads' locks, time, its descriptors, its end.
-const COMMON: [i64; 35] = [
+/// What a backend with threads needs: its memory, locks, time, its descriptors, its end.
+pub const THREADED: [i64; 35] = [
     libc::SYS_read,
     libc::SYS_write,
     libc::SYS_readv,
@@ -116,21 +116,21 @@ fn use_one_heap() {
     let _is_known = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }
 
-/// Gives up, for all threads, every system call but the common ones and `more`. A thread that makes
+/// Gives up, for all threads, every system call but these. A thread that makes
 /// another ends the process (SIGSYS).
 ///
 /// # Errors
 /// When the kernel takes no filter.
-pub fn close(more: Vec<Call>) -> io::Result<()> {
-    let program = filter(more).map_err(io::Error::other)?;
+pub fn close(calls: Vec<Call>) -> io::Result<()> {
+    let program = filter(calls).map_err(io::Error::other)?;
     seccompiler::apply_filter_all_threads(&program).map_err(io::Error::other)
 }
 
-fn filter(more: Vec<Call>) -> Result<BpfProgram, seccompiler::BackendError> {
+fn filter(calls: Vec<Call>) -> Result<BpfProgram, seccompiler::BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     // The standard library's debug builds look before they close a descriptor.
     let look = Call::with(libc::SYS_fcntl, 1, libc::F_GETFD as u64);
-    for call in COMMON.map(Call::any).into_iter().chain([look]).chain(more) {
+    for call in calls.into_iter().chain([look]) {
         let conditions = rules.entry(call.number).or_default();
         conditions.extend(call.rule()?);
     }

@@ -6,9 +6,7 @@
 )]
 
 use boundary::Backend;
-use devices::guest::{Guest, GuestFds};
-use devices::net::{Server, jail};
-use devices::wire::{self, Order};
+use devices::net::Server;
 use std::io;
 use std::process::ExitCode;
 
@@ -23,12 +21,8 @@ fn main() -> ExitCode {
 }
 
 fn serve() -> io::Result<()> {
-    let [orders, ram, arena, bell, kick] = jail::inherited()?;
-    let Some((Order::Guest(layout), _)) = wire::receive(&orders)? else {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the first order names no guest"));
-    };
-    let guest = Guest::new(layout, Backend::Net, GuestFds { ram, arena, bell, kick })?;
+    let Some((orders, guest)) = devices::start::begin(Backend::Net)? else { return Ok(()) };
     let mut server = Server::new(orders, guest);
-    jail::close()?;
+    server.close_jail()?;
     server.run()
 }

@@ -1,11 +1,12 @@
-//! System calls of `xenblock` beyond those that every backend has.
+//! The system calls of `xenblock`.
 
 use super::image::ioctl;
-use crate::jail::Call;
+use crate::jail::{Call, THREADED};
 
 /// The calls. (What io_uring does is not among them: the ring has rules of its own.)
 pub fn calls() -> Vec<Call> {
-    let mut calls = vec![
+    let mut calls = THREADED.map(Call::any).to_vec();
+    calls.extend([
         Call::any(libc::SYS_io_uring_enter),
         Call::any(libc::SYS_preadv),
         Call::any(libc::SYS_pwritev),
@@ -15,7 +16,7 @@ pub fn calls() -> Vec<Call> {
         Call::any(libc::SYS_fallocate),
         // qcow2 files grow.
         Call::any(libc::SYS_ftruncate),
-    ];
+    ]);
     let requests = [ioctl::SECTOR_SIZE, ioctl::PHYSICAL_SECTOR_SIZE, ioctl::SIZE, ioctl::DISCARD];
     calls.extend(requests.map(|request| Call::with(libc::SYS_ioctl, 1, request)));
     calls

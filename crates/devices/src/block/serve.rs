@@ -1,13 +1,12 @@
 //! The process `xenblock`: one loop over orders, the guest's bell, and jobs that are done.
 
 use super::{Means, Server, rules};
-use crate::guest::{Guest, GuestFds};
-use crate::wire::{self, Order, Report};
-use boundary::{Backend, backend_fd};
+use crate::guest::Guest;
+use crate::wire::{self, Report};
+use boundary::Backend;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 /// How long more work is waited for before the guest is asked to ring. Ringing costs both sides a
@@ -23,18 +22,7 @@ const LOOK: Duration = Duration::from_millis(2);
 /// When the descriptors or the first order are not what they should be, or the host does not let the
 /// process be confined.
 pub fn serve(means: Means) -> io::Result<()> {
-    let orders = inherited(backend_fd::ORDERS)?;
-    let fds = GuestFds {
-        ram: inherited(backend_fd::RAM)?,
-        arena: inherited(backend_fd::ARENA)?,
-        bell: inherited(backend_fd::BELL)?,
-        kick: inherited(backend_fd::KICK)?,
-    };
-    let Some((first, _)) = wire::receive::<Order>(&orders)? else { return Ok(()) };
-    let Order::Guest(layout) = first else {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the first order names no guest"));
-    };
-    let guest = Guest::new(layout, Backend::Block, fds)?;
+    let Some((orders, guest)) = crate::start::begin(Backend::Block)? else { return Ok(()) };
     // Asked now: the answer is in files.
     let can_spin = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
     crate::jail::forsake_files()?;
@@ -43,24 +31,6 @@ pub fn serve(means: Means) -> io::Result<()> {
     let line = format!("disks are served by {}", server.means());
     wire::send(&orders, &Report::Log { line }, &[])?;
     run(&mut server, &guest, &orders, can_spin)
-}
-
-/// Takes over a descriptor that the process was started with.
-fn inherited(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: the numbers are the process's by agreement, and each is taken over once, before
-    // anything else is opened.
-    let fd = unsafe { OwnedFd::from_raw_fd(number) };
-    match fcntl_getfd(&fd) {
-        Ok(flags) => {
-            fcntl_setfd(&fd, flags | FdFlags::CLOEXEC)?;
-            Ok(fd)
-        }
-        Err(error) => {
-            // It is none: nothing to close.
-            std::mem::forget(fd);
-            Err(error.into())
-        }
-    }
 }
 
 fn run(server: &mut Server, guest: &Guest, orders: &OwnedFd, can_spin: bool) -> io::Result<()> {

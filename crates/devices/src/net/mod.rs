@@ -3,7 +3,7 @@
 //! One process serves all interfaces of a domain in one loop ([`Server`]): packets of the guest's go
 //! from its pages to the link, packets of the link into pages that the guest offered. Whatever needs
 //! rights or names on the host happened before ([`setup`], in the domain process); the backend itself
-//! runs behind walls ([`jail`]).
+//! runs behind walls ([`crate::jail`]).
 //!
 //! Responses are given in the order of requests, so nothing needs to be remembered by a backend that
 //! comes after one that crashed: it takes up the rings where they are.
@@ -17,12 +17,12 @@ mod headers;
 #[allow(unsafe_code)]
 mod ioctl;
 #[allow(unsafe_code)]
-pub mod jail;
 mod link;
 mod netif;
 mod queue;
 mod rate;
 mod receive;
+mod rules;
 mod server;
 pub mod setup;
 mod transmit;

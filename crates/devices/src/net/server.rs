@@ -2,9 +2,12 @@
 
 use super::device::{Device, Stop};
 use super::frontend::{Frontend, advertised};
+use super::rules;
 use crate::guest::Guest;
+use crate::jail;
 use crate::wire::{self, DeviceConfig, NetConfig, Nodes, Order, Report};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -49,6 +52,19 @@ impl Server {
     pub fn new(orders: OwnedFd, guest: Arc<Guest>) -> Self {
         let can_stay_awake = std::thread::available_parallelism().is_ok_and(|n| n.get() > 1);
         Self { orders, guest, devices: BTreeMap::new(), can_stay_awake }
+    }
+
+    /// Gives up what serving does not need.
+    ///
+    /// # Errors
+    /// When the host does not allow that.
+    pub fn close_jail(&self) -> io::Result<()> {
+        // It writes no files.
+        let none = Rlimit { current: Some(0), maximum: Some(0) };
+        setrlimit(Resource::Fsize, none)?;
+        setrlimit(Resource::Memlock, none)?;
+        jail::forsake_files()?;
+        jail::close(rules::calls())
     }
 
     /// Serves until the other side of the orders is gone.
