@@ -2,15 +2,17 @@
 
 use super::backend::Process;
 use super::device::{Device, Phase, Step, Waiter};
+use super::events::{Concerned, Looks, concerned};
 use super::nodes::{Place, State};
-use super::opened::{Class, Opened};
+use super::opened::{Class, Key, Opened};
+use super::revival::Slot;
 use super::{News, Owner, Teller, Wish};
 use boundary::Backend;
 use control::xenstore::{StoreClient, StoreError, Transaction};
 use control::{ErrorCode, Failure};
 use devices::wire::{Nodes, Order, Report};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -23,45 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// The same for a device that goes in any case. A guest that sees it close ends its requests; one from
 /// which it is just taken waits for answers for ever.
 const LITTLE_PATIENCE: Duration = Duration::from_secs(1);
-/// A backend is started again at once, unless it died more often than this in that time: then after
-/// a pause that doubles with each death. The guest waits for its requests meanwhile.
-const EASY_DEATHS: usize = 3;
-const DEATHS_WITHIN: Duration = Duration::from_secs(30);
-const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Pause before the store is reached for again.
 const STORE_PAUSE: Duration = Duration::from_millis(200);
 /// Longest wait without a look.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
-
-/// A device's name within a domain.
-type Key = (Class, u32);
-
-/// A backend, and when it died.
-#[derive(Debug, Default)]
-struct Slot {
-    process: Option<Process>,
-    deaths: VecDeque<Instant>,
-    /// When it is to be started again.
-    revival: Option<Instant>,
-}
-
-impl Slot {
-    /// Notes a death; the pause before the next start.
-    fn died(&mut self, now: Instant) -> Duration {
-        self.deaths.push_back(now);
-        while self.deaths.front().is_some_and(|first| now - *first > DEATHS_WITHIN) {
-            self.deaths.pop_front();
-        }
-        let pause = match u32::try_from(self.deaths.len().saturating_sub(EASY_DEATHS)) {
-            Ok(0) => Duration::ZERO,
-            many => SHORTEST_PAUSE.saturating_mul(1 << many.unwrap_or(u32::MAX).min(16)),
-        };
-        let pause = pause.min(LONGEST_PAUSE);
-        self.revival = Some(now + pause);
-        pause
-    }
-}
 
 pub(super) struct Manager<A> {
     owner: Owner,
@@ -71,6 +38,7 @@ pub(super) struct Manager<A> {
     /// The connection that brings events of frontends' nodes.
     store: Option<StoreClient>,
     devices: BTreeMap<Key, Device<A>>,
+    looks: Looks,
     /// Devices that went, but of which the backend may still hold something.
     going: Vec<(Key, Waiter<A>)>,
     backends: [Slot; Backend::COUNT],
@@ -104,6 +72,7 @@ impl<A> Manager<A> {
             teller,
             store: None,
             devices: BTreeMap::new(),
+            looks: Looks::new(Instant::now()),
             going: Vec::new(),
             backends: [Slot::default(), Slot::default()],
             ended: false,
@@ -155,6 +124,7 @@ impl<A> Manager<A> {
         }
         while !self.ended {
             self.follow_store();
+            self.look_where_asked();
             self.wait();
             self.take_reports();
             self.revive_the_dead();
@@ -174,6 +144,7 @@ impl<A> Manager<A> {
         let next = waiters.map(|waiter| waiter.until).chain(revivals).chain(relinks).min();
         let mut longest =
             next.map_or(LONGEST_WAIT, |next| next.saturating_duration_since(now)).min(LONGEST_WAIT);
+        longest = longest.min(self.looks.wait().unwrap_or(LONGEST_WAIT));
         let mut fds = vec![PollFd::new(&*self.wake, PollFlags::IN)];
         match &self.store {
             Some(store) => fds.push(PollFd::new(store, PollFlags::IN)),
@@ -212,17 +183,17 @@ impl<A> Manager<A> {
                 return;
             }
         };
-        let mut keys: Vec<Key> = Vec::new();
         for event in events {
             match concerned(&event.path) {
-                Concerned::All => keys.extend(self.devices.keys()),
-                Concerned::One(key) => keys.push(key),
-                Concerned::None => {}
+                Concerned::All => self.devices.keys().for_each(|key| self.looks.ask(*key)),
+                Concerned::One(key) if self.devices.contains_key(&key) => self.looks.ask(key),
+                Concerned::One(_) | Concerned::None => {}
             }
         }
-        keys.sort_unstable();
-        keys.dedup();
-        for key in keys {
+    }
+
+    fn look_where_asked(&mut self) {
+        while let Some(key) = self.looks.next(Instant::now()) {
             self.look(key);
         }
     }
@@ -612,59 +583,5 @@ impl<A> Manager<A> {
             };
             self.answer(key, Err(answer));
         }
-    }
-}
-
-/// What an event is about.
-enum Concerned {
-    All,
-    One(Key),
-    None,
-}
-
-/// Only states matter, and directories that come or go.
-fn concerned(path: &str) -> Concerned {
-    let mut parts = path.trim_start_matches('/').split('/').skip(3);
-    if parts.next() != Some("device") {
-        return Concerned::None;
-    }
-    let (class, number, rest) = (parts.next(), parts.next(), parts.next());
-    let Some(class) = class else { return Concerned::All };
-    let (Some(class), Some(number)) = (Class::from_word(class), number) else {
-        return Concerned::All;
-    };
-    match (number.parse(), rest) {
-        (Ok(number), None | Some("state")) => Concerned::One((class, number)),
-        _ => Concerned::None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_backend_that_dies_all_the_time_is_started_less_often() {
-        let mut slot = Slot::default();
-        let start = Instant::now();
-        let pauses: Vec<Duration> = (0..12).map(|_| slot.died(start)).collect();
-        assert_eq!(pauses[..4], [0, 0, 0, 100].map(Duration::from_millis));
-        assert_eq!(pauses[11], LONGEST_PAUSE);
-        assert_eq!(slot.died(start + 2 * DEATHS_WITHIN), Duration::ZERO, "forgotten");
-    }
-
-    #[test]
-    fn events_name_their_device() {
-        let one = |path| match concerned(path) {
-            Concerned::One(key) => Some(key),
-            Concerned::All | Concerned::None => None,
-        };
-        assert_eq!(one("/local/domain/7/device/vbd/51712/state"), Some((Class::Vbd, 51712)));
-        assert_eq!(one("/local/domain/7/device/vif/0"), Some((Class::Vif, 0)));
-        assert_eq!(one("/local/domain/7/device/vbd/51712/ring-ref"), None);
-        assert_eq!(one("/local/domain/7/device/vbd/many/state"), None);
-        assert!(matches!(concerned("/local/domain/7/device"), Concerned::All));
-        assert!(matches!(concerned("/local/domain/7/device/vbd"), Concerned::All));
-        assert!(matches!(concerned("/local/domain/7/control/shutdown"), Concerned::None));
     }
 }

@@ -14,10 +14,12 @@
 
 mod backend;
 mod device;
+mod events;
 mod manager;
 mod nodes;
 mod open;
 mod opened;
+mod revival;
 
 pub use open::open;
 pub use opened::{Class, Opened};

@@ -37,6 +37,9 @@ impl Class {
     }
 }
 
+/// A device's name within a domain.
+pub type Key = (Class, u32);
+
 /// What is needed as long as a device is there, apart from its files: a helper process, a lock.
 pub trait Support: Any + Send + fmt::Debug {
     /// What a backend that follows one that crashed is given in place of the files, if these
