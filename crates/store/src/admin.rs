@@ -1,5 +1,6 @@
 //! Requests that are for domain 0: domains, features, quotas, and what `CONTROL` can do.
 
+use crate::domains::FIRST_RESERVED_DOMID;
 use crate::error::StoreError;
 use crate::permissions::Domid;
 use crate::quota::Quota;
@@ -95,7 +96,7 @@ impl Request<'_> {
             Ok([name]) => (None, name),
             Err(_) => {
                 let [domid, name] = self.strings(request, expected)?;
-                (Some(decimal(domid).ok_or_else(bad)?), name)
+                (Some(ordinary(domid).ok_or_else(bad)?), name)
             }
         };
         let mut quota = quota_of(store, domid);
@@ -111,7 +112,7 @@ impl Request<'_> {
             Ok([name, value]) => (None, name, value),
             Err(_) => {
                 let [domid, name, value] = self.strings(request, expected)?;
-                (Some(decimal(domid).ok_or_else(bad)?), name, value)
+                (Some(ordinary(domid).ok_or_else(bad)?), name, value)
             }
         };
         let mut quota = quota_of(store, domid);
@@ -122,6 +123,10 @@ impl Request<'_> {
         }
         Ok(OK.to_vec())
     }
+}
+
+fn ordinary(domid: &[u8]) -> Option<Domid> {
+    decimal(domid).filter(|domid| *domid < FIRST_RESERVED_DOMID)
 }
 
 fn quota_of(store: &Store, domid: Option<Domid>) -> Quota {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::codec::{Reader, split_record};
-use crate::domains::IntroducedDomain;
+use crate::domains::{FIRST_RESERVED_DOMID, IntroducedDomain};
 use crate::path::Path;
 use crate::permissions::{Caller, Domid, Permissions};
 use crate::quota::Quota;
@@ -46,6 +46,7 @@ impl Store {
             }
             rest = tail;
         }
+        store.journal.set_mark(None);
         let epoch = store.journal.epoch() + 1;
         store.journal.go_on(store.journal.change(), epoch);
         store.clock = epoch.wrapping_shl(CLOCK_BITS);
@@ -54,7 +55,7 @@ impl Store {
         is_complete.then_some(Restored { store, lost: rest.len() })
     }
 
-    /// Carries one record out.
+    /// Carries one record out: wholly, or, if it makes no sense, not at all.
     fn replay(&mut self, body: &[u8], is_complete: bool) -> Option<Step> {
         let mut from = Reader(body);
         let tag = from.byte()?;
@@ -62,25 +63,36 @@ impl Store {
             (tag::START, false) => {
                 let epoch = from.long().filter(|epoch| *epoch < MOST_EPOCHS)?;
                 let change = from.long().filter(|change| *change < MOST_CHANGES)?;
+                let after = from.long()?;
+                from.end()?;
                 self.journal.go_on(change, epoch);
-                self.recent.after = from.long()?;
+                self.recent.after = after;
             }
             (tag::NODE, false) => self.replay_node(&mut from)?,
-            (tag::RECENT, false) => self.recent.push(take_recent(&mut from)?),
-            (tag::MARK, false) => self.journal.put_mark(take_mark(&mut from)?),
-            (tag::COMPLETE, false) => return Some(Step::Completes),
+            (tag::RECENT, false) => {
+                let fired = take_recent(&mut from)?;
+                from.end()?;
+                self.recent.push(fired);
+            }
+            (tag::MARK, false) => {
+                let mark = take_mark(&mut from)?;
+                from.end()?;
+                self.journal.put_mark(mark);
+            }
+            (tag::COMPLETE, false) => return from.end().map(|()| Step::Completes),
             (tag::SPECIAL | tag::DOMAIN | tag::QUOTA | tag::CHANGES, _) => {
                 self.replay_change(tag, &mut from, is_complete)?;
             }
             _ => return None,
         }
-        from.is_empty().then_some(Step::Goes)
+        Some(Step::Goes)
     }
 
     fn replay_node(&mut self, from: &mut Reader<'_>) -> Option<()> {
         let path = take_path(from)?;
         let value = Arc::from(from.bytes()?);
         let permissions = Arc::new(take_permissions(from)?);
+        from.end()?;
         let write = Change::Write { path: path.clone(), value };
         for change in [write, Change::SetPermissions { path, permissions }] {
             let stamp = self.tick();
@@ -107,6 +119,7 @@ impl Store {
             tag::SPECIAL => {
                 let name = special(from.text()?)?;
                 let permissions = Arc::new(take_permissions(from)?);
+                from.end()?;
                 self.special.insert(name, Arc::clone(&permissions));
                 if is_complete {
                     self.note_special(name, &permissions);
@@ -120,6 +133,7 @@ impl Store {
                 for field in quota.fields() {
                     *field = from.size()?;
                 }
+                from.end()?;
                 self.replay_quota(domid, is_set.then_some(quota));
             }
             _ => self.replay_changes(from)?,
@@ -140,18 +154,20 @@ impl Store {
     }
 
     fn replay_domain(&mut self, from: &mut Reader<'_>, is_complete: bool) -> Option<()> {
-        let domid = from.short()?;
+        let domid = take_domid(from)?;
         let fires = match from.text()? {
             "" => None,
             name => Some(special(name)?),
         };
         if from.byte()? == 0 {
+            from.end()?;
             self.forget(domid);
         } else {
             let gfn = from.long()?.cast_signed();
             let port = u32::try_from(from.long()?).ok()?;
             let target = take_option(from)?;
             let has_shut_down = from.byte()? != 0;
+            from.end()?;
             self.domains.insert(domid, IntroducedDomain { gfn, port, target, has_shut_down });
         }
         if is_complete {
@@ -164,12 +180,13 @@ impl Store {
     }
 
     fn replay_changes(&mut self, from: &mut Reader<'_>) -> Option<()> {
-        let caller = Caller { domid: from.short()?, target: take_option(from)? };
+        let caller = Caller { domid: take_domid(from)?, target: take_option(from)? };
         let count = from.size()?;
         let mut changes = Vec::new();
         for _ in 0..count {
             changes.push(take_change(from)?);
         }
+        from.end()?;
         let mut next = self.tree.clone();
         let mut effects = Vec::new();
         for change in &changes {
@@ -208,14 +225,19 @@ fn take_permissions(from: &mut Reader<'_>) -> Option<Permissions> {
     from.text()?.parse().ok()
 }
 
+/// Permissions name ordinary domains alone, so nobody else may own a node.
+fn take_domid(from: &mut Reader<'_>) -> Option<Domid> {
+    from.short().filter(|domid| *domid < FIRST_RESERVED_DOMID)
+}
+
 fn take_option(from: &mut Reader<'_>) -> Option<Option<Domid>> {
     let is_some = from.byte()? != 0;
-    let domid = from.short()?;
+    let domid = take_domid(from)?;
     Some(is_some.then_some(domid))
 }
 
 fn take_mark(from: &mut Reader<'_>) -> Option<Mark> {
-    Some(Mark { domid: from.short()?, incarnation: from.long()?, number: from.long()? })
+    Some(Mark { domid: take_domid(from)?, incarnation: from.long()?, number: from.long()? })
 }
 
 fn take_change(from: &mut Reader<'_>) -> Option<Change> {

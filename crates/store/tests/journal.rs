@@ -143,3 +143,47 @@ fn changes_follow_each_other() {
     disk.extend_from_slice(&three);
     assert_eq!(Store::restore(&disk).unwrap().store.read("/a").unwrap(), b"3");
 }
+
+/// Nobody but ordinary domains can own a node: a record that says so is not carried out, nor is one
+/// that has too much in it.
+#[test]
+fn records_that_make_no_sense_change_nothing() {
+    let mut store = Store::default();
+    store.keep_journal();
+    store.write("/a", "1").unwrap();
+    let picture = store.picture();
+    // CHANGES, number 2, no mark, caller, no target, one change: MKDIR of /b.
+    let body = |caller: u16, rest: &[u8]| {
+        let mut body = vec![9];
+        body.extend_from_slice(&2_u64.to_le_bytes());
+        body.push(0);
+        body.extend_from_slice(&caller.to_le_bytes());
+        body.extend_from_slice(&[0, 0, 0]);
+        body.extend_from_slice(&1_u64.to_le_bytes());
+        body.extend_from_slice(&[2, 2, 0, 0, 0, b'/', b'b']);
+        body.extend_from_slice(rest);
+        body
+    };
+    for (body, is_done) in
+        [(body(0, b""), true), (body(0xfaf7, b""), false), (body(0, b"x"), false)]
+    {
+        let mut journal = picture.clone();
+        journal.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        journal.extend_from_slice(&crc(&body).to_le_bytes());
+        journal.extend_from_slice(&body);
+        let mut restored = Store::restore(&journal).unwrap();
+        assert_eq!(restored.lost == 0, is_done);
+        assert_eq!(restored.store.read("/b").is_ok(), is_done);
+        let again = Store::restore(&restored.store.picture()).expect("a whole picture");
+        assert_eq!(again.store.dump("/"), restored.store.dump("/"));
+    }
+}
+
+/// CRC-32 as in IEEE 802.3.
+fn crc(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0_u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            crc >> 1 ^ if crc & 1 == 1 { 0xedb8_8320 } else { 0 }
+        })
+    })
+}
