@@ -103,6 +103,9 @@ impl Monitor {
         while left > 0 {
             let c = context();
             let run = if c.rflags & DOWN != 0 { 0 } else { run_length(c, size, copies, left) };
+            if run > 0 && self.hand_run_back(ins, copies)? {
+                return Ok(Some(ins.ip()));
+            }
             let done = if run > 0 {
                 self.move_run(size, copies, run)?;
                 run

@@ -33,6 +33,8 @@ pub struct Context {
     pub fs_base: u64,
     /// See `fs_base`.
     pub gs_base: u64,
+    /// What RCX is too low by within a piece of a run ([`crate::Fix::COUNT`]).
+    pub count_left: u64,
     /// How far from its own address user memory is reached ([`crate::UserMemory::Displaced`]).
     pub displacement: u64,
     /// Not 0: vector registers and the like hold nothing of the guest's

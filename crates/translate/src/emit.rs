@@ -60,6 +60,7 @@ impl Field {
     pub const LOOKUP_RCX: Field = Field(offset_of!(Context, lookup_rcx));
     pub const DELTA_RDI: Field = Field(offset_of!(Context, delta_rdi));
     pub const DELTA_RSI: Field = Field(offset_of!(Context, delta_rsi));
+    pub const COUNT_LEFT: Field = Field(offset_of!(Context, count_left));
     pub const DISPLACEMENT: Field = Field(offset_of!(Context, displacement));
     pub const STATE_AWAY: Field = Field(offset_of!(Context, state_away));
     pub const FOLD: Field = Field(offset_of!(Context, fold));
@@ -220,6 +221,11 @@ impl<'a> Emitter<'a> {
         self.rip_operand(reg.0, target, 0);
     }
 
+    /// `lea reg, [field + 8]`
+    pub fn lea_behind_field(&mut self, reg: Gpr, field: Field) {
+        self.lea_place(reg, self.context.wrapping_add(field.0 as u64 + 8));
+    }
+
     /// `mov reg, [address]`
     pub fn load(&mut self, reg: Gpr, address: Address) {
         self.wide(0x8b, reg, address);
@@ -308,6 +314,16 @@ impl<'a> Emitter<'a> {
         self.vex(0xf7, 0x82, to, count, from);
     }
 
+    /// `shrx to, from, count`
+    pub fn shift_right(&mut self, to: Gpr, from: Gpr, count: Gpr) {
+        self.vex(0xf7, 0x83, to, count, from);
+    }
+
+    /// `pdep to, from, mask`
+    pub fn deposit_register(&mut self, to: Gpr, from: Gpr, mask: Gpr) {
+        self.vex(0xf5, 0x83, to, from, mask);
+    }
+
     /// `pext to32, from32, mask32`
     pub fn extract_short(&mut self, to: Gpr, from: Gpr, mask: Gpr) {
         self.vex(0xf5, 0x02, to, from, mask);
@@ -347,6 +363,12 @@ impl<'a> Emitter<'a> {
         self.len
     }
 
+    /// `jmp` to where [`Emitter::land`] will be; returns its place.
+    pub fn jump_short(&mut self) -> usize {
+        self.bytes(&[0xeb, 0]);
+        self.len
+    }
+
     /// Makes the jump emitted at `from` lead here.
     pub fn land(&mut self, from: usize) {
         let distance = self.len.wrapping_sub(from);
@@ -366,6 +388,11 @@ impl<'a> Emitter<'a> {
             0xc0 | to.low() << 3 | from.low(),
             count,
         ]);
+    }
+
+    /// `pushfq`
+    pub fn push_flags(&mut self) {
+        self.byte(0x9c);
     }
 
     /// `pop reg`

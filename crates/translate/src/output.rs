@@ -23,6 +23,9 @@ impl Fix {
     /// A return address was pushed, but not all of it is right yet: RSP is 8 too low.
     pub const PUSHED: Fix = Fix(1 << 24);
 
+    /// A piece of a string instruction's run: RCX is `context.count_left` too low.
+    pub const COUNT: Fix = Fix(1 << 25);
+
     /// The same repairs and those of `other`.
     #[must_use]
     pub const fn with(self, other: Fix) -> Fix {

@@ -4,6 +4,7 @@ use crate::context::Context;
 use crate::output::Fix;
 use crate::{FOLD, Mode};
 
+const RCX: usize = 1;
 const RSP: usize = 4;
 const RSI: usize = 6;
 const RDI: usize = 7;
@@ -21,6 +22,9 @@ pub fn repair(fix: Fix, regs: &mut [u64; 16], context: &Context) {
     }
     if fix.has(Fix::RSI) {
         regs[RSI] = regs[RSI].wrapping_sub(context.delta_rsi);
+    }
+    if fix.has(Fix::COUNT) {
+        regs[RCX] = regs[RCX].wrapping_add(context.count_left);
     }
     if fix.has(Fix::PUSHED) {
         regs[RSP] = regs[RSP].wrapping_add(8);

@@ -10,13 +10,14 @@ use crate::block::{Builder, Guest};
 use crate::control::Unsupported;
 use crate::emit::{Address, Field, Gpr};
 use crate::output::Fix;
+use crate::string_run::element_of_run;
 use iced_x86::{Instruction, OpKind, Register};
 
 /// Scratch: none of these instructions uses it.
 const SCRATCH: Gpr = Gpr::R8;
 
 /// A pointer register, where its delta is kept, and what an entry says of it.
-type Pointer = (Gpr, Field, Fix);
+pub(crate) type Pointer = (Gpr, Field, Fix);
 
 const DESTINATION: Pointer = (Gpr::RDI, Field::DELTA_RDI, Fix::RDI);
 const SOURCE: Pointer = (Gpr::RSI, Field::DELTA_RSI, Fix::RSI);
@@ -29,6 +30,14 @@ impl Builder<'_> {
             return Err(Unsupported);
         }
         let [destination, source] = pointers(guest)?;
+        if self.request.user_memory == UserMemory::LookedUp
+            && (self.request.user_access)(guest.instruction.ip())
+            && let (Some(shift), Some(destination)) =
+                (element_of_run(guest.instruction), destination)
+        {
+            self.string_run(guest, shift, destination, source);
+            return Ok(());
+        }
         let pointers = [destination, source];
         let mut fix = Fix::NONE;
         self.code.save(SCRATCH, Field::spill(0));

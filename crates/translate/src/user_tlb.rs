@@ -6,12 +6,14 @@
 //! misses, or that crosses a page's end, is left to the monitor, which fills
 //! the entry or does the access itself.
 
+use crate::Targets;
 use crate::block::{Builder, Guest};
 use crate::emit::{Address, Gpr};
+use core::mem::offset_of;
 use iced_x86::{OpAccess, OpKind};
 
 /// Entries of a table.
-pub const USER_TLB_ENTRIES: usize = 64;
+pub const USER_TLB_ENTRIES: usize = 512;
 
 /// One table.
 #[repr(C)]
@@ -29,14 +31,29 @@ pub struct UserTlb {
     pub read: UserTlbTable,
     /// For all others.
     pub write: UserTlbTable,
-    /// [`USER_TLB_INDEX`].
+    /// The bits of an address that choose the entry.
     pub index_mask: u64,
     /// All bits above those within a page.
     pub page_mask: u64,
+    /// The bits within a page.
+    pub offset_mask: u64,
+    /// DF.
+    pub direction_mask: u64,
+}
+
+impl UserTlb {
+    /// Empties both tables and sets the masks.
+    pub fn init(&mut self) {
+        for table in [&mut self.read, &mut self.write] {
+            table.tags.fill(USER_TLB_EMPTY);
+        }
+        (self.index_mask, self.page_mask) = (USER_TLB_INDEX, !0xfff);
+        (self.offset_mask, self.direction_mask) = (0xfff, 0x400);
+    }
 }
 
 /// Bits of an address that choose the entry.
-pub const USER_TLB_INDEX: u64 = (USER_TLB_ENTRIES as u64 - 1) << 12;
+const USER_TLB_INDEX: u64 = (USER_TLB_ENTRIES as u64 - 1) << 12;
 
 /// A tag that no access matches: its page is not canonical.
 pub const USER_TLB_EMPTY: u64 = 1 << 62;
@@ -47,8 +64,30 @@ pub const fn user_tlb_index(va: u64) -> usize {
     ((va & USER_TLB_INDEX) >> 12) as usize
 }
 
-const TABLE: u64 = size_of::<UserTlbTable>() as u64;
-const DELTAS: i32 = core::mem::offset_of!(UserTlbTable, deltas) as i32;
+/// Where a table holds its deltas.
+pub(crate) const DELTAS: i32 = core::mem::offset_of!(UserTlbTable, deltas) as i32;
+
+/// Host address of a table.
+pub(crate) fn place_of_table(targets: &Targets, write: bool) -> u64 {
+    let (read, written) = (offset_of!(UserTlb, read), offset_of!(UserTlb, write));
+    targets.user_tlb + if write { written } else { read } as u64
+}
+
+pub(crate) fn place_of_index_mask(targets: &Targets) -> u64 {
+    targets.user_tlb + offset_of!(UserTlb, index_mask) as u64
+}
+
+pub(crate) fn place_of_page_mask(targets: &Targets) -> u64 {
+    targets.user_tlb + offset_of!(UserTlb, page_mask) as u64
+}
+
+pub(crate) fn place_of_offset_mask(targets: &Targets) -> u64 {
+    targets.user_tlb + offset_of!(UserTlb, offset_mask) as u64
+}
+
+pub(crate) fn place_of_direction_mask(targets: &Targets) -> u64 {
+    targets.user_tlb + offset_of!(UserTlb, direction_mask) as u64
+}
 
 impl Builder<'_> {
     /// Bytes of the memory operand and whether it is written; `None` where the
@@ -74,17 +113,15 @@ impl Builder<'_> {
         undo: impl Fn(&mut Self),
     ) -> bool {
         let Some((size, write)) = self.operand(guest) else { return false };
-        let table = self.targets.user_tlb + if write { TABLE } else { 0 };
-        let masks = self.targets.user_tlb + 2 * TABLE;
-        self.code.lea_place(delta, table);
-        self.code.extract_at(Gpr::RCX, address, masks);
+        self.code.lea_place(delta, place_of_table(self.targets, write));
+        self.code.extract_at(Gpr::RCX, address, place_of_index_mask(self.targets));
         let entry = Address { base: Some(delta), index: Some((Gpr::RCX, 3)), disp: 0 };
         self.code.lea(delta, entry);
         self.code.load(Gpr::RCX, Address::base(delta));
         // The last byte's distance from the entry's page: zero above bit 11 on a hit.
         let last = Address { disp: size as i32 - 1, ..Address::sum(Gpr::RCX, address) };
         self.code.lea(Gpr::RCX, last);
-        self.code.extract_at(Gpr::RCX, Gpr::RCX, masks + 8);
+        self.code.extract_at(Gpr::RCX, Gpr::RCX, place_of_page_mask(self.targets));
         let hit = self.code.jump_if_rcx_zero();
         undo(self);
         self.exit(guest.instruction.ip(), self.targets.exit_emulate);

@@ -1,10 +1,16 @@
 //! Dropping translations.
 
+use alloc::vec::Vec;
+
 use super::{CODE_END, CODE_START, Code, NONE, blocks::holds, writable};
 use crate::{
     layout::at,
     state::{Frame, Monitor, is_separate},
+    user_signal::LONGEST,
 };
+
+/// Guest bytes that a block can cover.
+const MOST_GUEST_BYTES: u64 = translate::output::MAX_INSTRUCTIONS as u64 * LONGEST;
 
 impl Code {
     /// Writes a link's displacement so that it leads to `host`.
@@ -62,6 +68,22 @@ impl Monitor {
         }
         self.code.remove_lookup(b.va, b.user);
         self.forget_syscall_entry(b.va);
+    }
+
+    /// Drops the kernel's blocks that an instruction lies in.
+    pub fn invalidate_code_at(&mut self, ip: u64) {
+        let Some(leaf) = self.walk(ip) else { return };
+        let of_frame = self.code.by_frame.get(&leaf.frame());
+        let hold = |block: &&u32| {
+            self.code
+                .blocks
+                .get(**block as usize)
+                .is_some_and(|b| b.valid && !b.user && ip.wrapping_sub(b.va) < MOST_GUEST_BYTES)
+        };
+        let found: Vec<u32> = of_frame.into_iter().flatten().filter(hold).copied().collect();
+        for block in found {
+            self.invalidate_block(block);
+        }
     }
 
     /// Drops everything made from a frame: it is about to be written.

@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 use super::{
     mailbox::{self, Event, request},
     process::NURSERY,
-    reach::Windows,
+    reach::{Noted, Windows},
     turn::Turns,
 };
 use crate::{
@@ -26,6 +26,8 @@ pub struct Pool {
     pub has_state: Option<usize>,
     /// Pairs of frames shown side by side.
     pub windows: Windows,
+    /// What is in the tables of user memory.
+    pub noted: Noted,
     /// The one that had the last turn.
     pub last: usize,
     /// The host refused a mapping since a program ran last.
@@ -48,6 +50,7 @@ impl Pool {
             has_state: None,
             last: NURSERY,
             windows: Windows::default(),
+            noted: Noted::default(),
             refused: false,
             ours: Turns::new(),
             theirs: Turns::new(),

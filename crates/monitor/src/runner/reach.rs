@@ -3,7 +3,7 @@
 
 use abi::mmu::{PTE_ACCESSED, PTE_DIRTY};
 use iced_x86::Instruction;
-use translate::{USER_TLB_EMPTY, USER_TLB_INDEX, UserTlb, user_tlb_index};
+use translate::{USER_TLB_EMPTY, UserTlb, user_tlb_index};
 
 use crate::{
     gate::context,
@@ -30,13 +30,16 @@ pub struct Windows {
     next: usize,
 }
 
+/// Which of the tables hold anything.
+#[derive(Default)]
+pub struct Noted {
+    read: bool,
+    written: bool,
+}
+
 /// Empties them at start.
 pub fn init_places() {
-    let tlb = user_tlb();
-    for table in [&mut tlb.read, &mut tlb.write] {
-        table.tags.fill(USER_TLB_EMPTY);
-    }
-    (tlb.index_mask, tlb.page_mask) = (USER_TLB_INDEX, !(PAGE - 1));
+    user_tlb().init();
 }
 
 impl Monitor {
@@ -87,6 +90,30 @@ impl Monitor {
         self.run_alone(ins.ip())
     }
 
+    /// Makes a run of string elements, which lie within a page each way, one that translated
+    /// code goes on with by itself; false if it cannot.
+    pub fn hand_run_back(&mut self, ins: &Instruction, copies: bool) -> Result<bool, Fault> {
+        if !self.is_separate() || !ins.has_rep_prefix() {
+            return Ok(false);
+        }
+        let (from, to) = (context().regs[6], context().regs[7]);
+        let mut is_new = false;
+        for (va, write, is_used) in [(from, false, copies), (to, true, true)] {
+            if is_used && !is_kernel(va) {
+                let frame = self.frame_for(va, write)?;
+                let place = at::RAM + (u64::from(frame) << 12);
+                is_new |= self.note_place(va, place.wrapping_sub(va & !(PAGE - 1)), write);
+            }
+        }
+        if !is_new || self.writes_own_code(ins.ip(), to, to) {
+            return Ok(false);
+        }
+        if self.code.user_access.insert(ins.ip()) {
+            self.invalidate_code_at(ins.ip());
+        }
+        Ok(true)
+    }
+
     /// Does code at `rip` write to a page that its own block may be made from?
     fn writes_own_code(&self, rip: u64, va: u64, last: u64) -> bool {
         let frame = |va: u64| self.walk(va).map(|leaf| leaf.frame());
@@ -126,20 +153,22 @@ impl Monitor {
             return false;
         }
         (*noted, *delta) = (tag, displacement);
+        let noted = &mut self.runners.noted;
+        *(if write { &mut noted.written } else { &mut noted.read }) = true;
         true
     }
 
     /// Forgets where user pages were found: the tables may have changed.
     pub fn forget_places(&mut self) {
-        if self.is_separate() {
+        if core::mem::take(&mut self.runners.noted.read) {
             user_tlb().read.tags.fill(USER_TLB_EMPTY);
-            self.forget_writable_places();
         }
+        self.forget_writable_places();
     }
 
     /// Forgets pages found for writing.
     pub fn forget_writable_places(&mut self) {
-        if self.is_separate() {
+        if core::mem::take(&mut self.runners.noted.written) {
             user_tlb().write.tags.fill(USER_TLB_EMPTY);
         }
     }

@@ -269,7 +269,7 @@ impl Lab {
     /// Checks translated code against other native code that does the same,
     /// except for RIP and what `change` makes of the native state.
     #[track_caller]
-    pub fn check_like(&mut self, guest: &Case, native: &Case, change: impl Fn(&mut State)) {
+    pub fn check_like(&mut self, guest: &Case, native: &Case, change: impl FnOnce(&mut State)) {
         let (truth, native_data, native_user) = self.native(native);
         let mut expected = self.expected(native, &truth);
         let (got, data, user) = self.translated(guest);

@@ -34,5 +34,6 @@ mod sensitive;
 mod stack;
 mod state;
 mod steps;
+mod string_runs;
 mod strings;
 mod user_memory;

@@ -4,7 +4,7 @@
 use crate::lab::{Case, KERNEL, Lab, R14, RAX, RBX, RCX, RDI, RSI, Setting, set};
 use crate::place::PAGE;
 use crate::world::End;
-use translate::{FOLD, USER_TLB_EMPTY, USER_TLB_INDEX, UserMemory, user_tlb_index};
+use translate::{FOLD, USER_TLB_ENTRIES, UserMemory, user_tlb_index};
 
 /// Where the guest believes its user memory to be; nothing is mapped there.
 const ELSEWHERE: u64 = 0x1234_5678_0000;
@@ -46,11 +46,7 @@ fn looked_up(lab: &mut Lab, setting: Setting) {
 }
 
 fn empty(lab: &mut Lab) {
-    let tlb = lab.world.user_tlb();
-    for table in [&mut tlb.read, &mut tlb.write] {
-        table.tags.fill(USER_TLB_EMPTY);
-    }
-    (tlb.index_mask, tlb.page_mask) = (USER_TLB_INDEX, !(PAGE as u64 - 1));
+    lab.world.user_tlb().init();
 }
 
 /// Shows the page of guest address `va` at `va + delta`.
@@ -100,8 +96,8 @@ fn other_pages_are_left_to_the_monitor() {
             looked_up(&mut lab, setting);
             let case = case_on_user(&mut lab, &code, ELSEWHERE);
             // The same entry, another page.
-            show(&mut lab, ELSEWHERE + 64 * PAGE as u64, 0, false);
-            show(&mut lab, ELSEWHERE + 64 * PAGE as u64, 0, true);
+            show(&mut lab, ELSEWHERE + (USER_TLB_ENTRIES * PAGE) as u64, 0, false);
+            show(&mut lab, ELSEWHERE + (USER_TLB_ENTRIES * PAGE) as u64, 0, true);
             assert_left(&mut lab, &case);
             if first == Writes {
                 empty(&mut lab);
@@ -167,7 +163,7 @@ fn kernel_pages_are_reached_too() {
     }
 }
 
-/// String instructions and areas of unknown size on user memory are the monitor's.
+/// Strings on pages that are not shown, and areas of unknown size on user memory, are the monitor's.
 #[test]
 fn strings_and_areas_are_left() {
     let mut lab = Lab::new(74);
