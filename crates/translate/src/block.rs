@@ -17,7 +17,7 @@ use iced_x86::{
 };
 
 /// Room kept for one more instruction and the block's closing jump.
-const CODE_ROOM: usize = 640;
+const CODE_ROOM: usize = 1024;
 /// Room for the stubs of one more instruction and the closing jump.
 const STUB_ROOM: usize = 3 * 48;
 const ENTRY_ROOM: usize = 8;

@@ -409,6 +409,21 @@ impl<'a> Emitter<'a> {
         self.distance(target, 0);
     }
 
+    /// `jmp` to where [`Emitter::land_far`] will be; returns its place.
+    pub fn jump_far(&mut self) -> usize {
+        self.bytes(&[0xe9, 0, 0, 0, 0]);
+        self.len
+    }
+
+    /// Makes the far jump emitted at `from` lead here.
+    pub fn land_far(&mut self, from: usize) {
+        let distance = self.len.wrapping_sub(from) as u32;
+        match self.buffer.get_mut(from.wrapping_sub(4)..from) {
+            Some(field) => field.copy_from_slice(&distance.to_le_bytes()),
+            None => self.overflow = true,
+        }
+    }
+
     /// A bare 4-byte distance to `target`; returns its offset in the buffer.
     pub fn site(&mut self, target: u64) -> usize {
         let at = self.len;

@@ -20,6 +20,7 @@ const ROOM: Gpr = Gpr(10);
 const SCRATCH: Gpr = Gpr(11);
 const BORROWED: [Gpr; 4] = [DELTA_RDI, DELTA_RSI, ROOM, SCRATCH];
 
+const PAGE: i32 = 4096;
 /// Bytes of a piece that no user page ends; counts above it are left to the monitor.
 const UNLIMITED: u64 = 1 << 33;
 
@@ -124,32 +125,59 @@ impl Builder<'_> {
     }
 
     /// Puts into `delta` how far from `pointer` the host has that memory, and bounds [`ROOM`] by
-    /// the bytes before a user page's end.
+    /// the bytes that lie there.
     fn find_piece(&mut self, pointer: Gpr, delta: Gpr, write: bool, leave: u64) {
         self.code.constant(Gpr::RCX, 63);
         self.code.shift_right_signed(Gpr::RCX, pointer, Gpr::RCX);
-        self.code.lea(Gpr::RCX, Address { disp: 1, ..Address::base(Gpr::RCX) });
-        let kernel = self.code.jump_if_rcx_zero();
-        let table = user_tlb::place_of_table(self.targets, write);
-        self.code.lea_place(delta, table);
-        self.code.extract_at(Gpr::RCX, pointer, user_tlb::place_of_index_mask(self.targets));
-        let entry = Address { base: Some(delta), index: Some((Gpr::RCX, 3)), disp: 0 };
-        self.code.lea(delta, entry);
-        self.code.load(Gpr::RCX, Address::base(delta));
-        self.code.lea(Gpr::RCX, Address::sum(Gpr::RCX, pointer));
-        self.code.extract_at(Gpr::RCX, Gpr::RCX, user_tlb::place_of_page_mask(self.targets));
+        let user = self.code.jump_if_rcx_zero();
+        self.code.restore(delta, Field::FOLD);
+        let found = self.code.jump_far();
+        self.code.land(user);
+        self.find_entry(pointer, 0, delta, write);
         self.leave_unless_rcx_zero(leave);
         self.code.load(delta, Address { disp: user_tlb::DELTAS, ..Address::base(delta) });
+        // Does the next page lie behind this one there too? Buffers seldom begin with a page.
+        self.find_entry(pointer, PAGE, SCRATCH, write);
+        let known = self.code.jump_if_rcx_zero();
+        let unknown = self.code.jump_short();
+        self.code.land(known);
+        self.code.load(Gpr::RCX, Address { disp: user_tlb::DELTAS, ..Address::base(SCRATCH) });
+        self.code.copy(SCRATCH, delta);
+        subtract(&mut self.code, Gpr::RCX, Gpr::RCX, SCRATCH);
+        let behind = self.code.jump_if_rcx_zero();
+        let elsewhere = self.code.jump_short();
+        self.code.land(behind);
+        self.bytes_to_page_end(pointer, PAGE);
+        let counted = self.code.jump_short();
+        self.code.land(unknown);
+        self.code.land(elsewhere);
+        self.bytes_to_page_end(pointer, 0);
+        self.code.land(counted);
+        self.bound_room();
+        self.code.land_far(found);
+    }
+
+    /// Puts into `entry` where the tables hold the page `ahead` bytes after that of `pointer`; RCX
+    /// is zero if they do.
+    fn find_entry(&mut self, pointer: Gpr, ahead: i32, entry: Gpr, write: bool) {
+        let masks = self.targets;
+        self.code.lea_place(entry, user_tlb::place_of_table(masks, write));
+        self.code.lea(Gpr::RCX, Address { disp: ahead, ..Address::base(pointer) });
+        self.code.extract_at(Gpr::RCX, Gpr::RCX, user_tlb::place_of_index_mask(masks));
+        let found = Address { base: Some(entry), index: Some((Gpr::RCX, 3)), disp: 0 };
+        self.code.lea(entry, found);
+        self.code.load(Gpr::RCX, Address::base(entry));
+        self.code.lea(Gpr::RCX, Address { disp: ahead, ..Address::sum(Gpr::RCX, pointer) });
+        self.code.extract_at(Gpr::RCX, Gpr::RCX, user_tlb::place_of_page_mask(masks));
+    }
+
+    /// Puts into RCX how many bytes there are from `pointer` to its page's end, and `more`.
+    fn bytes_to_page_end(&mut self, pointer: Gpr, more: i32) {
         self.code.copy(Gpr::RCX, pointer);
         self.code.not(Gpr::RCX);
         let offset = user_tlb::place_of_offset_mask(self.targets);
         self.code.extract_at(Gpr::RCX, Gpr::RCX, offset);
-        self.code.lea(Gpr::RCX, Address { disp: 1, ..Address::base(Gpr::RCX) });
-        self.bound_room();
-        let found = self.code.jump_short();
-        self.code.land(kernel);
-        self.code.restore(delta, Field::FOLD);
-        self.code.land(found);
+        self.code.lea(Gpr::RCX, Address { disp: 1 + more, ..Address::base(Gpr::RCX) });
     }
 
     /// `ROOM = min(ROOM, RCX)`; both are far from the sign. Changes RCX.
