@@ -17,6 +17,13 @@ impl Monitor {
             self.carry_out_commands();
         }
         let o = mailbox::orders_of(runner);
+        if command.what == Command::MAP {
+            // A page copied on write: what is mapped over need not be unmapped first.
+            let replaced = |c: &&Command| c.what == Command::UNMAP && command.covers(c);
+            while o.last().filter(replaced).is_some() {
+                o.count -= 1;
+            }
+        }
         let n = o.count as usize;
         if let Some(slot) = o.commands.get_mut(n) {
             *slot = command;

@@ -115,6 +115,11 @@ impl Command {
     pub const UNMAP: u32 = 1;
     /// `mprotect`.
     pub const PROTECT: u32 = 2;
+
+    /// Are all pages of `other` among this one's?
+    pub fn covers(&self, other: &Command) -> bool {
+        other.start >= self.start && other.start + other.len <= self.start + self.len
+    }
 }
 
 /// Most commands at once.
@@ -178,6 +183,13 @@ pub struct Orders {
 }
 
 const _: () = assert!(core::mem::offset_of!(Orders, argument) <= 60);
+
+impl Orders {
+    /// The last of the commands.
+    pub fn last(&self) -> Option<&Command> {
+        self.commands.get((self.count as usize).checked_sub(1)?)
+    }
+}
 const _: () = assert!(size_of::<Orders>() as u64 <= crate::layout::ORDERS_SIZE);
 
 /// What the runner says, and registers on their way.
