@@ -1,15 +1,17 @@
 //! The backend process with a frontend of our own, and a socket as its network.
 
+#[path = "netfront/net.rs"]
+mod net;
 mod netfront;
 #[path = "netfront/packets.rs"]
 mod packets;
 #[path = "netfront/process.rs"]
 mod process;
 
-use devices::wire::{NetLink, Order, Report};
-use netfront::{ENTRIES, Memory, Orders, Queue, Slot, extra, flag, readable, socket_pair};
+use devices::wire::{Order, Report};
+use net::{Net, connect};
+use netfront::{ENTRIES, Memory, Queue, Slot, extra, flag, readable, socket_pair};
 use packets::{GUEST, HOST, frame, ipv4, ipv6, is_right, plain, tcp, udp};
-use process::Backend;
 use rustix::net::SocketType;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -17,49 +19,6 @@ use std::time::{Duration, Instant};
 
 const A: [u8; 4] = [10, 0, 0, 2];
 const B: [u8; 4] = [10, 0, 0, 1];
-
-/// A backend with an interface at a socket.
-struct Net {
-    backend: Backend,
-    wire: UnixStream,
-}
-
-impl Net {
-    fn new(memory: &Memory) -> Self {
-        Self::limited(memory, None)
-    }
-
-    fn limited(memory: &Memory, rate: Option<(u64, u64)>) -> Self {
-        let backend = Backend::start(memory);
-        let (wire, far) = socket_pair(SocketType::STREAM);
-        backend.orders.attach(NetLink::Stream, rate, far);
-        let wire = UnixStream::from(wire);
-        wire.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        Self { backend, wire }
-    }
-
-    fn orders(&self) -> &Orders {
-        &self.backend.orders
-    }
-
-    fn read_frame(&mut self) -> Vec<u8> {
-        let mut prefix = [0; 4];
-        self.wire.read_exact(&mut prefix).unwrap();
-        let mut frame = vec![0; u32::from_be_bytes(prefix) as usize];
-        self.wire.read_exact(&mut frame).unwrap();
-        frame
-    }
-
-    fn write_frame(&mut self, frame: &[u8]) {
-        let bytes = [&(frame.len() as u32).to_be_bytes()[..], frame].concat();
-        self.wire.write_all(&bytes).unwrap();
-    }
-}
-
-fn connect(net: &Net, queue: &Queue<'_>) {
-    let report = net.orders().connect(&queue.nodes());
-    assert!(matches!(report, Report::Connected { device: 0, .. }), "{report:?}");
-}
 
 #[test]
 fn frames_of_all_sizes_go_both_ways() {

@@ -158,6 +158,7 @@ impl Device {
         }
         if let Some(link) = &mut self.link {
             link.flush()?;
+            self.counters.rx_dropped += link.take_dropped();
         }
         busy |= self.receive(guest)?;
         Ok(busy)
@@ -256,8 +257,10 @@ impl Device {
     pub fn waits_for(&self) -> (Option<(BorrowedFd<'_>, PollFlags)>, Option<Instant>) {
         let Some(connection) = &self.connection else { return (None, None) };
         let receives = connection.waits.is_none();
+        let due = self.link.as_ref().and_then(Link::due);
         let link = self.link.as_ref().map(|link| link.waits_for(receives));
-        (link.filter(|(_, flags)| !flags.is_empty()), connection.paused)
+        let time = connection.paused.into_iter().chain(due).min();
+        (link.filter(|(_, flags)| !flags.is_empty()), time)
     }
 
     /// Counters by name.

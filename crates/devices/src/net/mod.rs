@@ -19,6 +19,7 @@ mod ioctl;
 #[allow(unsafe_code)]
 mod link;
 mod netif;
+mod question;
 mod queue;
 mod rate;
 mod receive;

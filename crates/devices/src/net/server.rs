@@ -153,6 +153,8 @@ impl Server {
                 }
                 Err(Stop::Link(error)) => {
                     interface.unlink();
+                    // What the guest has sent meanwhile is answered without a link.
+                    busy = true;
                     reports.push(Report::Unlinked { device, why: error.to_string() });
                 }
             }

@@ -358,6 +358,11 @@ impl<'a> Queue<'a> {
         answers
     }
 
+    /// Slots that are free, once answers have been taken.
+    pub fn room(&self) -> u32 {
+        ENTRIES - (self.tx_prod - self.tx_seen)
+    }
+
     /// Offers pages to receive in, as many as there is room for but `most`.
     pub fn offer(&mut self, most: u32) {
         for _ in 0..most {
