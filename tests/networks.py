@@ -274,3 +274,36 @@ def bridge(rig):
         one.terminal.end()
         rig.gone(one.name)
         wait_for(lambda: set(network.links()) == {"lo", "xtest"}, 10, f"links are left: {network.links()}")
+
+
+@test
+def antispoof(rig):
+    """A guest on a bridge that is held to its addresses reaches nobody under another's; DHCP's requests pass."""
+    with Namespace(rig) as network:
+        held = "bridge=xtest,mac=00:16:3e:00:00:01,antispoof=yes,ip=10.98.76.2 10.98.77.0/24"
+        guest = Guest(rig, "held", vif=[held])
+        free = Guest(rig, "free", vif=["bridge=xtest,mac=00:16:3e:00:00:02,ip=10.98.76.4"])
+        ping = "ping -c 2 -i 0.2 -W 1 10.98.76.1"
+        guest.sh("ip link set eth0 up && ip address add 10.98.76.2/24 dev eth0")
+        guest.sh(ping)
+        network.run("ip", "address", "add", "10.98.77.1/24", "dev", "xtest")
+        guest.sh("ip address add 10.98.77.200/24 dev eth0 && ping -c 2 -i 0.2 -W 1 10.98.77.1")
+        # Another's IP address, then another's Ethernet address: neither ARP nor packets come.
+        network.run("ip", "neigh", "flush", "all")
+        guest.sh("ip address flush dev eth0 && ip address add 10.98.76.3/24 dev eth0")
+        guest.sh(ping, good=False)
+        expect("10.98.76.3" not in network.run("ip", "neigh"), "the host knows an address that the guest may not have")
+        guest.sh("ip address flush dev eth0 && ip address add 10.98.76.2/24 dev eth0")
+        guest.sh("ip link set eth0 down && ip link set eth0 address 00:16:3e:00:00:77 && ip link set eth0 up")
+        guest.sh(ping, good=False)
+        seen = network.run("bridge", "fdb", "show", "br", "xtest") if shutil.which("bridge") else ""
+        expect("00:16:3e:00:00:77" not in seen, "the bridge has learned an address that the guest may not have")
+        guest.sh("ip link set eth0 down && ip link set eth0 address 00:16:3e:00:00:01 && ip link set eth0 up")
+        guest.sh(ping)
+        expect(re.search(r"vif 0: \d+ frames? (was|were) dropped as not the guest's to send", guest.log()), "the log says nothing")
+        # A guest that is not held may do the same; the log says so.
+        expect("antispoof=yes does that" in free.log(), "the log does not say that ip= alone holds nobody")
+        free.sh("ip link set eth0 up && ip address add 10.98.76.3/24 dev eth0")
+        free.sh(ping)
+        guest.off()
+        free.off()

@@ -523,3 +523,45 @@ fn a_guest_that_never_stands_still_harms_itself_only() {
     queue.send(&plain(300), 100, false, None);
     assert_eq!(net.read_frame(), plain(300));
 }
+
+/// A guest held to its addresses: what is another's is answered with an error, counted, and told once.
+#[test]
+fn frames_under_another_address_are_dropped() {
+    let memory = Memory::new();
+    let (wire, far) = socket_pair(SocketType::STREAM);
+    let backend = process::Backend::start(&memory);
+    let own = ["10.0.0.2", "2001:db8::/64"].map(|text| devices::net::Subnet::parse(text).unwrap());
+    let config = devices::wire::NetConfig {
+        mac: GUEST,
+        link: devices::wire::NetLink::Stream,
+        mtu: 1500,
+        rate: None,
+        antispoof: Some(own.to_vec()),
+    };
+    backend.orders.attach_as(config, far);
+    let mut net = Net { backend, wire: UnixStream::from(wire) };
+    let mut queue = Queue::new(&memory, 0);
+    connect(&net, &queue);
+    let good = frame(HOST, GUEST, 0x0800, &ipv4(A, B, 17, &udp((1, 2), b"good")));
+    let bad = [
+        frame(HOST, HOST, 0x0800, &ipv4(A, B, 17, &udp((1, 2), b"bad"))),
+        frame(HOST, GUEST, 0x0800, &ipv4(B, A, 17, &udp((1, 2), b"bad"))),
+        frame(HOST, GUEST, 0x86dd, &ipv6([0x11; 16], [0x22; 16], 17, &udp((1, 2), b"bad"))),
+        plain(60),
+        frame(HOST, GUEST, 0x0800, &[0x45]),
+    ];
+    for bytes in &bad {
+        // Cut anywhere: what counts is the whole start.
+        for first in [14, 20, 30, 4000] {
+            queue.send(bytes, first, false, None);
+            queue.send(&good, first, false, None);
+            assert_eq!(net.read_frame(), good);
+            let statuses: Vec<i16> = queue.answers().iter().map(|answer| answer.1).collect();
+            assert_eq!((statuses[0], statuses.last()), (-1, Some(&0)));
+        }
+    }
+    let Report::Log { line } = net.orders().report() else { panic!("no line for the log") };
+    assert!(line.starts_with("vif 0: 1 frame was dropped"), "{line}");
+    assert_eq!(net.orders().counter("tx-spoofed"), 20);
+    assert_eq!(net.orders().counter("tx-packets"), 20);
+}

@@ -8,6 +8,7 @@ use super::link::{Link, Offload, Sent};
 use super::queue::{Queue, Violation};
 use super::rate::Limit;
 use super::receive::{Received, receive};
+use super::spoofs::Guard;
 use super::transmit::Slots;
 use crate::guest::Guest;
 use crate::wire::NetConfig;
@@ -66,6 +67,7 @@ pub struct Device {
     /// `None` once it broke.
     link: Option<Link>,
     limit: Option<Limit>,
+    guard: Guard,
     connection: Option<Connection>,
     counters: Counters,
     slots: Slots,
@@ -82,6 +84,7 @@ impl Device {
         Ok(Self {
             link: Some(Link::new(config.link, fds)?),
             limit,
+            guard: Guard::new(config),
             connection: None,
             counters: Counters::default(),
             slots: Slots::default(),
@@ -164,6 +167,11 @@ impl Device {
         Ok(busy)
     }
 
+    /// What the domain's log should say.
+    pub fn news(&mut self) -> Option<String> {
+        self.guard.line()
+    }
+
     /// Sends packets of a queue; true if it stopped because its turn was over.
     fn transmit(&mut self, guest: &Arc<Guest>, number: usize) -> Result<bool, Stop> {
         let Some(connection) = &mut self.connection else { return Ok(false) };
@@ -181,7 +189,7 @@ impl Device {
             }
             self.slots.take(&mut queue.tx);
             let sent = match (self.slots.map(guest, &mut self.packet), &mut self.link) {
-                (Some((headers, offload)), Some(link)) => {
+                (Some((headers, offload)), Some(link)) if self.guard.passes(self.packet.head()) => {
                     link.send(&mut self.packet, headers.as_ref(), &offload)
                 }
                 _ => Ok(Sent::Refused),
@@ -274,6 +282,7 @@ impl Device {
             ("rx-packets", rx_packets),
             ("rx-bytes", rx_bytes),
             ("rx-dropped", rx_dropped),
+            ("tx-spoofed", self.guard.refused()),
         ];
         all.map(|(name, count)| (name.to_owned(), count)).into()
     }

@@ -147,7 +147,11 @@ impl Orders {
     }
 
     pub fn attach(&self, link: NetLink, rate: Option<(u64, u64)>, fd: impl AsFd) {
-        let config = NetConfig { mac: [0, 0x16, 0x3e, 1, 2, 3], link, mtu: 1500, rate };
+        let mac = [0, 0x16, 0x3e, 1, 2, 3];
+        self.attach_as(NetConfig { mac, link, mtu: 1500, rate, antispoof: None }, fd);
+    }
+
+    pub fn attach_as(&self, config: NetConfig, fd: impl AsFd) {
         let order = Order::Attach { device: 0, config: DeviceConfig::Net(config) };
         self.send(&order, &[fd.as_fd()]);
         let Report::Attached { device: 0, nodes } = self.report() else { panic!("not attached") };
