@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -99,13 +100,17 @@ class Guest:
     def number(self):
         return self.rig.must("domid", self.name).strip()
 
-    def kill(self, program):
+    def pids(self, program):
+        """Processes of the domain by their program's name."""
+        return [pid for pid, comm in self.rig.family(self.name).items() if comm.split(".")[0] == program]
+
+    def kill(self, program, how=signal.SIGKILL):
         """Kills processes of the domain by their program's name, as a bad day would."""
-        pids = [pid for pid, comm in self.rig.family(self.name).items() if comm.split(".")[0] == program]
+        pids = self.pids(program)
         expect(pids, f"the domain has no process {program}: {self.rig.family(self.name)}")
         self.killed = True
         for pid in pids:
-            os.kill(pid, 9)
+            os.kill(pid, how)
 
 
 def named(rig, name):

@@ -1,6 +1,9 @@
 """Network interfaces: the user-mode network, bridges, hot plug, back ends that die."""
 
+import os
 import re
+import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -125,6 +128,75 @@ def network_killed(rig):
         guest.off()
 
 
+@test
+def network_falls_silent(rig):
+    """A user-mode network that does nothing any more is noticed and replaced; one that is idle is not."""
+    need("passt", "passt")
+    folder = rig.work / "served"
+    folder.mkdir(exist_ok=True)
+    sent = random_file(folder / "silent", 1 << 20)
+    with FileServer(folder) as server:
+        guest = Guest(rig, "silent", vif=[""])
+        url = f"http://{gateway(guest)}:{server.port}/silent"
+        fetch = f"timeout 5 wget -q -O /tmp/sent {url}"
+        guest.sh(fetch)
+        first = guest.pids("passt")
+        time.sleep(10)
+        expect(guest.pids("passt") == first, "an idle network was replaced")
+        guest.kill("passt", signal.SIGSTOP)
+        guest.wait_until(fetch, "the guest's network does not come back", 60)
+        expect(guest.pids("passt") not in (first, []), "there is no other network")
+        expect("vif 0: the user-mode network does not answer any more" in guest.log(), "the log says nothing of it")
+        expect(guest.sh("md5sum </tmp/sent").split()[0] == md5(sent), "the file did not come as it was")
+        # The network stops together with all else, as on a host that sleeps: that is no reason.
+        last = guest.pids("passt")
+        family = [pid for pid, comm in rig.family(guest.name).items() if comm != "xm"]
+        for how in (signal.SIGSTOP, signal.SIGCONT):
+            for pid in family:
+                os.kill(pid, how)
+            time.sleep(10 if how == signal.SIGSTOP else 1)
+        guest.sh(fetch)
+        expect(guest.pids("passt") == last, "the network was replaced after a pause of the host")
+        guest.off()
+
+
+# Stands in for passt: it answers the first question, then writes a length that cannot be.
+NONSENSE = """#!/usr/bin/env python3
+import os, socket, sys
+mark = {mark!r}
+if os.path.exists(mark):
+    os.execv({passt!r}, ["passt", *sys.argv[1:]])
+open(mark, "w").close()
+wire = socket.socket(fileno=0)
+wire.recv(4)
+asked = wire.recv(42)
+wire.sendall(bytes([0, 0, 0, 42]) + asked[6:12] + b"\\2" * 6 + asked[12:21] + b"\\2" + b"\\2" * 6 + asked[38:42] + asked[22:32])
+wire.recv(1)
+wire.sendall(b"\\xff" * 8)
+while wire.recv(65536):
+    pass
+"""
+
+
+@test
+def network_talks_nonsense(rig):
+    need("passt", "passt")
+    folder = rig.work / "nonsense"
+    folder.mkdir()
+    program = folder / "passt"
+    program.write_text(NONSENSE.format(mark=str(folder / "mark"), passt=shutil.which("passt")))
+    program.chmod(0o755)
+    path = rig.environment["PATH"]
+    rig.environment["PATH"] = f"{folder}:{path}"
+    try:
+        guest = Guest(rig, "nonsense", vif=[""])
+        guest.wait_until(f"{LEASE}", "the guest gets no network", 60)
+        expect("sent a frame of 4294967295 bytes" in guest.log(), f"the log says nothing of it: {guest.log()[-500:]}")
+        guest.off()
+    finally:
+        rig.environment["PATH"] = path
+
+
 class Namespace:
     """A network of its own, with a bridge, in which the rig's commands run."""
 
@@ -202,3 +274,36 @@ def bridge(rig):
         one.terminal.end()
         rig.gone(one.name)
         wait_for(lambda: set(network.links()) == {"lo", "xtest"}, 10, f"links are left: {network.links()}")
+
+
+@test
+def antispoof(rig):
+    """A guest on a bridge that is held to its addresses reaches nobody under another's; DHCP's requests pass."""
+    with Namespace(rig) as network:
+        held = "bridge=xtest,mac=00:16:3e:00:00:01,antispoof=yes,ip=10.98.76.2 10.98.77.0/24"
+        guest = Guest(rig, "held", vif=[held])
+        free = Guest(rig, "free", vif=["bridge=xtest,mac=00:16:3e:00:00:02,ip=10.98.76.4"])
+        ping = "ping -c 2 -i 0.2 -W 1 10.98.76.1"
+        guest.sh("ip link set eth0 up && ip address add 10.98.76.2/24 dev eth0")
+        guest.sh(ping)
+        network.run("ip", "address", "add", "10.98.77.1/24", "dev", "xtest")
+        guest.sh("ip address add 10.98.77.200/24 dev eth0 && ping -c 2 -i 0.2 -W 1 10.98.77.1")
+        # Another's IP address, then another's Ethernet address: neither ARP nor packets come.
+        network.run("ip", "neigh", "flush", "all")
+        guest.sh("ip address flush dev eth0 && ip address add 10.98.76.3/24 dev eth0")
+        guest.sh(ping, good=False)
+        expect("10.98.76.3" not in network.run("ip", "neigh"), "the host knows an address that the guest may not have")
+        guest.sh("ip address flush dev eth0 && ip address add 10.98.76.2/24 dev eth0")
+        guest.sh("ip link set eth0 down && ip link set eth0 address 00:16:3e:00:00:77 && ip link set eth0 up")
+        guest.sh(ping, good=False)
+        seen = network.run("bridge", "fdb", "show", "br", "xtest") if shutil.which("bridge") else ""
+        expect("00:16:3e:00:00:77" not in seen, "the bridge has learned an address that the guest may not have")
+        guest.sh("ip link set eth0 down && ip link set eth0 address 00:16:3e:00:00:01 && ip link set eth0 up")
+        guest.sh(ping)
+        expect(re.search(r"vif 0: \d+ frames? (was|were) dropped as not the guest's to send", guest.log()), "the log says nothing")
+        # A guest that is not held may do the same; the log says so.
+        expect("antispoof=yes does that" in free.log(), "the log does not say that ip= alone holds nobody")
+        free.sh("ip link set eth0 up && ip address add 10.98.76.3/24 dev eth0")
+        free.sh(ping)
+        guest.off()
+        free.off()

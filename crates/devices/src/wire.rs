@@ -2,6 +2,7 @@
 //! it where the message says so.
 
 use crate::guest::Layout;
+use crate::net::Subnet;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
@@ -119,6 +120,8 @@ pub struct NetConfig {
     pub mtu: u16,
     /// Limit of what the guest sends: bytes, in this many microseconds.
     pub rate: Option<(u64, u64)>,
+    /// Only frames from its own Ethernet address pass, and if there are any here, from these addresses.
+    pub antispoof: Option<Vec<Subnet>>,
 }
 
 /// Where a network interface leads.

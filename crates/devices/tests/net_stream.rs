@@ -1,15 +1,17 @@
 //! The backend process with a frontend of our own, and a socket as its network.
 
+#[path = "netfront/net.rs"]
+mod net;
 mod netfront;
 #[path = "netfront/packets.rs"]
 mod packets;
 #[path = "netfront/process.rs"]
 mod process;
 
-use devices::wire::{NetLink, Order, Report};
-use netfront::{ENTRIES, Memory, Orders, Queue, Slot, extra, flag, readable, socket_pair};
+use devices::wire::{Order, Report};
+use net::{Net, connect};
+use netfront::{ENTRIES, Memory, Queue, Slot, extra, flag, readable, socket_pair};
 use packets::{GUEST, HOST, frame, ipv4, ipv6, is_right, plain, tcp, udp};
-use process::Backend;
 use rustix::net::SocketType;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -17,49 +19,6 @@ use std::time::{Duration, Instant};
 
 const A: [u8; 4] = [10, 0, 0, 2];
 const B: [u8; 4] = [10, 0, 0, 1];
-
-/// A backend with an interface at a socket.
-struct Net {
-    backend: Backend,
-    wire: UnixStream,
-}
-
-impl Net {
-    fn new(memory: &Memory) -> Self {
-        Self::limited(memory, None)
-    }
-
-    fn limited(memory: &Memory, rate: Option<(u64, u64)>) -> Self {
-        let backend = Backend::start(memory);
-        let (wire, far) = socket_pair(SocketType::STREAM);
-        backend.orders.attach(NetLink::Stream, rate, far);
-        let wire = UnixStream::from(wire);
-        wire.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        Self { backend, wire }
-    }
-
-    fn orders(&self) -> &Orders {
-        &self.backend.orders
-    }
-
-    fn read_frame(&mut self) -> Vec<u8> {
-        let mut prefix = [0; 4];
-        self.wire.read_exact(&mut prefix).unwrap();
-        let mut frame = vec![0; u32::from_be_bytes(prefix) as usize];
-        self.wire.read_exact(&mut frame).unwrap();
-        frame
-    }
-
-    fn write_frame(&mut self, frame: &[u8]) {
-        let bytes = [&(frame.len() as u32).to_be_bytes()[..], frame].concat();
-        self.wire.write_all(&bytes).unwrap();
-    }
-}
-
-fn connect(net: &Net, queue: &Queue<'_>) {
-    let report = net.orders().connect(&queue.nodes());
-    assert!(matches!(report, Report::Connected { device: 0, .. }), "{report:?}");
-}
 
 #[test]
 fn frames_of_all_sizes_go_both_ways() {
@@ -563,4 +522,46 @@ fn a_guest_that_never_stands_still_harms_itself_only() {
     connect(&net, &queue);
     queue.send(&plain(300), 100, false, None);
     assert_eq!(net.read_frame(), plain(300));
+}
+
+/// A guest held to its addresses: what is another's is answered with an error, counted, and told once.
+#[test]
+fn frames_under_another_address_are_dropped() {
+    let memory = Memory::new();
+    let (wire, far) = socket_pair(SocketType::STREAM);
+    let backend = process::Backend::start(&memory);
+    let own = ["10.0.0.2", "2001:db8::/64"].map(|text| devices::net::Subnet::parse(text).unwrap());
+    let config = devices::wire::NetConfig {
+        mac: GUEST,
+        link: devices::wire::NetLink::Stream,
+        mtu: 1500,
+        rate: None,
+        antispoof: Some(own.to_vec()),
+    };
+    backend.orders.attach_as(config, far);
+    let mut net = Net { backend, wire: UnixStream::from(wire) };
+    let mut queue = Queue::new(&memory, 0);
+    connect(&net, &queue);
+    let good = frame(HOST, GUEST, 0x0800, &ipv4(A, B, 17, &udp((1, 2), b"good")));
+    let bad = [
+        frame(HOST, HOST, 0x0800, &ipv4(A, B, 17, &udp((1, 2), b"bad"))),
+        frame(HOST, GUEST, 0x0800, &ipv4(B, A, 17, &udp((1, 2), b"bad"))),
+        frame(HOST, GUEST, 0x86dd, &ipv6([0x11; 16], [0x22; 16], 17, &udp((1, 2), b"bad"))),
+        plain(60),
+        frame(HOST, GUEST, 0x0800, &[0x45]),
+    ];
+    for bytes in &bad {
+        // Cut anywhere: what counts is the whole start.
+        for first in [14, 20, 30, 4000] {
+            queue.send(bytes, first, false, None);
+            queue.send(&good, first, false, None);
+            assert_eq!(net.read_frame(), good);
+            let statuses: Vec<i16> = queue.answers().iter().map(|answer| answer.1).collect();
+            assert_eq!((statuses[0], statuses.last()), (-1, Some(&0)));
+        }
+    }
+    let Report::Log { line } = net.orders().report() else { panic!("no line for the log") };
+    assert!(line.starts_with("vif 0: 1 frame was dropped"), "{line}");
+    assert_eq!(net.orders().counter("tx-spoofed"), 20);
+    assert_eq!(net.orders().counter("tx-packets"), 20);
 }

@@ -313,7 +313,7 @@ fn network_attach(tool: Tool) -> Command {
         .about("Give a running domain another network interface")
         .arg(domain().required(true))
         .arg(Arg::new("words").value_name("key=value").num_args(0..).help(
-            "As in a configuration's vif: mac=, bridge=, ip=, script=, vifname=, rate=, ports=",
+            "As in a configuration's vif: mac=, bridge=, ip=, antispoof=, script=, vifname=, rate=, ports=",
         ))
         .after_help(examples(
             tool,

@@ -56,6 +56,8 @@ pub struct VifLink {
     pub vlan: Option<String>,
     /// Whether the guest trusts the backend.
     pub trusted: Option<bool>,
+    /// Whether the guest is held to its Ethernet address and those of `ip`.
+    pub antispoof: Option<bool>,
 }
 
 words! {
@@ -255,7 +257,7 @@ impl Vif {
     pub fn properties(&self) -> Vec<(&'static str, String)> {
         let link = &self.link;
         let joined = |list: Vec<String>| (!list.is_empty()).then(|| list.join(" "));
-        let trusted = link.trusted.map(|yes| if yes { "1" } else { "0" }.to_owned());
+        let switch = |is: Option<bool>| is.map(|yes| if yes { "1" } else { "0" }.to_owned());
         let all = [
             ("type", self.kind.map(|kind| kind.as_str().to_owned())),
             ("mac", self.mac.map(|mac| mac.to_string())),
@@ -275,7 +277,8 @@ impl Vif {
             ("devid", link.devid.map(|n| n.to_string())),
             ("mtu", link.mtu.map(|n| n.to_string())),
             ("vlan", link.vlan.clone()),
-            ("trusted", trusted),
+            ("trusted", switch(link.trusted)),
+            ("antispoof", switch(link.antispoof)),
         ];
         all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
     }

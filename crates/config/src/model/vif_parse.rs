@@ -26,6 +26,7 @@ const KEYS: &[&str] = &[
     "vlan",
     "trusted",
     "untrusted",
+    "antispoof",
 ];
 
 /// Longest name of a host interface, in bytes (`IFNAMSIZ` less the final zero).
@@ -65,6 +66,7 @@ impl Vif {
             "ports" => return forwards(key, value, &mut self.ports),
             "devid" => return key.set(&mut link.devid, bounded(value, 0)?),
             "mtu" => return key.set(&mut link.mtu, bounded(value, 68)?),
+            "antispoof" => return key.set(&mut link.antispoof, switch(value)?),
             "trusted" => return key.set(&mut link.trusted, switch(value)?),
             "bridge" => (&mut self.bridge, true),
             "vifname" => (&mut self.vifname, true),
@@ -112,8 +114,8 @@ fn kind(value: &Piece<'_>) -> Result<VifKind, SpecError> {
 
 fn switch(value: &Piece<'_>) -> Result<bool, SpecError> {
     match value.text {
-        "1" => Ok(true),
-        "0" => Ok(false),
+        "1" | "yes" => Ok(true),
+        "0" | "no" => Ok(false),
         other => Err(value.error(format!("`{other}` is neither 0 nor 1"))),
     }
 }
@@ -235,9 +237,9 @@ mod tests {
         let spec = "mac=0:16:3e:0:0:1,bridge=br0,script=vif-route ip=x,ip=10.0.0.2 10.1.0.0/16,\
                     type=vif,model=e1000,vifname=web0,backend=drv,rate=1MB/s,\
                     ports=2222:22 127.0.0.1:53:53/udp,accel=a,policy=p,label=l,netdev=eth0,\
-                    forwarddev=f,devid=3,mtu=9000,vlan=10,untrusted";
+                    forwarddev=f,devid=3,mtu=9000,vlan=10,untrusted,antispoof=yes";
         let vif = Vif::parse(spec).unwrap();
-        assert_eq!(vif.properties().len(), 19);
+        assert_eq!(vif.properties().len(), 20);
         assert_eq!(Vif::parse(&vif.to_string()), Ok(vif));
     }
 
@@ -257,6 +259,7 @@ mod tests {
             ("mtu=67", "67"),
             ("bridge=a,bridge=b", "bridge"),
             ("rate=fast", "fast"),
+            ("antispoof=maybe", "maybe"),
         ] {
             let error = Vif::parse(spec).unwrap_err();
             assert_eq!(spec.get(error.start..error.end), Some(culprit), "{spec}: {error}");

@@ -8,6 +8,7 @@ use super::link::{Link, Offload, Sent};
 use super::queue::{Queue, Violation};
 use super::rate::Limit;
 use super::receive::{Received, receive};
+use super::spoofs::Guard;
 use super::transmit::Slots;
 use crate::guest::Guest;
 use crate::wire::NetConfig;
@@ -66,6 +67,7 @@ pub struct Device {
     /// `None` once it broke.
     link: Option<Link>,
     limit: Option<Limit>,
+    guard: Guard,
     connection: Option<Connection>,
     counters: Counters,
     slots: Slots,
@@ -82,6 +84,7 @@ impl Device {
         Ok(Self {
             link: Some(Link::new(config.link, fds)?),
             limit,
+            guard: Guard::new(config),
             connection: None,
             counters: Counters::default(),
             slots: Slots::default(),
@@ -158,9 +161,15 @@ impl Device {
         }
         if let Some(link) = &mut self.link {
             link.flush()?;
+            self.counters.rx_dropped += link.take_dropped();
         }
         busy |= self.receive(guest)?;
         Ok(busy)
+    }
+
+    /// What the domain's log should say.
+    pub fn news(&mut self) -> Option<String> {
+        self.guard.line()
     }
 
     /// Sends packets of a queue; true if it stopped because its turn was over.
@@ -180,7 +189,7 @@ impl Device {
             }
             self.slots.take(&mut queue.tx);
             let sent = match (self.slots.map(guest, &mut self.packet), &mut self.link) {
-                (Some((headers, offload)), Some(link)) => {
+                (Some((headers, offload)), Some(link)) if self.guard.passes(self.packet.head()) => {
                     link.send(&mut self.packet, headers.as_ref(), &offload)
                 }
                 _ => Ok(Sent::Refused),
@@ -256,8 +265,10 @@ impl Device {
     pub fn waits_for(&self) -> (Option<(BorrowedFd<'_>, PollFlags)>, Option<Instant>) {
         let Some(connection) = &self.connection else { return (None, None) };
         let receives = connection.waits.is_none();
+        let due = self.link.as_ref().and_then(Link::due);
         let link = self.link.as_ref().map(|link| link.waits_for(receives));
-        (link.filter(|(_, flags)| !flags.is_empty()), connection.paused)
+        let time = connection.paused.into_iter().chain(due).min();
+        (link.filter(|(_, flags)| !flags.is_empty()), time)
     }
 
     /// Counters by name.
@@ -271,6 +282,7 @@ impl Device {
             ("rx-packets", rx_packets),
             ("rx-bytes", rx_bytes),
             ("rx-dropped", rx_dropped),
+            ("tx-spoofed", self.guard.refused()),
         ];
         all.map(|(name, count)| (name.to_owned(), count)).into()
     }

@@ -8,6 +8,7 @@
 //! Responses are given in the order of requests, so nothing needs to be remembered by a backend that
 //! comes after one that crashed: it takes up the rings where they are.
 
+mod antispoof;
 mod checksum;
 mod device;
 mod frontend;
@@ -19,12 +20,16 @@ mod ioctl;
 #[allow(unsafe_code)]
 mod link;
 mod netif;
+mod question;
 mod queue;
 mod rate;
 mod receive;
 mod rules;
 mod server;
 pub mod setup;
+mod spoofs;
+mod subnet;
 mod transmit;
 
 pub use server::Server;
+pub use subnet::Subnet;

@@ -141,6 +141,9 @@ impl Server {
         let mut reports = Vec::new();
         for (&device, (_, interface)) in &mut self.devices {
             let more = interface.pump(&self.guest);
+            if let Some(news) = interface.news() {
+                reports.push(Report::Log { line: format!("vif {device}: {news}") });
+            }
             let more = match more {
                 Ok(false) => interface.rest().map_err(Stop::from),
                 other => other,
@@ -153,6 +156,8 @@ impl Server {
                 }
                 Err(Stop::Link(error)) => {
                     interface.unlink();
+                    // What the guest has sent meanwhile is answered without a link.
+                    busy = true;
                     reports.push(Report::Unlinked { device, why: error.to_string() });
                 }
             }

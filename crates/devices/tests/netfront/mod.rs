@@ -147,7 +147,11 @@ impl Orders {
     }
 
     pub fn attach(&self, link: NetLink, rate: Option<(u64, u64)>, fd: impl AsFd) {
-        let config = NetConfig { mac: [0, 0x16, 0x3e, 1, 2, 3], link, mtu: 1500, rate };
+        let mac = [0, 0x16, 0x3e, 1, 2, 3];
+        self.attach_as(NetConfig { mac, link, mtu: 1500, rate, antispoof: None }, fd);
+    }
+
+    pub fn attach_as(&self, config: NetConfig, fd: impl AsFd) {
         let order = Order::Attach { device: 0, config: DeviceConfig::Net(config) };
         self.send(&order, &[fd.as_fd()]);
         let Report::Attached { device: 0, nodes } = self.report() else { panic!("not attached") };
@@ -356,6 +360,11 @@ impl<'a> Queue<'a> {
         }
         self.memory.set_word(self.tx_ring(), 12, produced.wrapping_add(1));
         answers
+    }
+
+    /// Slots that are free, once answers have been taken.
+    pub fn room(&self) -> u32 {
+        ENTRIES - (self.tx_prod - self.tx_seen)
     }
 
     /// Offers pages to receive in, as many as there is room for but `most`.

@@ -77,3 +77,18 @@ pub fn is_right(frame: &[u8]) -> bool {
     let length = (transport.len() as u32).to_be_bytes();
     checksum(&[addresses, &length, &[0, protocol], transport]) == 0
 }
+
+/// The backend's question of a user-mode network: who has 192.0.2.1?
+pub fn is_question(frame: &[u8]) -> bool {
+    frame.len() == 42
+        && frame[..6] == [0xff; 6]
+        && frame[12..22] == [8, 6, 0, 1, 8, 0, 6, 4, 0, 1]
+        && frame[38..] == [192, 0, 2, 1]
+}
+
+/// `passt`'s answer to it.
+pub fn answer(question: &[u8]) -> Vec<u8> {
+    let head = frame(question[6..12].try_into().unwrap(), HOST, 0x0806, &[]);
+    let what = [0, 1, 8, 0, 6, 4, 0, 2];
+    [&head, &what[..], &HOST, &question[38..42], &question[22..28], &[0; 4]].concat()
+}

@@ -50,6 +50,8 @@ pub struct Waiter<A> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Relinks {
     last: Option<Instant>,
+    /// Tries in a row that failed.
+    failures: u32,
     /// When the next one is to be made.
     pub due: Option<Instant>,
 }
@@ -57,10 +59,13 @@ pub struct Relinks {
 impl Relinks {
     /// The shortest time between two: the guest itself may be the cause.
     const PAUSE: Duration = Duration::from_secs(1);
+    /// It doubles with each failure, up to so many times.
+    const DOUBLINGS: u32 = 6;
 
     /// The way out is gone.
     pub fn ask(&mut self, now: Instant) {
-        let earliest = self.last.map_or(now, |last| last + Self::PAUSE);
+        let pause = Self::PAUSE * (1 << self.failures.min(Self::DOUBLINGS));
+        let earliest = self.last.map_or(now, |last| last + pause);
         self.due = Some(earliest.max(now));
     }
 
@@ -68,9 +73,20 @@ impl Relinks {
     pub fn take(&mut self, now: Instant) -> bool {
         let is_time = self.due.is_some_and(|due| due <= now);
         if is_time {
-            *self = Self { last: Some(now), due: None };
+            *self = Self { last: Some(now), due: None, ..*self };
         }
         is_time
+    }
+
+    /// Another one was made.
+    pub fn succeeded(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Another one could not be made: it is tried again later.
+    pub fn failed(&mut self, now: Instant) {
+        self.failures = self.failures.saturating_add(1);
+        self.ask(now);
     }
 }
 
@@ -211,6 +227,19 @@ mod tests {
         assert!(relinks.take(start) && !relinks.take(start));
         relinks.ask(start);
         assert!(!relinks.take(start) && relinks.take(start + Relinks::PAUSE));
+        // Those that fail are tried again, after pauses that grow.
+        let (mut now, mut pauses) = (start + Relinks::PAUSE, Vec::new());
+        for _ in 0..8 {
+            relinks.failed(now);
+            let due = relinks.due.unwrap();
+            pauses.push((due - now).as_secs());
+            now = due;
+            assert!(relinks.take(now));
+        }
+        assert_eq!(pauses, [2, 4, 8, 16, 32, 64, 64, 64]);
+        relinks.succeeded();
+        relinks.ask(now);
+        assert_eq!(relinks.due, Some(now + Relinks::PAUSE));
     }
 
     #[test]

@@ -401,6 +401,7 @@ impl<A> Manager<A> {
                 Ok(Some(files)) => device.opened.files = files,
                 Ok(None) => {}
                 Err(error) => {
+                    device.relinks.failed(now);
                     self.teller.line(format!("{}: {error}", device.opened.name));
                 }
             }
@@ -466,9 +467,15 @@ impl<A> Manager<A> {
     fn relink(&mut self, key: Key) {
         let Some(device) = self.devices.get_mut(&key) else { return };
         match device.opened.support.renew() {
-            Ok(Some(files)) => device.opened.files = files,
+            Ok(Some(files)) => {
+                device.opened.files = files;
+                device.relinks.succeeded();
+            }
             Ok(None) => return,
-            Err(error) => return self.complain(key, &format!("it has no way out now: {error}")),
+            Err(error) => {
+                device.relinks.failed(Instant::now());
+                return self.complain(key, &format!("it has no way out now: {error}"));
+            }
         }
         let (Some(device), Some(process)) = (self.devices.get(&key), self.process(key.0)) else {
             return;

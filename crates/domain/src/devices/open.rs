@@ -120,6 +120,11 @@ fn set_up_interface(
         ("type", "vif".to_owned()),
         ("hotplug-status", "connected".to_owned()),
     ]));
+    let mut warnings = Vec::new();
+    if vif.bridge.is_some() && !vif.ip.is_empty() && vif.link.antispoof.is_none() {
+        let text = "the guest is not held to the addresses of ip=; antispoof=yes does that";
+        warnings.push(text.to_owned());
+    }
     Ok(Opened {
         class: Class::Vif,
         number,
@@ -128,7 +133,7 @@ fn set_up_interface(
         files: vec![link],
         frontend,
         backend,
-        warnings: Vec::new(),
+        warnings,
         support: Box::new(interface),
     })
 }

@@ -1,8 +1,10 @@
 //! Where a network interface leads.
 
+mod inbox;
 mod stream;
 mod tap;
 mod vnet;
+mod watch;
 
 use super::frontend::Features;
 use super::gather::Packet;
@@ -12,6 +14,7 @@ use crate::wire::NetLink;
 use rustix::event::PollFlags;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Instant;
 use stream::Stream;
 use tap::Tap;
 
@@ -136,6 +139,22 @@ impl Link {
         match self {
             Self::Tap(tap) => tap.waits_for(receives),
             Self::Stream(stream) => stream.waits_for(receives),
+        }
+    }
+
+    /// When to call [`Self::flush`] again, if nothing happens before.
+    pub fn due(&self) -> Option<Instant> {
+        match self {
+            Self::Tap(_) => None,
+            Self::Stream(stream) => stream.due(),
+        }
+    }
+
+    /// Frames that found no room here since the last call.
+    pub fn take_dropped(&mut self) -> u64 {
+        match self {
+            Self::Tap(_) => 0,
+            Self::Stream(stream) => stream.take_dropped(),
         }
     }
 }

@@ -4,50 +4,48 @@
 //! There is no way to leave checksums blank, so they are computed here. Packets that are to be cut
 //! into segments need no cutting: `passt` ends TCP itself and takes segments of any size.
 
-use super::{LONGEST, Offload, SHORTEST, Sent};
+use super::inbox::{Inbox, PREFIX};
+use super::watch::{Step, Watch};
+use super::{LONGEST, Offload, Sent};
 use crate::net::checksum::complete;
 use crate::net::gather::Packet;
 use crate::net::headers::Headers;
+use crate::net::question::{self, question};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::SendFlags;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
-/// Bytes before a frame.
-const PREFIX: usize = 4;
 /// Bytes that wait to be sent before the guest has to wait.
 const ENOUGH: usize = 256 << 10;
-/// Bytes that are taken before the guest has room for them: `passt` drops frames that find the socket
-/// full, and what is lost of a connection comes again after a second at best.
-const BUFFER: usize = 4 << 20;
 /// Longest frame that `passt` takes (its `ETH_MAX_MTU`).
 const LONGEST_SENT: usize = 65535;
+/// Bytes that are sent at once, in whole frames. So many lie in one buffer of a unix socket, which the
+/// other side finds whole or not at all; a frame that spans several may be cut where it reads, and
+/// `passt` (2023) reads the rest once, and then takes for a length whatever follows.
+const PIECE: usize = 32 << 10;
 
 /// The socket.
 #[derive(Debug)]
 pub struct Stream {
     fd: OwnedFd,
-    /// What waits to be sent, from `sent` on.
+    /// What waits to be sent, from `sent` on; `piece` is the end of what is being sent.
     out: Vec<u8>,
     sent: usize,
-    /// What came: bytes from `start` to `end` of the buffer.
-    buffer: Box<[u8]>,
-    start: usize,
-    end: usize,
-    /// The other side has closed it.
-    ended: bool,
-}
-
-fn wait(error: Errno) -> bool {
-    matches!(error, Errno::AGAIN | Errno::INTR)
+    piece: usize,
+    /// The Ethernet address that the guest sends from.
+    mac: [u8; 6],
+    inbox: Inbox,
+    watch: Watch,
 }
 
 impl Stream {
     pub(super) fn new(fd: OwnedFd) -> Self {
         let out = Vec::with_capacity(ENOUGH + PREFIX + LONGEST);
-        let buffer = vec![0; BUFFER].into_boxed_slice();
-        Self { fd, out, sent: 0, buffer, start: 0, end: 0, ended: false }
+        let (inbox, watch) = (Inbox::new(), Watch::new());
+        Self { fd, out, sent: 0, piece: 0, mac: [0; 6], inbox, watch }
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -74,87 +72,96 @@ impl Stream {
                 return Ok(Sent::Refused);
             }
         }
+        if let Some(mac) = packet.head().get(6..).and_then(|head| head.first_chunk()) {
+            self.mac = *mac;
+        }
+        self.watch.sent();
         Ok(Sent::Yes)
     }
 
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        self.refill()?;
-        while let Some(rest) = self.out.get(self.sent..).filter(|rest| !rest.is_empty()) {
+        if self.inbox.fill(&self.fd)? {
+            self.watch.heard();
+        }
+        match self.watch.step(Instant::now()) {
+            Step::Wait => {}
+            Step::Ask => self.ask(),
+            Step::GiveUp => {
+                let why = "the user-mode network does not answer any more";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
+        }
+        self.push()
+    }
+
+    fn ask(&mut self) {
+        self.out.extend_from_slice(&[0, 0, 0, question::LENGTH as u8]);
+        self.out.extend_from_slice(&question(self.mac));
+    }
+
+    /// Sends what waits, as far as that goes.
+    fn push(&mut self) -> io::Result<()> {
+        loop {
+            if self.sent == self.piece {
+                self.piece = self.next_piece();
+            }
+            let rest = self.out.get(self.sent..self.piece).unwrap_or_default();
+            if rest.is_empty() {
+                break;
+            }
             match rustix::net::send(&self.fd, rest, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
                 Ok(count) => self.sent += count,
-                Err(error) if wait(error) => return Ok(()),
+                Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
                 Err(error) => return Err(error.into()),
             }
         }
         self.out.clear();
-        self.sent = 0;
+        (self.sent, self.piece) = (0, 0);
         Ok(())
     }
 
-    /// The length of the frame at the start of the buffer, if its prefix is there.
-    fn next(&self) -> io::Result<Option<usize>> {
-        let waiting = self.buffer.get(self.start..self.end).unwrap_or_default();
-        let Some(prefix) = waiting.first_chunk::<PREFIX>() else { return Ok(None) };
-        let length = u32::from_be_bytes(*prefix) as usize;
-        if (SHORTEST..=LONGEST).contains(&length) {
-            return Ok((waiting.len() >= PREFIX + length).then_some(length));
+    /// Where the next piece ends: one frame, or several that make no more than [`PIECE`].
+    fn next_piece(&self) -> usize {
+        let mut end = self.sent;
+        while let Some(prefix) = self.out.get(end..).and_then(|rest| rest.first_chunk::<PREFIX>()) {
+            let next = end + PREFIX + u32::from_be_bytes(*prefix) as usize;
+            if end > self.sent && next - self.sent > PIECE {
+                break;
+            }
+            end = next;
         }
-        let why = format!("the user-mode network sent a frame of {length} bytes");
-        Err(io::Error::new(io::ErrorKind::InvalidData, why))
+        end
     }
 
     pub(super) fn receive(&mut self) -> io::Result<Option<(&mut [u8], Offload)>> {
-        let Some(length) = self.next()? else {
-            if self.ended {
-                let why = "the user-mode network has ended";
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
-            }
-            return Ok(None);
-        };
-        let start = self.start + PREFIX;
-        let frame = self.buffer.get_mut(start..start + length).unwrap_or_default();
-        // It came from a process on this host, by no wire that could have changed it.
-        Ok(Some((frame, Offload { validated: true, ..Offload::default() })))
-    }
-
-    /// Takes what is there, as far as there is room.
-    fn refill(&mut self) -> io::Result<()> {
-        while !self.ended {
-            if self.start == self.end {
-                (self.start, self.end) = (0, 0);
-            } else if self.end == self.buffer.len() && self.start >= self.buffer.len() / 2 {
-                self.buffer.copy_within(self.start..self.end, 0);
-                (self.start, self.end) = (0, self.end - self.start);
-            }
-            let room = self.buffer.get_mut(self.end..).unwrap_or_default();
-            if room.is_empty() {
-                return Ok(());
-            }
-            match rustix::net::recv(&self.fd, room, RecvFlags::DONTWAIT) {
-                Ok((_, 0)) => self.ended = true,
-                Ok((_, count)) => self.end += count,
-                Err(error) if wait(error) => return Ok(()),
-                Err(error) => return Err(error.into()),
-            }
+        while self.inbox.first().is_some_and(|frame| self.watch.takes(frame)) {
+            self.inbox.forget_first();
         }
-        Ok(())
-    }
-
-    /// Whether more can be taken, be it for later.
-    fn has_space(&self) -> bool {
-        !self.ended && (self.end < self.buffer.len() || self.start >= self.buffer.len() / 2)
+        if self.inbox.is_over() {
+            let why = "the user-mode network has ended";
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
+        }
+        // It came from a process on this host, by no wire that could have changed it.
+        let offload = Offload { validated: true, ..Offload::default() };
+        Ok(self.inbox.first().map(|frame| (frame, offload)))
     }
 
     pub(super) fn done(&mut self) {
-        if let Ok(Some(length)) = self.next() {
-            self.start += PREFIX + length;
-        }
+        self.inbox.forget_first();
+    }
+
+    pub(super) fn take_dropped(&mut self) -> u64 {
+        self.inbox.take_dropped()
     }
 
     pub(super) fn waits_for(&self, receives: bool) -> (BorrowedFd<'_>, PollFlags) {
-        let wanted = self.has_space() || receives && self.ended;
+        let wanted = receives || !self.inbox.has_ended();
         let mut flags = if wanted { PollFlags::IN } else { PollFlags::empty() };
         flags.set(PollFlags::OUT, !self.out.is_empty());
         (self.fd.as_fd(), flags)
+    }
+
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.watch.due()
     }
 }

@@ -81,6 +81,9 @@ pub enum SetupError {
         /// What the system said.
         source: io::Error,
     },
+    /// It is not an address.
+    #[error("`{0}` in ip= is neither an IP address nor a network")]
+    Address(String),
     /// `passt` is not installed.
     #[error("the user-mode network needs the program `passt`, which is not installed")]
     NoEngine,

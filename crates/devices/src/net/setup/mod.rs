@@ -13,6 +13,7 @@ mod user;
 pub use error::SetupError;
 pub use mac::Mac;
 
+use crate::net::Subnet;
 use crate::wire::{NetConfig, NetLink};
 use config::Vif;
 use mac::Lease;
@@ -61,7 +62,8 @@ impl Interface {
         let fixed = vif.mac.map(|mac| mac.0);
         let names = (owner.name, owner.uuid);
         let (mac, lease) = Lease::take(&owner.runtime.join("macs"), fixed, names, device)?;
-        let mut config = NetConfig { mac, link: NetLink::Stream, mtu: 1500, rate: None };
+        let antispoof = antispoof(vif)?;
+        let mut config = NetConfig { mac, link: NetLink::Stream, mtu: 1500, rate: None, antispoof };
         config.rate = vif.rate.map(|rate| {
             let bytes =
                 u128::from(rate.bytes_per_second) * u128::from(rate.interval_us) / 1_000_000;
@@ -75,7 +77,11 @@ impl Interface {
             (config.link, config.mtu) = (NetLink::Tap, u16::try_from(mtu).unwrap_or(u16::MAX));
             (held, fd)
         } else {
-            let without = [("script", vif.script.is_some()), ("vifname", vif.vifname.is_some())];
+            let without = [
+                ("script", vif.script.is_some()),
+                ("vifname", vif.vifname.is_some()),
+                ("antispoof", vif.link.antispoof.is_some()),
+            ];
             if let Some((key, _)) = without.iter().find(|(_, is_set)| *is_set) {
                 return Err(SetupError::WithoutBridge(key));
             }
@@ -119,6 +125,16 @@ impl Drop for Interface {
 
 /// What `passt` tells guests by DHCP: the largest packet, so that few of them are needed.
 const LARGEST_MTU: u16 = 65520;
+
+/// The addresses that a guest is held to, if it is.
+fn antispoof(vif: &Vif) -> Result<Option<Vec<Subnet>>, SetupError> {
+    if vif.link.antispoof != Some(true) {
+        return Ok(None);
+    }
+    let parse =
+        |text: &String| Subnet::parse(text).ok_or_else(|| SetupError::Address(text.clone()));
+    vif.ip.iter().map(parse).collect::<Result<_, _>>().map(Some)
+}
 
 fn set_up_tap(
     owner: Owner<'_>,

@@ -4,6 +4,7 @@
 
 use super::SetupError;
 use super::mac::Mac;
+use crate::net::question::{self, is_answer, question};
 use config::{PortForward, Protocol};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
@@ -76,11 +77,12 @@ impl User {
     /// Asks for the owner of an address until there is an answer.
     fn wait_until_ready(&mut self, mac: Mac, socket: &OwnedFd) -> Result<(), SetupError> {
         let failed = |why: &dyn ToString| SetupError::Engine { why: why.to_string() };
-        if rustix::net::send(socket, &question(mac), SendFlags::NOSIGNAL).is_err() {
+        let asked = [&[0, 0, 0, question::LENGTH as u8], &question(mac)[..]].concat();
+        if rustix::net::send(socket, &asked, SendFlags::NOSIGNAL).is_err() {
             return Err(failed(&self.last_words()));
         }
         let end = Instant::now() + PATIENCE;
-        let (mut answer, mut length) = ([0; PREFIX + ARP], 0);
+        let (mut answer, mut length) = ([0; PREFIX + question::LENGTH], 0);
         while length < answer.len() {
             let left = end.saturating_duration_since(Instant::now());
             let timeout = Timespec::try_from(left).map_err(|error| failed(&error))?;
@@ -97,11 +99,10 @@ impl User {
                 Err(_) => return Err(failed(&self.last_words())),
             }
         }
-        // The reply's Ethernet type and operation.
-        match (answer.get(PREFIX + 12..PREFIX + 14), answer.get(PREFIX + 20..PREFIX + 22)) {
-            (Some([8, 6]), Some([0, 2])) => Ok(()),
-            _ => Err(failed(&"its first frame is not the answer to a question")),
+        if answer.get(PREFIX..).is_some_and(is_answer) {
+            return Ok(());
         }
+        Err(failed(&"its first frame is not the answer to a question"))
     }
 
     /// Why it ended.
@@ -138,20 +139,6 @@ impl Drop for User {
 }
 
 const PREFIX: usize = 4;
-const ARP: usize = 42;
-
-/// A question for the owner of an address of documentation (RFC 5737): `passt` answers for all.
-fn question(mac: Mac) -> Vec<u8> {
-    let mut frame = vec![0, 0, 0, 42];
-    frame.extend_from_slice(&[0xff; 6]);
-    frame.extend_from_slice(&mac);
-    frame.extend_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
-    frame.extend_from_slice(&mac);
-    frame.extend_from_slice(&[0; 10]);
-    frame.extend_from_slice(&[192, 0, 2, 1]);
-    frame
-}
-
 /// Tries whether a port can be had, as `passt` does not say why not.
 fn try_port(port: &PortForward) -> Result<(), SetupError> {
     let at = SocketAddrV4::new(port.address.unwrap_or(Ipv4Addr::LOCALHOST), port.host);
