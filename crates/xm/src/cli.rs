@@ -4,6 +4,7 @@
 //! the shell completions.
 
 mod inside;
+mod own;
 
 use clap::builder::ValueHint;
 use clap::{Arg, ArgAction, Command};
@@ -40,7 +41,7 @@ pub fn command(tool: Tool, name: &str) -> Option<Command> {
         "shutdown" => shutdown(tool),
         "unpause" => unpause(tool),
         "uptime" => uptime(tool),
-        _ => inside::command(tool, name)?,
+        _ => inside::command(tool, name).or_else(|| own::command(tool, name))?,
     };
     Some(
         command

@@ -4,7 +4,7 @@ use clap::ArgMatches;
 
 use crate::error::Error;
 use crate::tool::Tool;
-use crate::{explain, log_merge, memory, orders, stats, vcpus, wait};
+use crate::{config_tool, dump_core, explain, log_merge, memory, orders, stats, top, vcpus, wait};
 
 /// Carries out a command.
 ///
@@ -13,9 +13,11 @@ use crate::{explain, log_merge, memory, orders, stats, vcpus, wait};
 /// As the command says.
 pub fn execute(tool: Tool, name: &'static str, matches: &ArgMatches) -> Result<u8, Error> {
     match name {
+        "config" => return config_tool::config(tool, matches),
         "wait" => return wait::wait(matches),
         "debug-keys" => orders::debug_keys(matches)?,
         "domstate" => orders::domstate(matches)?,
+        "dump-core" => dump_core::dump_core(tool, matches)?,
         "explain" => explain::explain(matches)?,
         "log" => log_merge::log()?,
         "logs" => log_merge::logs(matches)?,
@@ -25,6 +27,7 @@ pub fn execute(tool: Tool, name: &'static str, matches: &ArgMatches) -> Result<u
         "reset" => orders::reset(matches)?,
         "stats" => stats::stats(matches)?,
         "sysrq" => orders::sysrq(matches)?,
+        "top" => top::top(matches)?,
         "trigger" => orders::trigger(tool, matches)?,
         "vcpu-list" => vcpus::vcpu_list(tool, matches)?,
         "vcpu-set" => orders::vcpu_set(tool, matches)?,

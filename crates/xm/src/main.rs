@@ -13,11 +13,13 @@
 
 mod cli;
 mod commands;
+mod config_tool;
 mod console;
 mod create;
 mod devices;
 mod dispatch;
 mod doctor;
+mod dump_core;
 mod error;
 mod explain;
 mod generate;
@@ -41,6 +43,7 @@ mod stats;
 mod target;
 mod terminal;
 mod tool;
+mod top;
 mod uptime;
 mod vcpus;
 mod wait;

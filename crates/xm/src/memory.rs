@@ -14,7 +14,8 @@ use crate::tool::Tool;
 /// When there is no such domain, or it cannot have as much.
 pub fn mem_set(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
     let mib = size("mem-set", tool, matches)?;
-    Ok(connect(&Registry::open()?, word(matches, "domain"), "set the memory of")?.set_memory(mib)?)
+    Ok(connect(&Registry::open()?, word(matches, "domain"), "set the memory of")?
+        .set_memory(mib)?)
 }
 
 /// `mem-max D MEM`: a limit that holds from now on, of which the guest is not told.

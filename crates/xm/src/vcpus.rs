@@ -107,7 +107,7 @@ fn affinity(tool: Tool, affinity: &[u32], cpus: usize) -> String {
 }
 
 /// Domain-0's: the host's CPUs that are online.
-fn host_vcpus() -> Vec<VcpuStats> {
+pub fn host_vcpus() -> Vec<VcpuStats> {
     let cpus = host::busy_by_cpu();
     let all: Vec<u32> = cpus.iter().map(|(cpu, _)| *cpu).collect();
     let vcpu = |(cpu, cpu_seconds): &(u32, f64)| VcpuStats {

@@ -133,11 +133,7 @@ fn pause(deadline: Option<Instant>) -> bool {
 }
 
 /// What the domain's process tells by itself.
-fn announced(
-    entry: &Entry,
-    until: WaitUntil,
-    deadline: Option<Instant>,
-) -> Result<Outcome, Error> {
+fn announced(entry: &Entry, until: WaitUntil, deadline: Option<Instant>) -> Result<Outcome, Error> {
     let ended = |error: &ClientError| matches!(error, ClientError::Ended { .. });
     let mut client = match Client::open(entry) {
         Ok(client) => client,

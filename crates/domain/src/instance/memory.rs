@@ -97,8 +97,11 @@ impl Instance {
             "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11",
             "r12", "r13", "r14", "r15",
         ];
-        let values: Vec<String> =
-            names.iter().zip(r.general).map(|(name, value)| format!("{name} {value:016x}")).collect();
+        let values: Vec<String> = names
+            .iter()
+            .zip(r.general)
+            .map(|(name, value)| format!("{name} {value:016x}"))
+            .collect();
         for line in values.chunks(4) {
             self.log.line(&line.join(" "));
         }

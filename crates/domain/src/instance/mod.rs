@@ -8,8 +8,8 @@ mod devices;
 mod end;
 mod guest;
 mod memory;
-mod reset;
 mod requests;
+mod reset;
 mod start;
 mod stats;
 

@@ -119,7 +119,8 @@ impl Instance {
         })?;
         let old = std::mem::replace(&mut self.spec.create.config.general.name, name.into());
         let path = self.registration.registry().dirs().log(name);
-        self.log.line(&format!("renamed from {old} to {name}; the log goes on in {}", path.display()));
+        self.log
+            .line(&format!("renamed from {old} to {name}; the log goes on in {}", path.display()));
         self.log.move_to(&path);
         self.log.line(&format!("renamed from {old}, whose log has what was before"));
         let renamed = self.guest.store.rename(name);

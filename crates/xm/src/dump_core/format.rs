@@ -157,8 +157,7 @@ impl Layout {
             bytes.extend_from_slice(&long.to_le_bytes());
         }
         bytes.extend_from_slice(&0_u32.to_le_bytes());
-        let counts =
-            [HEADER, PROGRAM_HEADER, SEGMENTS, SECTION_HEADER, SECTIONS.len() as u64, 1];
+        let counts = [HEADER, PROGRAM_HEADER, SEGMENTS, SECTION_HEADER, SECTIONS.len() as u64, 1];
         for count in counts {
             bytes.extend_from_slice(&(count as u16).to_le_bytes());
         }

@@ -167,7 +167,8 @@ fn write(
     memory: &File,
     signals: &mut Signals,
 ) -> std::io::Result<Option<i32>> {
-    let length = image.frames.checked_mul(PAGE).ok_or_else(|| std::io::Error::other("too large"))?;
+    let length =
+        image.frames.checked_mul(PAGE).ok_or_else(|| std::io::Error::other("too large"))?;
     let info = notes::find_vmcoreinfo(memory, length)?;
     let layout = Layout::new(image, info.as_deref());
     to.file.set_len(layout.length())?;
@@ -255,12 +256,8 @@ mod tests {
         memory.write_all_at(&notes::tests::vmcoreinfo(b"OSRELEASE=6.1.0\n"), 40 * PAGE).unwrap();
         memory.write_all_at(b"shared", 65 * PAGE).unwrap();
         let registers = Registers { rip: 0xffff_ffff_8123_4567, ..Registers::default() };
-        let image = MemoryImage {
-            frames: 64,
-            shared_info: 65,
-            registers: Some(registers),
-            stopped: true,
-        };
+        let image =
+            MemoryImage { frames: 64, shared_info: 65, registers: Some(registers), stopped: true };
         (memory, image)
     }
 

@@ -50,8 +50,27 @@ pub(super) fn registers(r: &Registers) -> Vec<u8> {
     let (cs, ss) = if r.kernel { KERNEL_SELECTORS } else { PROGRAM_SELECTORS };
     // In the order of `struct user_regs_struct`; no system call is under way (orig_rax).
     let all = [
-        r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, u64::MAX, r.rip,
-        cs, r.rflags, rsp, ss,
+        r15,
+        r14,
+        r13,
+        r12,
+        rbp,
+        rbx,
+        r11,
+        r10,
+        r9,
+        r8,
+        rax,
+        rcx,
+        rdx,
+        rsi,
+        rdi,
+        u64::MAX,
+        r.rip,
+        cs,
+        r.rflags,
+        rsp,
+        ss,
     ];
     for (at, value) in all.iter().enumerate() {
         put(REGISTERS + 8 * at, &value.to_le_bytes());
