@@ -11,14 +11,14 @@ import struct
 # kernel. The same list stands in crates/monitor/src/jail_rules.rs; a change there has to be
 # wanted here too.
 ALLOWED = {
-    "processes": "mmap mprotect munmap rt_sigreturn setitimer getpid clone getppid prctl arch_prctl futex restart_syscall "
+    "processes": "mmap mprotect munmap rt_sigreturn madvise setitimer getpid clone getppid prctl arch_prctl futex restart_syscall "
         "exit_group".split(),
-    "keys": "mmap mprotect munmap rt_sigreturn setitimer getpid clone getppid prctl arch_prctl futex restart_syscall "
+    "keys": "mmap mprotect munmap rt_sigreturn madvise setitimer getpid clone getppid prctl arch_prctl futex restart_syscall "
         "exit_group pkey_mprotect".split(),
 }
 
 NUMBERS = {
-    "mmap": 9, "mprotect": 10, "munmap": 11, "rt_sigreturn": 15, "setitimer": 38, "getpid": 39, "clone": 56,
+    "mmap": 9, "mprotect": 10, "munmap": 11, "rt_sigreturn": 15, "madvise": 28, "setitimer": 38, "getpid": 39, "clone": 56,
     "getppid": 110, "prctl": 157, "arch_prctl": 158, "futex": 202, "restart_syscall": 219, "exit_group": 231, "pkey_mprotect": 329,
 }
 # Linux lets these two through before it asks any filter: they are its own, for probes that root sets.
@@ -27,6 +27,7 @@ UNFILTERED = {335: "uretprobe", 336: "uprobe"}
 # One above the newest call that Linux 6.18 has (470, and a few to come).
 LAST = 480
 
+RAM_AT, RAM_END, REMOVE = 0x5C80_0000_0000, 0x5D80_0000_0000, 9
 RAM, ARENA, CODE, SHADOW, BELL = 3, 4, 5, 6, 7
 SHARED, PRIVATE, SHARED_VALIDATE, FIXED, ANONYMOUS = 1, 2, 3, 0x10, 0x20
 GROWSDOWN, LOCKED, NORESERVE, POPULATE, HUGETLB, SYNC, NOREPLACE = (
@@ -341,6 +342,7 @@ def allowed_ways(isolation):
         ("mmap of shadow copies", 9, (FREE, 0, 3, own, SHADOW, 0), -errno.EINVAL),
         ("mprotect", 10, (0, 0, 1), 0),
         ("munmap", 11, (0, 0), -errno.EINVAL),
+        ("madvise of guest memory", 28, (RAM_AT + 1, 0, REMOVE), -errno.EINVAL),
         ("setitimer", 38, (0, 1, 0), -errno.EFAULT),
         ("getpid", 39, (), None),
         ("getppid", 110, (), None),
@@ -370,6 +372,7 @@ def rules(isolation):
         "mprotect": (10, lambda a: True),
         "munmap": (11, lambda a: True),
         "rt_sigreturn": (15, lambda a: True),
+        "madvise of guest memory": (28, lambda a: RAM_AT <= a[0] < RAM_END and a[2] == REMOVE),
         "setitimer": (38, lambda a: a[0] == 0),
         "getpid": (39, lambda a: True),
         "clone": (56, lambda a: a[0] == CLONE_PARENT | SIGCHLD),

@@ -70,6 +70,8 @@ pub mod frame_flag {
     pub const EXECUTED: u8 = 8;
     /// It was looked through, and programs may execute it translated only.
     pub const CLOSED: u8 = 16;
+    /// The guest has given it back, or never had it: its memory is the host's.
+    pub const GIVEN: u8 = 32;
     /// What was made of its content is stale once it is written: the monitor must hear of it.
     pub const WATCHED: u8 = CODE | SHADOW | EXECUTED | CLOSED;
 }
@@ -122,7 +124,7 @@ pub mod at {
 }
 
 /// Identifies the layout below; both sides check it.
-pub const MAGIC: u64 = 0x0001_6874_696c_6e78;
+pub const MAGIC: u64 = 0x0002_6874_696c_6e78;
 
 /// Bits of [`DomainPage::bells`]: what a space tells the domain process.
 pub mod bell {
@@ -148,6 +150,11 @@ pub mod inbox {
     pub const STORE: u32 = 1 << 1;
     /// Look at [`super::Channels`].
     pub const CHANNELS: u32 = 1 << 2;
+    /// Write the counters into the log ring.
+    pub const STATISTICS: u32 = 1 << 3;
+    /// Write the registers into [`super::CrashRecord`], then raise
+    /// [`super::DomainPage::snapshots`].
+    pub const REGISTERS: u32 = 1 << 4;
 }
 
 /// Words of a bitmap with a bit for each event channel (two-level ABI: 4096).
@@ -329,8 +336,13 @@ pub struct DomainPage {
     pub shutdown_reason: AtomicU32,
     /// Spaces made so far.
     pub spaces: AtomicU32,
-    /// Frames the guest gave back by ballooning.
+    /// How often the registers were written on request.
+    pub snapshots: AtomicU32,
+    /// Frames, of [`Setup::max_pages`], that the guest does not have: it gave them back by
+    /// ballooning or never asked for them.
     pub ballooned: AtomicU64,
+    /// Frames that the guest may have from now on, at most [`Setup::max_pages`] (`xm mem-max`).
+    pub most_pages: AtomicU64,
     /// Offset in the arena of [`frame_flag`] bytes, one for each of `nr_frames`; 0 = not yet there.
     pub frame_flags: AtomicU64,
     /// Devices.

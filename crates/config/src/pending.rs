@@ -47,7 +47,6 @@ const TABLE: &[(&str, When, &str)] = &[
     ("vcpus", When::Not(1), "the domain starts with one vCPU"),
     ("maxvcpus", When::Not(1), "the domain has one vCPU"),
     ("vcpu_avail", When::Set, "vCPUs are not switched on and off"),
-    ("maxmem", When::Set, "the domain cannot grow beyond `memory`"),
     ("cpu", When::Not(-1), "vCPUs are not pinned"),
     ("cpus", When::NotWord("all"), "vCPUs are not pinned"),
     ("cpus_soft", When::NotWord("all"), "vCPUs are not pinned"),

@@ -1,5 +1,7 @@
 //! The tools' side of a control socket.
 
+mod inside;
+
 use crate::entry::Entry;
 use crate::error::Hint;
 use crate::line::{LineError, LineReader, write_line};

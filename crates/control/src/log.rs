@@ -42,6 +42,14 @@ impl Log {
         &self.path
     }
 
+    /// Goes on in another file. If that cannot be opened, here.
+    pub fn move_to(&mut self, path: &Path) {
+        let who = self.who.clone();
+        if let (log, None) = Self::open(path, who) {
+            *self = log;
+        }
+    }
+
     /// Logs one line.
     pub fn line(&mut self, text: &str) {
         if self.size >= MOST {

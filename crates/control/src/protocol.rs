@@ -5,6 +5,8 @@
 //! the connection carries console bytes only: first the history, then what the
 //! guest prints; what the client sends is typed at the guest if it is the writer.
 
+use crate::image::MemoryImage;
+use crate::stats::DomainStats;
 use crate::uuid::Uuid;
 use config::DomainConfig;
 use serde::{Deserialize, Serialize};
@@ -81,6 +83,23 @@ pub enum Request {
         /// The new name.
         name: String,
     },
+    /// Limit the memory that the guest may have from now on.
+    MemoryLimit {
+        /// Memory in MiB, at most `maxmem`.
+        mib: u64,
+    },
+    /// Reply: [`Response::Stats`].
+    Stats,
+    /// End the guest at once and start it anew. Reply: [`Response::Ended`].
+    Reset,
+    /// Write something about the domain's inside into its log.
+    DebugKey {
+        /// What: see the command `debug-keys`.
+        key: char,
+    },
+    /// Reply: [`Response::Memory`]; the first byte of the line brings a descriptor of the guest's
+    /// memory along (`SCM_RIGHTS`), for reading only.
+    Memory,
 }
 
 /// A device that is to be brought in.
@@ -336,8 +355,12 @@ pub enum Response {
         /// Whether what the client sends reaches the guest; only one can write.
         writable: bool,
     },
-    /// To [`Request::Wait`].
+    /// To [`Request::Wait`] and [`Request::Reset`].
     Ended(Ended),
+    /// To [`Request::Stats`].
+    Stats(Box<DomainStats>),
+    /// To [`Request::Memory`].
+    Memory(Box<MemoryImage>),
     /// It failed.
     Error(Failure),
 }

@@ -81,6 +81,12 @@ impl Spec {
         self.config().boot.ramdisk.as_deref().filter(|path| !path.is_empty()).map(Path::new)
     }
 
+    /// What starts anew after a reset by a tool, which does not count as a restart of the guest's.
+    pub fn successor_after_reset(&self, crash: Option<CrashSummary>) -> Self {
+        let create = CreateSpec { paused: false, ..self.create.clone() };
+        Self { create, restarts: self.restarts, last_restart: self.last_restart, last_crash: crash }
+    }
+
     /// The specification of the domain that follows this one.
     pub fn successor(&self, now: u64, crash: Option<CrashSummary>) -> Self {
         Self {

@@ -17,11 +17,12 @@ use store::{Domid, Peer};
 /// Console output that is kept, in bytes, as the guest is told (`console/limit`).
 const CONSOLE_LIMIT: usize = 1 << 20;
 /// Nodes below the domain's own that the guest may write.
-const GUEST_NODES: [&str; 11] = [
+const GUEST_NODES: [&str; 12] = [
     "control/shutdown",
     "control/feature-poweroff",
     "control/feature-reboot",
     "control/feature-suspend",
+    "control/feature-sysrq",
     "control/sysrq",
     "device/suspend/event-channel",
     "data",

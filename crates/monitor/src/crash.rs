@@ -60,6 +60,21 @@ pub fn end_with(m: &mut Monitor, write: impl FnOnce(&mut Text)) {
     let r = record();
     r.reason.fill(0);
     write(&mut Text { to: &mut r.reason, len: 0 });
+    fill(m, r);
+    log::ring(bell::CRASH);
+}
+
+/// The domain process wants to see the registers of a guest that runs.
+pub fn snapshot(m: &mut Monitor) {
+    if m.ended {
+        return;
+    }
+    fill(m, record());
+    page().snapshots.fetch_add(1, Ordering::Release);
+}
+
+/// Where the guest is.
+fn fill(m: &mut Monitor, r: &mut CrashRecord) {
     let c = context();
     r.regs = c.regs;
     r.regs[4] = m.guest_rsp();
@@ -75,7 +90,6 @@ pub fn end_with(m: &mut Monitor, write: impl FnOnce(&mut Text)) {
     for (i, block) in r.blocks.iter_mut().enumerate() {
         *block = *m.code.recent.at(m.code.recent_next + i);
     }
-    log::ring(bell::CRASH);
 }
 
 /// The guest shut down by `SCHEDOP_shutdown`.
@@ -93,16 +107,21 @@ pub fn shut_down(m: &mut Monitor, reason: u32) {
     log::ring(bell::SHUTDOWN);
 }
 
+/// Writes the counters into the log.
+pub fn log_statistics(m: &Monitor) {
+    log::line(format_args!("{:#?}", m.stats));
+    log::line(format_args!(
+        "heap {} KiB, code {} KiB, fast system calls {}",
+        crate::heap::used() >> 10,
+        m.code.next_code >> 10,
+        crate::gate::gate().fast_syscalls
+    ));
+}
+
 /// The domain ended: this space waits to be killed.
 pub fn stop(m: &mut Monitor) -> ! {
     if m.setup.flags & boundary::setup_flag::STATISTICS != 0 {
-        log::line(format_args!("{:?}", m.stats));
-        log::line(format_args!(
-            "heap {} KiB, code {} KiB, fast system calls {}",
-            crate::heap::used() >> 10,
-            m.code.next_code >> 10,
-            crate::gate::gate().fast_syscalls
-        ));
+        log_statistics(m);
     }
     page().vcpu_state.store(vcpu_state::ENDED, Ordering::Release);
     log::ring(0);

@@ -10,6 +10,7 @@ const MUNMAP: i64 = 11;
 const RT_SIGRETURN: i64 = 15;
 const GETPID: i64 = 39;
 const GETPPID: i64 = 110;
+const MADVISE: i64 = 28;
 const SETITIMER: i64 = 38;
 const CLONE: i64 = 56;
 const PRCTL: i64 = 157;
@@ -23,6 +24,10 @@ const PKEY_MPROTECT: i64 = 329;
 const SITES: u64 = 0x6_0000;
 const MAP_SHARED_FIXED: u64 = 0x11;
 const MAP_POPULATE: u64 = 0x8000;
+/// `boundary::at::RAM` and its end.
+const RAM: [u64; 2] = [0x5c80_0000_0000, 0x5d80_0000_0000];
+/// `MADV_REMOVE`.
+const REMOVE: u64 = 9;
 /// `PROT_READ | PROT_WRITE | PROT_EXEC`.
 const PROTECTIONS: u64 = 7;
 const FD_RAM: u64 = 3;
@@ -50,6 +55,12 @@ fn masked(arg: u8, mask: u64, value: u64) -> SeccompCondition {
     SeccompCondition::new(arg, Len::Dword, Op::MaskedEq(mask), value)
         .expect("argument index below 6")
 }
+fn at_least(arg: u8, value: u64) -> SeccompCondition {
+    SeccompCondition::new(arg, Len::Qword, Op::Ge, value).expect("argument index below 6")
+}
+fn below(arg: u8, value: u64) -> SeccompCondition {
+    SeccompCondition::new(arg, Len::Qword, Op::Lt, value).expect("argument index below 6")
+}
 fn rule(conditions: Vec<SeccompCondition>) -> SeccompRule {
     SeccompRule::new(conditions).expect("at least one condition")
 }
@@ -64,6 +75,8 @@ pub fn rules(keys: bool) -> Vec<(i64, Vec<SeccompRule>)> {
         // No growing stacks (PROT_GROWSDOWN), which could be given room without `mmap`.
         (MPROTECT, vec![rule(vec![masked(2, 0xffff_ffff & !PROTECTIONS, 0)])]),
         (MUNMAP, vec![]),
+        // Memory that the guest gives back (its balloon): of its RAM only.
+        (MADVISE, vec![rule(vec![at_least(0, RAM[0]), below(0, RAM[1]), is(2, REMOVE)])]),
         (WRITE, BELLS.map(|bell| rule(vec![is(0, bell), is_long(2, 8)])).into()),
         (RT_SIGRETURN, vec![]),
         (SETITIMER, vec![rule(vec![is(0, 0)])]),

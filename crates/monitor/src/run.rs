@@ -72,6 +72,12 @@ impl Monitor {
         if bits & inbox::CHANNELS != 0 {
             self.attend_backends();
         }
+        if bits & inbox::STATISTICS != 0 {
+            crate::crash::log_statistics(self);
+        }
+        if bits & inbox::REGISTERS != 0 {
+            crate::crash::snapshot(self);
+        }
     }
 
     /// Must the return to user mode visit the monitor?

@@ -360,7 +360,7 @@ pub fn build(code: Code) -> &'static mut Monitor {
         sites: direct::Sites::new(),
         traps: Traps::new(),
         spaces: Spaces::new(if is_separate() { space::FREE } else { root }),
-        frames: vec![Frame::default(); setup.nr_frames as usize].into_boxed_slice(),
+        frames: frames(&setup),
         complaints: hashbrown::HashSet::with_hasher(crate::code::Hash::default()),
         stats: Stats::default(),
         runners: Pool::new(),
@@ -396,4 +396,15 @@ pub fn build(code: Code) -> &'static mut Monitor {
     }
     local().index = 0;
     m
+}
+
+/// What is known of the frames at first: beyond `nr_pages` the guest has none of its own yet.
+fn frames(setup: &boundary::Setup) -> Box<[Frame]> {
+    let mut frames = vec![Frame::default(); setup.nr_frames as usize];
+    let own = setup.nr_pages as usize;
+    let later = setup.max_pages.saturating_sub(setup.nr_pages) as usize;
+    for frame in frames.iter_mut().skip(own).take(later) {
+        frame.0 = Frame::GIVEN;
+    }
+    frames.into_boxed_slice()
 }

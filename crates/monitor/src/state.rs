@@ -88,6 +88,8 @@ impl Frame {
     pub const EXECUTED: u8 = frame_flag::EXECUTED;
     /// It was looked through, and programs may execute it translated only.
     pub const CLOSED: u8 = frame_flag::CLOSED;
+    /// The guest does not have it.
+    pub const GIVEN: u8 = frame_flag::GIVEN;
     /// It must not be mapped writable.
     pub fn is_protected(self) -> bool {
         self.0 & frame_flag::WATCHED != 0

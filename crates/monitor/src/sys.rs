@@ -11,6 +11,7 @@ const MMAP: u64 = 9;
 const MPROTECT: u64 = 10;
 const MUNMAP: u64 = 11;
 const RT_SIGACTION: u64 = 13;
+const MADVISE: u64 = 28;
 const SETITIMER: u64 = 38;
 const GETPID: u64 = 39;
 const GETPPID: u64 = 110;
@@ -82,6 +83,18 @@ pub unsafe fn mmap(addr: u64, len: u64, prot: u32, flags: u32, fd: i32, offset: 
 pub unsafe fn munmap(addr: u64, len: u64) -> i64 {
     // SAFETY: the caller's promise.
     unsafe { call6(MUNMAP, [addr, len, 0, 0, 0, 0]) }
+}
+
+/// `MADV_REMOVE`: the pages' memory goes back to the host, and with it their content.
+const REMOVE: u64 = 9;
+
+/// Takes the memory of a shared mapping's pages away; they read as zero, wherever they are mapped.
+///
+/// # Safety
+/// Nobody needs what lies there.
+pub unsafe fn discard(addr: u64, len: u64) -> i64 {
+    // SAFETY: the caller's promise.
+    unsafe { call6(MADVISE, [addr, len, REMOVE, 0, 0, 0]) }
 }
 
 /// Changes the protection of guest pages.

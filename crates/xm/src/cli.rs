@@ -3,6 +3,9 @@
 //! The same definitions parse the command line and make the help texts, the manual pages and
 //! the shell completions.
 
+mod inside;
+mod own;
+
 use clap::builder::ValueHint;
 use clap::{Arg, ArgAction, Command};
 
@@ -38,7 +41,7 @@ pub fn command(tool: Tool, name: &str) -> Option<Command> {
         "shutdown" => shutdown(tool),
         "unpause" => unpause(tool),
         "uptime" => uptime(tool),
-        _ => return None,
+        _ => inside::command(tool, name).or_else(|| own::command(tool, name))?,
     };
     Some(
         command

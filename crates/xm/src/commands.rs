@@ -62,7 +62,6 @@ pub enum Lookup {
 
 const MANAGED: &str = "stored (managed) domains need a register of domains that do not run";
 const STATE: &str = "writing a domain's whole state to a stream and reading it back";
-const BALLOON: &str = "changing the memory of a running domain through its balloon driver";
 const VCPUS: &str = "more than one virtual CPU per domain";
 const SCHEDULER: &str = "the scheduler that shares physical CPUs among domains";
 const HOTPLUG: &str = "changing the medium of a drive while a domain runs";
@@ -73,7 +72,6 @@ const POLICY: &str = "the sHype security policy and its labels";
 const FLASK: &str = "the Flask security module";
 const TMEM: &str = "transcendent memory, which Xen itself has removed";
 const POOLS: &str = "pools of physical CPUs";
-const ASSISTED: &str = "assisted (HVM) domains, the only ones that this command is for";
 const TPM: &str = "virtual TPM devices";
 const QOS: &str = "control of CPU caches and platform monitoring";
 const XEND: &str = "the control daemon's own programming interface";
@@ -106,6 +104,11 @@ pub static COMMANDS: &[Entry] = &{
         Entry::here("doctor", Own),
         Entry::here("image", Own),
         Entry::here("network-bridge", Own),
+        Entry::here("config", Own),
+        Entry::here("explain", Own),
+        Entry::here("logs", Own),
+        Entry::here("stats", Own),
+        Entry::here("wait", Own),
         Entry::lacking("new", Xm, MANAGED),
         Entry::lacking("start", Xm, MANAGED),
         Entry::lacking("delete", Xm, MANAGED),
@@ -116,24 +119,20 @@ pub static COMMANDS: &[Entry] = &{
         Entry::lacking("migrate", Both, "live migration between hosts"),
         Entry::lacking("migrate-receive", Xl, "live migration between hosts"),
         Entry::lacking("remus", Xl, "continuous checkpointing to a second host"),
-        Entry::lacking("dump-core", Both, "writing a domain's memory as a core file"),
-        Entry::lacking("rename", Both, "changing the name of a running domain"),
-        Entry::lacking("domstate", Xm, "the one-word form of a domain's state (see the list)"),
-        Entry::lacking(
-            "log",
-            Xm,
-            "the control daemon and its log (each domain has its own: dmesg)",
-        ),
-        Entry::lacking("reset", Xm, "a hard reset in place (destroy and create do the same)"),
-        Entry::lacking("top", Both, "the full-screen monitor of domains"),
-        Entry::lacking("sysrq", Both, "sending magic SysRq keys to a guest"),
-        Entry::lacking("trigger", Both, ASSISTED),
-        Entry::lacking("debug-keys", Both, "debug keys of the hypervisor"),
-        Entry::lacking("mem-max", Both, BALLOON),
-        Entry::lacking("mem-set", Both, BALLOON),
-        Entry::lacking("vcpu-list", Both, VCPUS),
+        Entry::here("dump-core", Both),
+        Entry::here("rename", Both),
+        Entry::here("domstate", Xm),
+        Entry::here("log", Xm),
+        Entry::here("reset", Xm),
+        Entry::here("top", Both),
+        Entry::here("sysrq", Both),
+        Entry::here("trigger", Both),
+        Entry::here("debug-keys", Both),
+        Entry::here("mem-max", Both),
+        Entry::here("mem-set", Both),
+        Entry::here("vcpu-list", Both),
         Entry::lacking("vcpu-pin", Both, VCPUS),
-        Entry::lacking("vcpu-set", Both, VCPUS),
+        Entry::here("vcpu-set", Both),
         Entry::lacking("sched-credit", Both, SCHEDULER),
         Entry::lacking("sched-credit2", Both, SCHEDULER),
         Entry::lacking("sched-sedf", Xm, SCHEDULER),

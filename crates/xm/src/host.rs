@@ -114,6 +114,17 @@ pub fn busy_seconds() -> f64 {
     busy_ticks(&text("/proc/stat")) as f64 / ticks as f64
 }
 
+/// The same for each CPU, by its number.
+pub fn busy_by_cpu() -> Vec<(u32, f64)> {
+    let ticks = rustix::param::clock_ticks_per_second().max(1) as f64;
+    let stat = text("/proc/stat");
+    let cpus = stat.lines().filter_map(|line| {
+        let (cpu, rest) = line.strip_prefix("cpu")?.split_once(' ')?;
+        Some((cpu.parse().ok()?, busy_ticks(&format!("cpu {rest}")) as f64 / ticks))
+    });
+    cpus.collect()
+}
+
 fn busy_ticks(stat: &str) -> u64 {
     let line = stat.lines().find_map(|line| line.strip_prefix("cpu ")).unwrap_or("");
     let fields: Vec<u64> = line.split_whitespace().map_while(|word| word.parse().ok()).collect();

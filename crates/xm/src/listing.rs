@@ -26,7 +26,7 @@ pub fn list(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
     let missing = |option: &str, entry: &str| not_there(tool, "list", option, entry);
     if set("vcpus") {
         note("list -v is deprecated. Please use vcpu-list.");
-        return Err(missing("-v", "vcpu-list"));
+        return crate::vcpus::vcpu_list(tool, matches);
     }
     if set("label") {
         return Err(missing("--label", "labels"));

@@ -13,11 +13,15 @@
 
 mod cli;
 mod commands;
+mod config_tool;
 mod console;
 mod create;
 mod devices;
+mod dispatch;
 mod doctor;
+mod dump_core;
 mod error;
+mod explain;
 mod generate;
 mod help;
 mod host;
@@ -27,15 +31,22 @@ mod launch;
 mod lifecycle;
 mod list;
 mod listing;
+mod log_merge;
 mod logs;
+mod memory;
 mod network_bridge;
+mod orders;
 mod output;
 mod relay;
 mod signals;
+mod stats;
 mod target;
 mod terminal;
 mod tool;
+mod top;
 mod uptime;
+mod vcpus;
+mod wait;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -94,6 +105,11 @@ fn tell(tool: Tool, error: &Error) {
     }
     if let Some(hint) = error.hint(tool) {
         note(&hint);
+    }
+    if let Some(code) = explain::code(error)
+        && output::colours_on(&std::io::stderr())
+    {
+        note(&format!("More: {} explain {code}", tool.name()));
     }
     if let Error::Usage { command, .. } = error {
         drop(put(&format!("{}\n", help::usage(tool, command))));
@@ -219,13 +235,7 @@ fn execute(tool: Tool, name: &'static str, matches: &ArgMatches) -> Result<u8, E
         "dmesg" => logs::dmesg(tool, matches)?,
         "crash-report" => logs::crash_report(domain())?,
         "network-bridge" => network_bridge::network_bridge(matches)?,
-        _ => {
-            return Err(Error::NotThere {
-                tool: tool.name(),
-                command: name.to_owned(),
-                lacks: "its code in this program",
-            });
-        }
+        _ => return dispatch::execute(tool, name, matches),
     }
     Ok(0)
 }

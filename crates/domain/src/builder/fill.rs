@@ -30,7 +30,8 @@ pub(super) fn fill(
     let bytes = ram.bytes();
     load_files(bytes, plan, order)?;
     write_numbers(bytes, plan.p2m, plan.nr_pages, plan.nr_pages)?;
-    write_numbers(bytes, plan.m2p, plan.nr_pages, plan.nr_frames)?;
+    // Frames that the guest gets later have their numbers already.
+    write_numbers(bytes, plan.m2p, plan.max_pages, plan.nr_frames)?;
     tables::write_tables(bytes, plan)?;
     write_start_info(bytes, plan, order)?;
     write_shared_info(bytes, plan)

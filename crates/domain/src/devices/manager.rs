@@ -6,6 +6,7 @@ use super::events::{Concerned, Looks, concerned};
 use super::nodes::{Place, State};
 use super::opened::{Class, Key, Opened};
 use super::revival::Slot;
+use super::statistics::Questions;
 use super::{News, Owner, Teller, Wish};
 use boundary::Backend;
 use control::xenstore::{StoreClient, StoreError, Transaction};
@@ -41,6 +42,7 @@ pub(super) struct Manager<A> {
     looks: Looks,
     /// Devices that went, but of which the backend may still hold something.
     going: Vec<(Key, Waiter<A>)>,
+    questions: Questions<A>,
     backends: [Slot; Backend::COUNT],
     ended: bool,
 }
@@ -74,6 +76,7 @@ impl<A> Manager<A> {
             devices: BTreeMap::new(),
             looks: Looks::new(Instant::now()),
             going: Vec::new(),
+            questions: Questions::new(),
             backends: [Slot::default(), Slot::default()],
             ended: false,
         }
@@ -141,7 +144,8 @@ impl<A> Manager<A> {
             self.devices.values().filter_map(|device| device.waiter.as_ref()).chain(going);
         let revivals = self.backends.iter().filter_map(|slot| slot.revival);
         let relinks = self.devices.values().filter_map(|device| device.relinks.due);
-        let next = waiters.map(|waiter| waiter.until).chain(revivals).chain(relinks).min();
+        let next = waiters.map(|waiter| waiter.until).chain(revivals).chain(relinks);
+        let next = next.chain(self.questions.next()).min();
         let mut longest =
             next.map_or(LONGEST_WAIT, |next| next.saturating_duration_since(now)).min(LONGEST_WAIT);
         longest = longest.min(self.looks.wait().unwrap_or(LONGEST_WAIT));
@@ -450,7 +454,7 @@ impl<A> Manager<A> {
                 }
             }
             Report::Detached { device } => self.let_go(|key| key == (class, device)),
-            Report::Statistics { .. } => {}
+            Report::Statistics { devices } => self.questions.answer(class, &devices),
         }
     }
 
@@ -537,9 +541,19 @@ impl<A> Manager<A> {
                         let _found_with_its_reports = process.order(&Order::Retry, &[]);
                     }
                 }
+                Wish::Count(asker) => self.wish_count(asker),
                 Wish::End => self.ended = true,
             }
         }
+    }
+
+    fn wish_count(&mut self, asker: A) {
+        let asked = |class: &Class| {
+            let process = self.process(*class);
+            process.is_some_and(|process| process.order(&Order::Statistics, &[]).is_ok())
+        };
+        let missing = [Class::Vbd, Class::Vif].into_iter().filter(asked).collect();
+        self.questions.ask(asker, self.devices.keys().copied(), missing);
     }
 
     fn wish_attach(&mut self, opened: Opened, asker: A) {
@@ -570,6 +584,9 @@ impl<A> Manager<A> {
         let now = Instant::now();
         for (_, waiter) in self.going.extract_if(.., |(_, waiter)| waiter.until <= now) {
             self.teller.tell(News::Answer(waiter.asker, Ok(())));
+        }
+        for (asker, counters) in self.questions.done(now) {
+            self.teller.tell(News::Counters(asker, counters));
         }
         let late = |device: &Device<A>| device.waiter.as_ref().is_some_and(|w| w.until <= now);
         let keys: Vec<Key> =

@@ -20,9 +20,11 @@ mod nodes;
 mod open;
 mod opened;
 mod revival;
+mod statistics;
 
 pub use open::open;
 pub use opened::{Class, Opened};
+pub use statistics::DeviceCounters;
 
 use crate::space::DomainMemory;
 use control::{Dirs, Failure};
@@ -57,6 +59,8 @@ pub enum Wish<A> {
         /// Who asked.
         asker: A,
     },
+    /// Tell the counters of all devices.
+    Count(A),
     /// Disks that found the host full may try again.
     Retry,
     /// No more: the guest is gone.
@@ -70,6 +74,8 @@ pub enum News<A> {
     Line(String),
     /// A wish was granted or not.
     Answer(A, Result<(), Failure>),
+    /// Counters, to a wish for them.
+    Counters(A, DeviceCounters),
     /// The host has no room for what the guest writes: the domain is to be paused.
     Full(String),
 }

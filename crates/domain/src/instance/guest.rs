@@ -119,6 +119,6 @@ impl Guest {
     /// Memory that the guest has, in pages, by its own account.
     pub fn pages(&self) -> u64 {
         let setup = &self.memory.setup;
-        setup.nr_pages.saturating_sub(self.page().ballooned().min(setup.nr_pages))
+        setup.max_pages.saturating_sub(self.page().ballooned())
     }
 }

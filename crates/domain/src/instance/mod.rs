@@ -7,8 +7,11 @@
 mod devices;
 mod end;
 mod guest;
+mod memory;
 mod requests;
+mod reset;
 mod start;
+mod stats;
 
 pub use end::Exit;
 pub use guest::Guest;
@@ -22,6 +25,7 @@ use crate::spec::Spec;
 use crate::sys::signals::Signals;
 use boundary::bell;
 use control::{CrashSummary, Log, Registration, ShutdownReason};
+use requests::Reply;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Shortest wait: look, then go on.
@@ -53,6 +57,8 @@ enum Turn {
     Stopped(ShutdownReason, Option<CrashDetails>),
     /// A tool or a signal ends the domain; the tool waits for an answer.
     Destroy(Option<Id>),
+    /// A tool, which waits for an answer, has the guest end and start anew.
+    Reset(Id),
 }
 
 /// Whether backends want the guest interrupted, and nobody wants anything else.
@@ -76,6 +82,7 @@ impl Instance {
             match turn {
                 None => {}
                 Some(Turn::Destroy(id)) => return self.destroy(id),
+                Some(Turn::Reset(id)) => return self.reset(id),
                 Some(Turn::Stopped(reason, crash)) => {
                     let next = self.stop(reason, crash);
                     match next {
@@ -130,8 +137,8 @@ impl Instance {
         self.console.type_in(&input.typed);
         for (id, request) in input.requests {
             match self.handle(id, &request) {
-                Some(answer) => self.answer(id, answer),
-                None => return Some(Turn::Destroy(Some(id))),
+                Reply::Answer(answer) => self.answer(id, answer),
+                Reply::Turn(turn) => return Some(turn),
             }
         }
         *again = if self.stopped.is_none() && turn.is_none() {
@@ -174,7 +181,8 @@ impl Instance {
     /// A crash that the guest itself reported.
     fn guest_crash(&self, reason: ShutdownReason) -> CrashDetails {
         let record = self.guest.page().crash_record();
-        let is_filled = record.iter().any(|byte| *byte != 0);
+        // Registers alone are there when a tool asked for them before.
+        let is_filled = record.first().is_some_and(|byte| *byte != 0);
         if is_filled {
             return CrashDetails::from_record(record);
         }

@@ -1,6 +1,6 @@
 //! What tools can ask of a domain.
 
-use super::Instance;
+use super::{Instance, Turn};
 use crate::devices::Wish;
 use crate::server::{Answer, Id};
 use crate::xenstore::GuestStore;
@@ -12,15 +12,24 @@ use control::{
 use std::io::Read;
 
 /// Pages in a MiB.
-const PAGES_PER_MIB: u64 = 256;
+pub(super) const PAGES_PER_MIB: u64 = 256;
 /// Most bytes of the log that are sent.
 const MOST_LOG: u64 = 1 << 20;
 
+/// What becomes of a request.
+pub(super) enum Reply {
+    /// It is answered, now or later.
+    Answer(Answer),
+    /// The domain goes.
+    Turn(Turn),
+}
+
 impl Instance {
-    /// Answers a request; `None` for the one that ends the domain.
-    pub(super) fn handle(&mut self, id: Id, request: &Request) -> Option<Answer> {
-        Some(match request {
-            Request::Destroy => return None,
+    /// Answers a request, or says how it ends this life of the domain.
+    pub(super) fn handle(&mut self, id: Id, request: &Request) -> Reply {
+        Reply::Answer(match request {
+            Request::Destroy => return Reply::Turn(Turn::Destroy(Some(id))),
+            Request::Reset => return Reply::Turn(Turn::Reset(id)),
             Request::Info => Answer::Line(Response::Info(Box::new(self.info()))),
             Request::Pause => self.pause().into(),
             Request::Unpause => self.unpause().into(),
@@ -30,6 +39,10 @@ impl Instance {
             }
             Request::Sysrq { key } => self.store_order(|store| store.sysrq(*key)),
             Request::MemorySet { mib } => self.set_memory(*mib),
+            Request::MemoryLimit { mib } => self.limit_memory(*mib).into(),
+            Request::Memory => self.hand_out_memory(),
+            Request::Stats => self.ask_stats(id),
+            Request::DebugKey { key } => self.debug_key(*key).into(),
             Request::DeviceAttach { device } => self.attach_device(id, device),
             Request::DeviceDetach { class, number, force } => {
                 self.detach_device(id, class, *number, *force)
@@ -79,7 +92,7 @@ impl Instance {
     }
 
     /// Writes to the guest's xenstore, if there is anybody to read it.
-    fn store_order(
+    pub(super) fn store_order(
         &mut self,
         order: impl FnOnce(&mut GuestStore) -> Result<(), StoreError>,
     ) -> Answer {
@@ -96,15 +109,6 @@ impl Instance {
         written.into()
     }
 
-    fn set_memory(&mut self, mib: u64) -> Answer {
-        let most = self.spec.config().memory.maximum;
-        if mib == 0 || mib > most {
-            let message = format!("{mib} MiB is not possible: the most is maxmem = {most} MiB");
-            return Err(Failure::new(ErrorCode::Memory, message)).into();
-        }
-        self.store_order(|store| store.set_memory(mib))
-    }
-
     fn rename(&mut self, name: &str) -> Result<(), Failure> {
         self.registration.rename(name).map_err(|error| {
             let failure = Failure::new(ErrorCode::Busy, error.to_string());
@@ -113,8 +117,12 @@ impl Instance {
                 None => failure,
             }
         })?;
-        self.spec.create.config.general.name = name.into();
-        self.log.line(&format!("renamed to {name}"));
+        let old = std::mem::replace(&mut self.spec.create.config.general.name, name.into());
+        let path = self.registration.registry().dirs().log(name);
+        self.log
+            .line(&format!("renamed from {old} to {name}; the log goes on in {}", path.display()));
+        self.log.move_to(&path);
+        self.log.line(&format!("renamed from {old}, whose log has what was before"));
         let renamed = self.guest.store.rename(name);
         renamed.map_err(|error| Failure::new(ErrorCode::Host, error.to_string()))
     }
@@ -136,7 +144,7 @@ impl Instance {
         }
     }
 
-    fn state(&self) -> StateFlags {
+    pub(super) fn state(&self) -> StateFlags {
         let crashed =
             matches!(self.stopped, Some(ShutdownReason::Crash | ShutdownReason::Watchdog));
         let blocked = self.guest.page().vcpu_state() == vcpu_state::BLOCKED;

@@ -6,8 +6,11 @@ use control::{
     write_line,
 };
 use rustix::event::PollFlags;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 /// Console bytes sent at a time.
@@ -126,6 +129,21 @@ impl Connection {
     pub(super) fn send_bytes(&mut self, bytes: &[u8]) {
         self.send(&Response::Bytes { length: bytes.len() as u64 });
         self.output.extend(bytes);
+    }
+
+    /// Sends a reply line with a descriptor. The last reply is out, so that the line fits.
+    pub(super) fn send_with(&mut self, response: &Response, file: &OwnedFd) {
+        let mut line = Vec::new();
+        let _memory_takes_all = write_line(&mut line, response);
+        let fds = [file.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut with = SendAncillaryBuffer::new(&mut space);
+        with.push(SendAncillaryMessage::ScmRights(&fds));
+        let sent = sendmsg(&self.stream, &[IoSlice::new(&line)], &mut with, SendFlags::NOSIGNAL);
+        match sent {
+            Ok(count) => self.output.extend(line.get(count..).unwrap_or_default()),
+            Err(_) => self.close(),
+        }
     }
 
     pub(super) fn wait(&mut self, until: Option<WaitUntil>) {

@@ -6,6 +6,7 @@ use crate::console::History;
 use connection::{Connection, Mode};
 use control::{Ended, ErrorCode, Failure, Request, Response, WaitUntil, peer_allowed};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,8 @@ pub enum Answer {
     Line(Response),
     /// These bytes.
     Bytes(Vec<u8>),
+    /// This line, and a descriptor with it.
+    Descriptor(Response, OwnedFd),
     /// The console.
     Console,
     /// When this happens.
@@ -150,6 +153,7 @@ impl Server {
         };
         match answer {
             Answer::Line(response) => connection.send(&response),
+            Answer::Descriptor(response, file) => connection.send_with(&response, &file),
             Answer::Bytes(bytes) => connection.send_bytes(&bytes),
             Answer::Later(until) => connection.wait(Some(until)),
             Answer::Pending => connection.wait(None),

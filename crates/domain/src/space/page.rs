@@ -58,10 +58,22 @@ impl<'a> DomainPageView<'a> {
         self.word(offset_of!(DomainPage, shutdown_reason)).load(Ordering::SeqCst)
     }
 
-    /// Frames that the guest gave back, as claimed.
+    /// Frames that the guest does not have, as claimed.
     pub fn ballooned(self) -> u64 {
         let offset = offset_of!(DomainPage, ballooned) as u64;
         self.0.long(offset).map_or(0, |frames| frames.load(Ordering::Relaxed))
+    }
+
+    /// Limits the frames that the guest may have from now on.
+    pub fn limit(self, frames: u64) {
+        if let Some(most) = self.0.long(offset_of!(DomainPage, most_pages) as u64) {
+            most.store(frames, Ordering::SeqCst);
+        }
+    }
+
+    /// How often the registers were written on request, as claimed.
+    pub fn snapshots(self) -> u32 {
+        self.word(offset_of!(DomainPage, snapshots)).load(Ordering::SeqCst)
     }
 
     /// The crash record's bytes ([`boundary::CrashRecord`]).

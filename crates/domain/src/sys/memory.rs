@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
@@ -129,10 +129,13 @@ impl PrivateMemory {
     /// When the mapping is too small for it.
     pub fn write_domain_page(&mut self, setup: &Setup) -> io::Result<()> {
         let page = self.0.at::<DomainPage>(0, 1).ok_or(io::ErrorKind::InvalidInput)?.as_ptr();
-        // SAFETY: `page` points to enough aligned bytes of ours; both fields are
+        // SAFETY: `page` points to enough aligned bytes of ours; the fields are
         // plain data, and zero bytes are valid for all others.
         unsafe {
             (&raw mut (*page).setup).write(*setup);
+            let missing = setup.max_pages.saturating_sub(setup.nr_pages);
+            (&raw mut (*page).ballooned).write(AtomicU64::new(missing));
+            (&raw mut (*page).most_pages).write(AtomicU64::new(setup.max_pages));
             (&raw mut (*page).magic).write(MAGIC);
         }
         Ok(())
@@ -155,6 +158,21 @@ impl AsFd for SharedMemory {
 }
 
 impl SharedMemory {
+    /// Bytes of the memory that take up memory of the host's.
+    pub fn resident(&self) -> u64 {
+        // Blocks of 512 bytes, whatever the file system's own are (stat(2)).
+        rustix::fs::fstat(self).map_or(0, |stat| u64::try_from(stat.st_blocks).unwrap_or(0) * 512)
+    }
+
+    /// Another descriptor of all of it, with which nothing can be written.
+    ///
+    /// # Errors
+    /// When the host has no descriptors left, or no `/proc`.
+    pub fn open_for_reading(&self) -> io::Result<OwnedFd> {
+        let path = format!("/proc/self/fd/{}", self.as_fd().as_raw_fd());
+        Ok(std::fs::File::open(path)?.into())
+    }
+
     /// `count` bytes at `offset`; `None` if they do not lie inside the mapping.
     pub fn bytes(&self, offset: u64, count: usize) -> Option<&[AtomicU8]> {
         let start = self.0.at::<AtomicU8>(offset, count)?;

@@ -1,0 +1,97 @@
+//! Requests about a domain's inside: figures, memory, resets.
+
+use super::{Client, ClientError, PATIENCE};
+use crate::image::MemoryImage;
+use crate::line::{LineError, write_line};
+use crate::protocol::{Ended, MAX_REQUEST, Request, Response};
+use crate::stats::DomainStats;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+/// A domain that is reset starts anew before it answers.
+const PATIENCE_OF_RESETS: Duration = Duration::from_secs(60);
+
+impl Client {
+    /// [`Request::Stats`].
+    ///
+    /// # Errors
+    /// As [`Client::request`]; so for all methods below.
+    pub fn stats(&mut self) -> Result<DomainStats, ClientError> {
+        match self.request(&Request::Stats)? {
+            Response::Stats(stats) => Ok(*stats),
+            _ => Err(ClientError::Unexpected { domid: self.domid }),
+        }
+    }
+
+    /// [`Request::MemoryLimit`].
+    #[expect(clippy::missing_errors_doc, reason = "see stats")]
+    pub fn limit_memory(&mut self, mib: u64) -> Result<(), ClientError> {
+        self.order(&Request::MemoryLimit { mib })
+    }
+
+    /// [`Request::DebugKey`].
+    #[expect(clippy::missing_errors_doc, reason = "see stats")]
+    pub fn debug_key(&mut self, key: char) -> Result<(), ClientError> {
+        self.order(&Request::DebugKey { key })
+    }
+
+    /// [`Request::Reset`].
+    #[expect(clippy::missing_errors_doc, reason = "see stats")]
+    pub fn reset(mut self) -> Result<Ended, ClientError> {
+        let domid = self.domid;
+        let patience = PATIENCE_OF_RESETS.max(PATIENCE);
+        self.patience = patience;
+        let set = self.stream.set_read_timeout(Some(patience));
+        set.map_err(|source| ClientError::Connect { domid, source })?;
+        match self.request(&Request::Reset)? {
+            Response::Ended(ended) => Ok(ended),
+            _ => Err(ClientError::Unexpected { domid }),
+        }
+    }
+
+    /// [`Request::Memory`].
+    #[expect(clippy::missing_errors_doc, reason = "see stats")]
+    pub fn memory(mut self) -> Result<(MemoryImage, OwnedFd), ClientError> {
+        let domid = self.domid;
+        let written = write_line(&mut self.stream, &Request::Memory);
+        written.map_err(|error| self.broken(error.into()))?;
+        let (line, file) = self.line_with_descriptor().map_err(|error| self.broken(error))?;
+        let response = serde_json::from_slice(&line).map_err(|error| self.broken(error.into()))?;
+        match (response, file) {
+            (Response::Memory(image), Some(file)) => Ok((*image, file)),
+            (Response::Error(failure), _) => Err(ClientError::Refused(failure)),
+            _ => Err(ClientError::Unexpected { domid }),
+        }
+    }
+
+    /// One line, and the descriptor that comes with it.
+    fn line_with_descriptor(&self) -> Result<(Vec<u8>, Option<OwnedFd>), LineError> {
+        let (mut line, mut file) = (Vec::new(), None);
+        loop {
+            let mut bytes = [0; 4096];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut with = RecvAncillaryBuffer::new(&mut space);
+            let flags = RecvFlags::CMSG_CLOEXEC;
+            let got = recvmsg(&self.stream, &mut [IoSliceMut::new(&mut bytes)], &mut with, flags)
+                .map_err(io::Error::from)?;
+            for message in with.drain() {
+                if let RecvAncillaryMessage::ScmRights(rights) = message {
+                    file = rights.last().or(file);
+                }
+            }
+            if got.bytes == 0 {
+                return Err(LineError::Torn);
+            }
+            line.extend_from_slice(bytes.get(..got.bytes).unwrap_or_default());
+            if line.ends_with(b"\n") {
+                return Ok((line, file));
+            }
+            if line.len() > MAX_REQUEST {
+                return Err(LineError::TooLong { limit: MAX_REQUEST });
+            }
+        }
+    }
+}

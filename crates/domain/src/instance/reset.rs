@@ -1,0 +1,40 @@
+//! A hard reset: the guest ends at once and starts anew.
+
+use super::Instance;
+use super::end::Exit;
+use crate::server::{Answer, Id};
+use control::{Ended, EndedAs, ErrorCode, Failure, Response, ShutdownReason, WaitUntil, launch};
+
+impl Instance {
+    /// Ends the guest without asking it and starts it anew under another number, as its
+    /// configuration says; the tool is answered when that is done. A reset is no failure of the
+    /// guest's: it does not count as a restart that came too fast.
+    pub(super) fn reset(mut self, asker: Id) -> Exit {
+        self.guest.group.kill();
+        self.devices.end();
+        self.log.line("reset");
+        let successor = self.spec.successor_after_reset(self.last_crash.clone());
+        let Self { registration, guest, mut server, console, mut log, .. } = self;
+        // The new one needs the memory, the name and the UUID.
+        drop(guest);
+        drop(registration);
+        let reason = ShutdownReason::Reboot;
+        let (outcome, answer) = match launch(&successor) {
+            Ok(started) => {
+                log.line(&format!("restarted as domain {}", started.domid));
+                let outcome = EndedAs::Restarted { domid: started.domid };
+                (outcome, Response::Ended(Ended { reason, outcome }))
+            }
+            Err(error) => {
+                log.line(&format!("the restart failed: {error}"));
+                let message = format!("The domain ended, but did not start again: {error}");
+                (EndedAs::Destroyed, Response::Error(Failure::new(ErrorCode::Host, message)))
+            }
+        };
+        server.answer(asker, Answer::Line(answer), console.history());
+        server.ended(WaitUntil::Shutdown, Ended { reason, outcome });
+        server.ended(WaitUntil::Gone, Ended { reason, outcome });
+        server.close(console.history());
+        Exit
+    }
+}

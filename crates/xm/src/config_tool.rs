@@ -1,0 +1,136 @@
+//! `config check` and `config show`: configurations without starting anything.
+
+use std::path::{Path, PathBuf};
+
+use clap::ArgMatches;
+use config::{Diagnostic, Level, LoadOptions, Loaded, load};
+use control::{Client, Registry};
+use serde_json::{Value, json};
+
+use crate::error::Error;
+use crate::output::{note, put};
+use crate::target::Target;
+use crate::tool::Tool;
+
+/// `config check FILE... [key=value]`, `config show FILE|DOMAIN [key=value]`. The exit code is 1 when
+/// a file that was checked has errors.
+///
+/// # Errors
+///
+/// When a file cannot be read, or, with `show`, has errors.
+pub fn config(tool: Tool, matches: &ArgMatches) -> Result<u8, Error> {
+    let words = crate::words(matches, "words");
+    let (settings, files): (Vec<String>, Vec<String>) =
+        words.into_iter().partition(|word| word.contains('='));
+    if files.is_empty() {
+        return Err(Error::usage("config", "Name a configuration file."));
+    }
+    let settings = settings.iter().filter_map(|word| word.split_once('='));
+    let overrides = settings.map(|(k, v)| (k.trim().to_owned(), v.to_owned())).collect();
+    let search = match tool {
+        Tool::Xm => vec![PathBuf::from("."), PathBuf::from("/etc/xen")],
+        Tool::Xl => Vec::new(),
+    };
+    let options = LoadOptions { overrides, search };
+    let json = matches.get_flag("json");
+    match matches.get_one::<String>("action").map(String::as_str) {
+        Some("check") => check(&files, &options, json),
+        _ => show(tool, &files, &options, matches).map(|()| 0),
+    }
+}
+
+fn check(files: &[String], options: &LoadOptions, json: bool) -> Result<u8, Error> {
+    let mut bad = 0;
+    let mut found = Vec::new();
+    for file in files {
+        let outcome = match load(Path::new(file), options) {
+            Err(error) if error.diagnostics().is_empty() => return Err(error.into()),
+            outcome => outcome,
+        };
+        bad += usize::from(outcome.is_err());
+        if json {
+            found.push(report(file, &outcome));
+            continue;
+        }
+        match outcome {
+            Ok(loaded) => {
+                for warning in &loaded.warnings {
+                    note(&format!("{warning}\n"));
+                }
+                for pending in &loaded.pending {
+                    note(&format!("note: {pending}"));
+                }
+                let name = &loaded.config.general.name;
+                put(&format!("{}: good; domain {name}\n", loaded.path.display()))?;
+            }
+            Err(error) => {
+                note(&error.to_string());
+                let count = error.diagnostics().len();
+                let plural = if count == 1 { "" } else { "s" };
+                put(&format!("{file}: {count} error{plural}\n"))?;
+            }
+        }
+    }
+    if json {
+        put(&format!("{}\n", serde_json::to_string_pretty(&found)?))?;
+    }
+    Ok(u8::from(bad > 0))
+}
+
+fn report(file: &str, outcome: &Result<Loaded, config::Error>) -> Value {
+    let (good, diagnostics, pending) = match outcome {
+        Ok(loaded) => (true, loaded.warnings.as_slice(), loaded.pending.as_slice()),
+        Err(error) => (false, error.diagnostics(), [].as_slice()),
+    };
+    let pending: Vec<Value> =
+        pending.iter().map(|entry| json!({"key": entry.key, "note": entry.note})).collect();
+    let diagnostics: Vec<Value> = diagnostics.iter().map(diagnostic).collect();
+    json!({"file": file, "good": good, "diagnostics": diagnostics, "pending": pending})
+}
+
+fn diagnostic(diagnostic: &Diagnostic) -> Value {
+    let level = match diagnostic.level {
+        Level::Error => "error",
+        Level::Warning => "warning",
+    };
+    let place = diagnostic.place.as_ref();
+    json!({
+        "level": level, "message": diagnostic.message, "file": diagnostic.file,
+        "line": place.map(|place| place.line), "column": place.map(|place| place.column),
+        "help": diagnostic.help,
+    })
+}
+
+fn show(
+    tool: Tool,
+    files: &[String],
+    options: &LoadOptions,
+    matches: &ArgMatches,
+) -> Result<(), Error> {
+    let [word] = files else {
+        return Err(Error::usage("config", "Name one configuration file or domain."));
+    };
+    let config = match running(word)? {
+        Some(config) => config,
+        None => load(Path::new(word), options)?.config,
+    };
+    let format = matches.get_one::<String>("format").map(String::as_str);
+    let text = match (matches.get_flag("json"), format, tool) {
+        (true, _, _) | (_, Some("json"), _) => {
+            format!("{}\n", serde_json::to_string_pretty(&config)?)
+        }
+        (_, Some("sxp"), _) => format!("{}\n", config.to_sxp()),
+        _ => config.to_xm(),
+    };
+    put(&text)
+}
+
+/// The configuration of a domain that runs; `None` if the word names a file rather.
+fn running(word: &str) -> Result<Option<config::DomainConfig>, Error> {
+    let is_path = Path::new(word).is_file();
+    let found = if is_path { None } else { Target::find(&Registry::open()?, word).ok() };
+    match found {
+        Some(Target::Domain(entry)) => Ok(Some(Client::open(&entry)?.info()?.config)),
+        _ => Ok(None),
+    }
+}

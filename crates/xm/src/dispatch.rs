@@ -1,0 +1,43 @@
+//! Which function carries out which command, for commands in files of their own.
+
+use clap::ArgMatches;
+
+use crate::error::Error;
+use crate::tool::Tool;
+use crate::{config_tool, dump_core, explain, log_merge, memory, orders, stats, top, vcpus, wait};
+
+/// Carries out a command.
+///
+/// # Errors
+///
+/// As the command says.
+pub fn execute(tool: Tool, name: &'static str, matches: &ArgMatches) -> Result<u8, Error> {
+    match name {
+        "config" => return config_tool::config(tool, matches),
+        "wait" => return wait::wait(matches),
+        "debug-keys" => orders::debug_keys(matches)?,
+        "domstate" => orders::domstate(matches)?,
+        "dump-core" => dump_core::dump_core(tool, matches)?,
+        "explain" => explain::explain(matches)?,
+        "log" => log_merge::log()?,
+        "logs" => log_merge::logs(matches)?,
+        "mem-max" => memory::mem_max(tool, matches)?,
+        "mem-set" => memory::mem_set(tool, matches)?,
+        "rename" => orders::rename(matches)?,
+        "reset" => orders::reset(matches)?,
+        "stats" => stats::stats(matches)?,
+        "sysrq" => orders::sysrq(matches)?,
+        "top" => top::top(matches)?,
+        "trigger" => orders::trigger(tool, matches)?,
+        "vcpu-list" => vcpus::vcpu_list(tool, matches)?,
+        "vcpu-set" => orders::vcpu_set(tool, matches)?,
+        _ => {
+            return Err(Error::NotThere {
+                tool: tool.name(),
+                command: name.to_owned(),
+                lacks: "its code in this program",
+            });
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,297 @@
+//! `dump-core`: a domain's memory and registers as a core file.
+//!
+//! The domain's process hands out a descriptor of the guest's RAM; this program writes the file. What
+//! the host never had to spend on the guest (and what it gave back) is a hole in the file, too.
+
+mod format;
+mod notes;
+
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::ArgMatches;
+use control::{Client, ClientError, Dirs, Entry, MemoryImage, PathError, Registry};
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
+
+use crate::error::Error;
+use crate::output::{note, put};
+use crate::signals::{Signals, obey};
+use crate::target::Target;
+use crate::tool::Tool;
+use format::{Layout, PAGE};
+
+/// Bytes copied at a time.
+const CHUNK: usize = 1 << 20;
+/// How often the progress is told.
+const PERIOD: Duration = Duration::from_millis(200);
+
+/// `dump-core [-L] [-C|-R] D [FILE]`.
+///
+/// # Errors
+///
+/// When there is no such domain, its memory cannot be had, or the file cannot be written; there is no
+/// file then.
+pub fn dump_core(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
+    let set = |name: &str| matches.try_get_one::<bool>(name).is_ok_and(|flag| flag == Some(&true));
+    let (live, crash, reset) = (set("live"), set("crash"), set("reset"));
+    let word = matches.get_one::<String>("domain").map_or("", String::as_str);
+    let registry = Registry::open()?;
+    let entry = Target::find(&registry, word)?.unprivileged("dump core of")?;
+    let path = match matches.get_one::<String>("file") {
+        Some(file) => PathBuf::from(file),
+        None if tool == Tool::Xl => {
+            return Err(Error::usage("dump-core", "'xl dump-core' requires 2 arguments."));
+        }
+        None => default_path(registry.dirs(), &entry)?,
+    };
+    if tool == Tool::Xm {
+        put(&format!("Dumping core of domain: {} ...\n", entry.name))?;
+    }
+    let mut signals = Signals::catch().map_err(Error::Signals)?;
+    match dump(&entry, live, &path, &mut signals)? {
+        None => {}
+        Some(signal) => {
+            note(&format!("Interrupted: {} was not written.", path.display()));
+            obey(signal);
+            return Ok(());
+        }
+    }
+    if reset {
+        Client::open(&entry)?.reset()?;
+    } else if crash {
+        match Client::open(&entry)?.destroy() {
+            Ok(()) | Err(ClientError::Ended { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// `STATE/dump/2026-1122-2359.59-NAME.ID.core`, as xend called them.
+fn default_path(dirs: &Dirs, entry: &Entry) -> Result<PathBuf, PathError> {
+    let place = dirs.state.join("dump");
+    std::fs::create_dir_all(&place).map_err(PathError::at("create", &place))?;
+    let now = jiff::Zoned::now().strftime("%Y-%m%d-%H%M.%S").to_string();
+    Ok(place.join(format!("{now}-{}.{}.core", entry.name, entry.domid)))
+}
+
+/// A domain that stands still while this is there.
+struct Still(Option<Entry>);
+
+impl Still {
+    /// Pauses the domain, unless it stands still already.
+    fn new(entry: &Entry, is_still: bool) -> Result<Self, ClientError> {
+        if is_still {
+            return Ok(Self(None));
+        }
+        Client::open(entry)?.pause()?;
+        Ok(Self(Some(entry.clone())))
+    }
+}
+
+impl Drop for Still {
+    fn drop(&mut self) {
+        let Some(entry) = self.0.take() else { return };
+        match Client::open(&entry).and_then(|mut client| client.unpause()) {
+            Ok(()) | Err(ClientError::Ended { .. } | ClientError::Connect { .. }) => {}
+            Err(error) => note(&format!("Domain {} is still paused: {error}", entry.name)),
+        }
+    }
+}
+
+/// Writes the file; the signal that ended it early, if one did.
+fn dump(
+    entry: &Entry,
+    live: bool,
+    path: &Path,
+    signals: &mut Signals,
+) -> Result<Option<i32>, Error> {
+    // A guest that stands still cannot tell its registers, so they are asked for before.
+    let (image, memory) = Client::open(entry)?.memory()?;
+    let _still = if live { Still(None) } else { Still::new(entry, image.stopped)? };
+    if image.registers.is_none() {
+        note("The guest's registers are not known: the core file has none.");
+    }
+    let partial = Partial::create(path)?;
+    let outcome = write(&partial, &image, &File::from(memory), signals);
+    match outcome.map_err(PathError::at("write", path))? {
+        None => {
+            partial.finish().map_err(PathError::at("write", path))?;
+            Ok(None)
+        }
+        signal => Ok(signal),
+    }
+}
+
+/// A file that is not there under its name until it is whole; dropped before, nothing is left.
+struct Partial {
+    file: File,
+    place: Option<PathBuf>,
+    path: PathBuf,
+}
+
+impl Partial {
+    fn create(path: &Path) -> Result<Self, PathError> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let place = path.with_file_name(format!(".{name}.{}.partial", std::process::id()));
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&place);
+        let file = file.map_err(PathError::at("create", path))?;
+        Ok(Self { file, place: Some(place), path: path.to_path_buf() })
+    }
+
+    fn finish(mut self) -> std::io::Result<()> {
+        self.file.sync_all()?;
+        if let Some(place) = &self.place {
+            std::fs::rename(place, &self.path)?;
+        }
+        self.place = None;
+        Ok(())
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            drop(std::fs::remove_file(place));
+        }
+    }
+}
+
+fn write(
+    to: &Partial,
+    image: &MemoryImage,
+    memory: &File,
+    signals: &mut Signals,
+) -> std::io::Result<Option<i32>> {
+    let length =
+        image.frames.checked_mul(PAGE).ok_or_else(|| std::io::Error::other("too large"))?;
+    let info = notes::find_vmcoreinfo(memory, length)?;
+    let layout = Layout::new(image, info.as_deref());
+    to.file.set_len(layout.length())?;
+    to.file.write_all_at(&layout.head(image), 0)?;
+    layout.write_frame_list(&to.file)?;
+    let shared = image.shared_info.saturating_mul(PAGE);
+    let mut page = vec![0; PAGE as usize];
+    memory.read_exact_at(&mut page, shared)?;
+    to.file.write_all_at(&page, layout.shared_info)?;
+    let mut progress = Progress::new(length);
+    let mut buffer = vec![0; CHUNK];
+    let mut at = 0;
+    while let Some((start, end)) = next_data(memory, at, length)? {
+        at = start;
+        while at < end {
+            if let Some(signal) = signals.ending() {
+                return Ok(Some(signal));
+            }
+            let count = usize::try_from(end - at).map_or(CHUNK, |left| left.min(CHUNK));
+            let part = buffer.get_mut(..count).unwrap_or_default();
+            memory.read_exact_at(part, at)?;
+            to.file.write_all_at(part, layout.pages + at)?;
+            at += count as u64;
+            progress.tell(at);
+        }
+    }
+    progress.end();
+    Ok(None)
+}
+
+/// The next range from `at` on, below `length`, that is no hole.
+fn next_data(memory: &File, at: u64, length: u64) -> std::io::Result<Option<(u64, u64)>> {
+    if at >= length {
+        return Ok(None);
+    }
+    let start = match rustix::fs::seek(memory, SeekFrom::Data(at)) {
+        Ok(start) if start < length => start,
+        // No data behind it.
+        Ok(_) | Err(Errno::NXIO) => return Ok(None),
+        Err(errno) => return Err(errno.into()),
+    };
+    let end = rustix::fs::seek(memory, SeekFrom::Hole(start))?.min(length);
+    // A range that was given back between the two looks.
+    if end > start { Ok(Some((start, end))) } else { Ok(None) }
+}
+
+/// A line on a terminal.
+struct Progress {
+    length: u64,
+    last: Option<Instant>,
+}
+
+impl Progress {
+    fn new(length: u64) -> Self {
+        Self { length, last: std::io::stderr().is_terminal().then(Instant::now) }
+    }
+
+    fn tell(&mut self, at: u64) {
+        let Some(last) = &mut self.last else { return };
+        if last.elapsed() < PERIOD {
+            return;
+        }
+        *last = Instant::now();
+        let percent = at.saturating_mul(100) / self.length.max(1);
+        drop(write!(std::io::stderr(), "\r{:>4} MiB, {percent:>3} %", at >> 20));
+    }
+
+    fn end(&self) {
+        if self.last.is_some() {
+            drop(write!(std::io::stderr(), "\r\u{1b}[K"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use control::Registers;
+
+    /// A guest of 64 frames, two of which were ever touched.
+    fn guest() -> (File, MemoryImage) {
+        let memory = tempfile::tempfile().unwrap();
+        memory.set_len(66 * PAGE).unwrap();
+        memory.write_all_at(b"first", 3 * PAGE).unwrap();
+        memory.write_all_at(&notes::tests::vmcoreinfo(b"OSRELEASE=6.1.0\n"), 40 * PAGE).unwrap();
+        memory.write_all_at(b"shared", 65 * PAGE).unwrap();
+        let registers = Registers { rip: 0xffff_ffff_8123_4567, ..Registers::default() };
+        let image =
+            MemoryImage { frames: 64, shared_info: 65, registers: Some(registers), stopped: true };
+        (memory, image)
+    }
+
+    #[test]
+    fn a_core_file_is_sparse_and_has_each_page_at_its_place() {
+        let (memory, image) = guest();
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("one.core");
+        let partial = Partial::create(&path).unwrap();
+        let mut signals = Signals::catch().unwrap();
+        assert_eq!(write(&partial, &image, &memory, &mut signals).unwrap(), None);
+        assert!(!path.exists(), "it is not whole yet");
+        partial.finish().unwrap();
+        let core = std::fs::read(&path).unwrap();
+        let layout = Layout::new(&image, Some(&notes::tests::vmcoreinfo(b"OSRELEASE=6.1.0\n")));
+        let page = |frame: u64| &core[(layout.pages + frame * PAGE) as usize..];
+        assert!(page(3).starts_with(b"first"));
+        assert!(page(4)[..PAGE as usize].iter().all(|byte| *byte == 0));
+        assert_eq!(core.len() as u64, layout.length());
+        assert!(core[layout.shared_info as usize..].starts_with(b"shared"));
+        let blocks = std::os::unix::fs::MetadataExt::blocks(&path.metadata().unwrap()) * 512;
+        assert!(blocks < 20 * PAGE, "{blocks} bytes are on the disk");
+        assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_not_finished_leaves_nothing() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("one.core");
+        std::fs::write(&path, "older").unwrap();
+        drop(Partial::create(&path).unwrap());
+        assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 1);
+        assert_eq!(std::fs::read(&path).unwrap(), b"older");
+        let missing = base.path().join("no/such/folder/x.core");
+        assert!(Partial::create(&missing).is_err());
+    }
+}
