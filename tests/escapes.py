@@ -219,6 +219,7 @@ def memory(a, w):
     yield "remap_file_pages", 216, (FREE, 4096, 0, 0, 0), True
     yield "brk", 12, (1 << 40,), False
     yield "madvise", 28, (FREE, 4096, 4), True
+    yield "taking memory of the monitor's away", 28, (ARENA_AT, 4096, REMOVE), False
     yield "mlock", 149, (a.scratch, 4096), True
     yield "mlock2", 325, (a.scratch, 4096, 0), True
     yield "mlockall", 151, (1,), True

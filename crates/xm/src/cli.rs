@@ -460,7 +460,7 @@ fn info(tool: Tool) -> Command {
     Command::new("info")
         .about("Print facts about the host and the hypervisor; memory in MiB")
         .arg(json())
-        .arg(flag("config", Some('c'), "Print the control daemon's configuration"))
+        .arg(flag("config", Some('c'), "Print where this installation keeps and finds its files"))
         .arg(flag("numa", Some('n'), "Print the NUMA topology as well"))
         .after_help(examples(
             tool,

@@ -312,7 +312,7 @@ pub fn info(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
         lacks,
     };
     if matches.get_flag("config") {
-        return Err(missing("-c", "the control daemon, whose configuration it prints"));
+        return crate::settings::print(matches.get_flag("json"));
     }
     if matches.get_flag("numa") {
         return Err(missing("-n", "placing of domains on NUMA nodes"));

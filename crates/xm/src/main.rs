@@ -38,6 +38,7 @@ mod network_bridge;
 mod orders;
 mod output;
 mod relay;
+mod settings;
 mod signals;
 mod stats;
 mod target;

@@ -136,6 +136,8 @@ pub fn write_setup(setup: Setup) {
     unsafe {
         (*domain).magic = boundary::MAGIC;
         (*domain).setup = setup;
+        (*domain).ballooned = (setup.max_pages - setup.nr_pages).into();
+        (*domain).most_pages = setup.max_pages.into();
     }
 }
 

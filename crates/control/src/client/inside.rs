@@ -95,3 +95,70 @@ impl Client {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Dirs, Registration, Registry, Uuid, bind};
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    use std::fs::File;
+    use std::io::{BufRead, BufReader, IoSlice, Read, Seek, Write};
+    use std::os::fd::AsFd;
+    use std::thread::JoinHandle;
+
+    /// A domain that answers one request with `reply`, and a descriptor of a file with it.
+    fn serve(
+        reply: &'static [u8],
+        with: bool,
+    ) -> (tempfile::TempDir, Registration, JoinHandle<()>) {
+        let base = tempfile::tempdir().unwrap();
+        let dirs = Dirs { runtime: base.path().join("run"), state: base.path().join("state") };
+        let registry = Registry::with_dirs(dirs).unwrap();
+        let registration = registry.register("one", Uuid::random().unwrap()).unwrap();
+        let listener = bind(&registration.entry().socket()).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            BufReader::new(&stream).read_line(&mut String::new()).unwrap();
+            let mut file: File = tempfile::tempfile().unwrap();
+            file.write_all(b"memory").unwrap();
+            let fds = [file.as_fd()];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            if with {
+                control.push(SendAncillaryMessage::ScmRights(&fds));
+            }
+            let (first, rest) = reply.split_at(10);
+            sendmsg(&stream, &[IoSlice::new(first)], &mut control, SendFlags::empty()).unwrap();
+            stream.write_all(rest).unwrap();
+        });
+        (base, registration, server)
+    }
+
+    const REPLY: &[u8] = b"{\"response\":\"memory\",\"frames\":7,\"shared_info\":8,\
+        \"registers\":null,\"stopped\":true}\n";
+
+    #[test]
+    fn a_descriptor_comes_with_its_line() {
+        let (_base, registration, server) = serve(REPLY, true);
+        let (image, file) = Client::open(registration.entry()).unwrap().memory().unwrap();
+        server.join().unwrap();
+        assert_eq!((image.frames, image.stopped), (7, true));
+        let (mut file, mut text) = (File::from(file), String::new());
+        file.rewind().unwrap();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "memory");
+    }
+
+    #[test]
+    fn a_line_without_its_descriptor_is_no_answer() {
+        let (_base, registration, server) = serve(REPLY, false);
+        let outcome = Client::open(registration.entry()).unwrap().memory();
+        server.join().unwrap();
+        assert!(matches!(outcome, Err(ClientError::Unexpected { .. })));
+        let torn = &REPLY[..40];
+        let (_base, registration, server) = serve(torn, true);
+        let outcome = Client::open(registration.entry()).unwrap().memory();
+        server.join().unwrap();
+        assert!(matches!(outcome, Err(ClientError::Ended { .. })));
+    }
+}

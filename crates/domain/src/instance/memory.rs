@@ -63,23 +63,25 @@ impl Instance {
     /// The guest's registers: those of its end, or those that it tells now. A paused guest cannot
     /// tell any.
     pub(super) fn registers(&mut self) -> Option<Registers> {
-        if self.stopped.is_none() {
-            let before = self.guest.page().snapshots();
-            if self.paused {
-                return (before > 0).then(|| registers(&self.guest.page().crash_record()));
-            }
-            self.guest.page().post(inbox::REGISTERS);
-            let end = Instant::now() + PATIENCE;
-            while self.guest.page().snapshots() == before {
-                if Instant::now() >= end {
-                    return None;
-                }
-                self.guest.interrupt();
-                std::thread::sleep(Duration::from_millis(1));
-            }
+        if self.stopped.is_some() {
+            // A record with a reason is that of the end.
+            let record = self.guest.page().crash_record();
+            return record.first().is_some_and(|byte| *byte != 0).then(|| registers(&record));
         }
-        let registers = registers(&self.guest.page().crash_record());
-        (registers.rip != 0).then_some(registers)
+        if self.paused {
+            return None;
+        }
+        let before = self.guest.page().snapshots();
+        self.guest.page().post(inbox::REGISTERS);
+        let end = Instant::now() + PATIENCE;
+        while self.guest.page().snapshots() == before {
+            if Instant::now() >= end {
+                return None;
+            }
+            self.guest.interrupt();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Some(registers(&self.guest.page().crash_record()))
     }
 
     /// Writes the registers into the log.

@@ -169,7 +169,8 @@ impl Layout {
         let flags: u32 = if kind == PT_LOAD { 7 } else { 0 };
         bytes.extend_from_slice(&kind.to_le_bytes());
         bytes.extend_from_slice(&flags.to_le_bytes());
-        let (memory, align) = if kind == PT_LOAD { (size, PAGE) } else { (0, 4) };
+        // `crash` takes a file for a kdump, and not for a netdump, by alignments of zero.
+        let (memory, align) = if kind == PT_LOAD { (size, 0_u64) } else { (0, 4) };
         for long in [offset, virtual_address, physical_address, size, memory, align] {
             bytes.extend_from_slice(&long.to_le_bytes());
         }
@@ -279,6 +280,8 @@ mod tests {
         assert_eq!(&head[..4], b"\x7fELF");
         let word = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().unwrap());
         assert_eq!((word(32), word(40)), (HEADER, layout.sections()));
+        let second = (HEADER + PROGRAM_HEADER) as usize;
+        assert_eq!(word(second + 48), 0, "a kdump has no alignments");
         // The third segment: the kernel's image, at the same place in the file as the direct map.
         let third = (HEADER + 2 * PROGRAM_HEADER) as usize;
         assert_eq!((word(third + 8), word(third + 16)), (layout.pages, IMAGE));

@@ -112,6 +112,19 @@ fn info(registration: &Registration) -> Value {
     })
 }
 
+/// Figures as the domain process would report them: one disk, one vCPU that may run anywhere.
+fn stats(info: &Value) -> Value {
+    let affinity: Vec<u32> = (0..1024).collect();
+    json!({
+        "response": "stats", "domid": info["domid"], "name": info["name"], "state": info["state"],
+        "cpu_seconds": 1.25, "memory_kib": 131_072, "maxmem_kib": 262_144, "resident_kib": 65_536,
+        "vcpus": [{"number": 0, "online": true, "blocked": true, "cpu": 1, "cpu_seconds": 1.25,
+                   "affinity": affinity}],
+        "disks": [{"number": 51712, "counters": {"reads": 10, "sectors-read": 100}}],
+        "interfaces": [],
+    })
+}
+
 /// A configuration as the domain process would report it.
 pub fn config_of(name: &str) -> Value {
     let text = format!("kernel = '/boot/vmlinuz'\nname = '{name}'\n");
@@ -149,12 +162,16 @@ fn serve(
                 (&stream).write_all(text).unwrap();
                 continue;
             }
+            Request::Stats => stats(info),
+            Request::Wait { .. } => {
+                json!({"response": "ended", "reason": "poweroff", "as": "destroyed"})
+            }
             Request::CrashReport => {
                 json!({"response": "error", "code": "not-found", "message": "no report"})
             }
             _ => json!({"response": "ok"}),
         };
-        if request != Request::Info {
+        if !matches!(request, Request::Info | Request::Stats) {
             drop(tell.send(request));
         }
         if (&stream).write_all(format!("{reply}\n").as_bytes()).is_err() {
