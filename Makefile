@@ -31,6 +31,8 @@ help:
 	@echo '              a mixed load of SOAK_SECONDS=3600 that verifies itself'
 	@echo 'make fuzz     FUZZ_SECONDS=$(FUZZ_SECONDS) seconds for each fuzz target'
 	@echo 'make build    release binaries in $(TARGET)'
+	@echo 'make deb      a Debian package'
+	@echo 'make package  installs it into a bare system, works with it, purges it'
 	@echo 'make install  PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)'
 
 build:
@@ -66,6 +68,7 @@ test: setup
 	tests/drill --bin $(TARGET)
 	tests/devices --bin $(TARGET)
 	tests/image --bin $(TARGET)
+	tests/package --bin $(TARGET)
 
 devices: setup build
 	tests/devices --bin $(TARGET) $(TESTS)
@@ -94,7 +97,10 @@ fuzz:
 	@scripts/setup build
 	fuzz/run $(FUZZ_SECONDS)
 
-install: build
+install: build install-built
+
+# Without building first.
+install-built:
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/xenolith \
 		$(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man8 \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions \
@@ -114,8 +120,14 @@ install: build
 			$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d || exit 1; \
 	done
 
+deb: build
+	@scripts/deb
+
+package: setup build
+	tests/package --bin $(TARGET)
+
 clean:
 	$(CARGO) clean
 	rm -rf out
 
-.PHONY: help build run setup check test e2e hostile devices drill e2e-keyed bench soak fuzz install clean
+.PHONY: help build run setup check test e2e hostile devices drill e2e-keyed bench soak fuzz install install-built deb package clean
