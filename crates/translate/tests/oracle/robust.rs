@@ -135,7 +135,7 @@ proptest! {
         let user = |_| false;
         let request = Request { limit, ..request(mode, 0xffff_ffff_8100_0100, &bytes, &user) };
         let result = translate(&request, code_size, stub_size);
-        if code_size >= 512 && stub_size >= 256 {
+        if code_size >= 1200 && stub_size >= 256 {
             prop_assert!(matches!(result, Ok(_) | Err(Error::NeedNextPage)), "{:?}", result.err());
         }
     }

@@ -237,3 +237,16 @@ fn steps_of_runs() {
         }
     }
 }
+
+/// The longest translation of one instruction, far from its context, fits the room kept for one.
+#[test]
+fn the_longest_fits() {
+    let mut lab = Lab::new(95);
+    for setting in KERNEL {
+        looked_up(&mut lab, setting);
+        lab.world.limit = 1;
+        let at = lab.code();
+        let (code, _) = lab.world.inspect(at, &code!("rep movsq"));
+        assert!(code.len() < 900);
+    }
+}
