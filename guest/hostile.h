@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <sys/klog.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/time.h>
 #include <ucontext.h>
@@ -236,6 +237,8 @@ static inline void start_witness(void) {
     fill_random(witness_memory, WITNESS, 99);
     witness_child = fork();
     if (witness_child) return;
+    // It must not outlive a parent that is killed, and keep whoever reads their output waiting.
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     fill_random(witness_memory, WITNESS, 77);
     signal(SIGTERM, SIG_DFL);
     sigset_t set;
