@@ -70,6 +70,8 @@ pub enum News<A> {
     Line(String),
     /// A wish was granted or not.
     Answer(A, Result<(), Failure>),
+    /// A backend ended: it may have left a notification of the guest half done.
+    Ended,
     /// The host has no room for what the guest writes: the domain is to be paused.
     Full(String),
 }

@@ -21,6 +21,7 @@ impl Instance {
             match news {
                 News::Line(line) => self.log.line(&line),
                 News::Answer(id, result) => self.answer(id, result.into()),
+                News::Ended => self.guest.notify_channels(),
                 News::Full(why) => {
                     let name = &self.registration.entry().name;
                     let line = format!("paused: {why}; 'xm unpause {name}' tries again");
