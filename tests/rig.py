@@ -196,6 +196,21 @@ class Rig:
                 continue
         return found
 
+    def has_runners(self, name):
+        """Does the domain run guest programs in processes of their own?"""
+        return "by protection keys" not in (self.work / "log" / f"{name}.log").read_text()
+
+    @staticmethod
+    def busiest(pids, seconds=0.5):
+        """The process that uses most of the processor now."""
+        def ticks(pid):
+            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            return int(fields[11]) + int(fields[12])
+
+        before = {pid: ticks(pid) for pid in pids}
+        time.sleep(seconds)
+        return max(pids, key=lambda pid: ticks(pid) - before[pid])
+
     @staticmethod
     def parent(pid):
         """The number of a process's parent, 0 if it is gone."""

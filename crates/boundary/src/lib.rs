@@ -140,6 +140,10 @@ pub mod bell {
     pub const CRASH: u32 = 1 << 4;
     /// Bytes were added to the monitor log ring.
     pub const LOG: u32 = 1 << 5;
+    /// [`super::DomainPage::runner`] does not answer: interrupt it.
+    pub const INTERRUPT_RUNNER: u32 = 1 << 6;
+    /// It must not go on: kill it.
+    pub const KILL_RUNNER: u32 = 1 << 7;
 }
 
 /// Bits of [`DomainPage::inbox`]: what the domain process tells the vCPU.
@@ -332,6 +336,12 @@ pub struct DomainPage {
     pub vcpu_state: AtomicU32,
     /// Process id of the space that runs the vCPU now (a claim to be checked).
     pub active_pid: AtomicI32,
+    /// Process id of the process that makes runners (a claim to be checked).
+    pub nursery: AtomicU32,
+    /// Process id of the runner that a bell is about (a claim to be checked).
+    pub runner: AtomicU32,
+    /// Process id of a runner that is dead: the last one that died, or that a bell was about.
+    pub runner_gone: AtomicU32,
     /// `SHUTDOWN_*` reason (sched.h) once the guest shut down.
     pub shutdown_reason: AtomicU32,
     /// Spaces made so far.

@@ -114,7 +114,7 @@ fn serve(memory: &Arc<DomainMemory>, group: &mut space::Group) -> Result<(), Box
             eprintln!("boot: crashed: {}", String::from_utf8_lossy(&reason));
             return Ok(());
         }
-        while let Some(death) = group.reap() {
+        while let Some((_, death)) = group.reap() {
             eprintln!("boot: {death}");
         }
         if group.is_empty() {

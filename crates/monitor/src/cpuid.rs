@@ -86,6 +86,11 @@ pub fn guest_xcr0() -> u64 {
     table().view.xcr0()
 }
 
+/// The host's XCR0.
+pub fn host_xcr0() -> u64 {
+    table().xcr0
+}
+
 /// State that programs can use, whether their kernel knows it or not.
 pub fn program_xcr0() -> u64 {
     table().xcr0 & OFFERED_STATE

@@ -324,7 +324,10 @@ fn on_gate_signal(signal: u32, mc: &mut SigContext) -> Next {
 /// The signal hit the monitor's Rust code.
 fn on_monitor_signal(signal: u32, mc: &mut SigContext) -> Next {
     match signal {
-        SIGALRM | SIGUSR1 => local().pending = true,
+        SIGALRM | SIGUSR1 => {
+            local().pending = true;
+            local().timer_fired |= signal == SIGALRM;
+        }
         SIGTRAP => mc.flags &= !TRAP,
         _ => fatal(signal, mc),
     }

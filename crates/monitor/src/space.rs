@@ -50,8 +50,14 @@ pub struct Space {
     pub stale_kernel_pages: Vec<u64>,
     /// A runner's continuations of patched sites: address, where to go instead.
     pub continuations: HashMap<u64, u64, Hash>,
-    /// The user half belongs to an address space that is gone.
+    /// The user half belongs to an address space that is gone, or is not as it is noted here.
     pub stale: bool,
+    /// A runner's program lost its process, and was not told yet.
+    pub lost: bool,
+    /// A runner's process id, 0 = none yet.
+    pub pid: u32,
+    /// A runner's process has run another program before.
+    pub used_before: bool,
     /// System time for which a runner's timer was armed last; it has fired once that is past.
     pub armed: u64,
     /// A runner carries out commands that nobody waits for yet: the number of its turn.
@@ -80,8 +86,8 @@ pub struct Spaces {
     pub aliases: u64,
     /// Counts switches.
     switches: u64,
-    /// Where vector state waits during a hand-over.
-    vector: alloc::boxed::Box<Vector>,
+    /// Where vector state waits during a hand-over, or on its way from a runner.
+    pub vector: alloc::boxed::Box<Vector>,
     /// What stands for a space that does not exist.
     none: Space,
 }
@@ -99,6 +105,8 @@ pub struct Local {
     pub index: usize,
     /// A signal asked for attention while the monitor ran.
     pub pending: bool,
+    /// The host timer fired while the monitor ran.
+    pub timer_fired: bool,
     /// The monitor single-steps translated code to a precise point.
     pub stepping: bool,
     /// The guest single-steps its user code.
@@ -199,6 +207,9 @@ impl Space {
             stale_kernel_pages: Vec::new(),
             continuations: HashMap::with_hasher(Hash::default()),
             stale: false,
+            lost: false,
+            pid: 0,
+            used_before: false,
             armed: 0,
             posted: None,
             used: 0,

@@ -308,7 +308,8 @@ extern "C" fn start() -> ! {
         refuse("Landlock was refused", 95);
     }
     if is_separate() {
-        runner::become_nursery(m.setup.parent);
+        m.runners.nursery = runner::become_nursery(m.setup.parent);
+        page().nursery.store(m.runners.nursery, core::sync::atomic::Ordering::Release);
         // Unlike runners the space returns from all its signals.
         signal::take(signal::REQUESTS);
     }

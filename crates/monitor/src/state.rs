@@ -153,6 +153,8 @@ pub struct Stats {
     pub adopted: u64,
     /// Spaces cloned.
     pub clones: u64,
+    /// Runners replaced, since they died or did not answer.
+    pub replaced: u64,
     /// System calls that came by signal.
     pub trapped_syscalls: u64,
     /// System calls through the slow gate.

@@ -3,7 +3,7 @@
 use abi::vcpu::{TSC_STABLE, TimeInfo, shared};
 use core::arch::x86_64::_rdtsc;
 
-use crate::{state::Monitor, sys};
+use crate::{space::local, state::Monitor, sys};
 
 /// The single-shot timer.
 #[derive(Default, Clone, Copy, Debug)]
@@ -90,7 +90,9 @@ impl Monitor {
 
     /// Raises VIRQ_TIMER if its time has come.
     pub fn poll_timer(&mut self) {
-        if self.timer.armed != 0 && self.now() >= self.timer.armed {
+        // By this clock it can fire a little too early, which must not be taken for a timer to come.
+        let fired = core::mem::take(&mut local().timer_fired);
+        if fired || self.now() >= self.timer.armed {
             self.timer.armed = 0;
         }
         if self.timer.deadline == 0 {

@@ -72,6 +72,7 @@ impl Monitor {
         let asks = matches!(s.number, SIGALRM | SIGUSR1);
         if asks {
             local().pending = true;
+            self.timer_fired();
         }
         let c = context();
         if let Some(site) = self.fill_late(rip).filter(|_| s.number == SIGILL) {
@@ -93,9 +94,7 @@ impl Monitor {
         match s.number {
             SIGALRM | SIGUSR1 => {
                 local().pending = true;
-                if !self.is_separate() {
-                    self.timer.armed = 0;
-                }
+                self.timer_fired();
             }
             SIGSYS => self.trapped_call(s),
             SIGTRAP if s.trap == 3 && self.is_trap(c.rip.wrapping_sub(1)) => {
@@ -121,6 +120,15 @@ impl Monitor {
         }
     }
 
+    /// The timer of the process that ran the program may have fired: a little too early, by this clock.
+    fn timer_fired(&mut self) {
+        if self.is_separate() {
+            self.user_space().armed = 0;
+        } else {
+            self.timer.armed = 0;
+        }
+    }
+
     /// SIGSYS: a system call of user code, or one that the jail's filter stopped.
     fn trapped_call(&mut self, s: &UserSignal) {
         let c = context();
@@ -130,6 +138,9 @@ impl Monitor {
             c.rip = s.call;
             c.regs[4] = c.regs[4].wrapping_sub(8);
             note(self, Fault::Page { address: s.call, code: 0x15 });
+        } else if s.code == SYS_SECCOMP && self.is_separate() {
+            // The program itself made it: its runner's calls are within its reach.
+            note(self, Fault::Vector { vector: 13, code: Some(0) });
         } else if s.code == SYS_SECCOMP {
             crate::crash::end(self, "the jail's filter refused a system call of the host");
         } else if s.arch == AUDIT_ARCH_X86_64 {
@@ -171,6 +182,9 @@ fn user_fault(m: &mut Monitor, s: &UserSignal) {
     }
     let (va, write, fetch) = (s.address, s.error & 2 != 0, s.error & 16 != 0);
     if crate::tlb::is_reserved(va) || m.has_no_place(va) {
+        if m.is_separate() && m.leave_spoiled_runner() {
+            return;
+        }
         // The monitor's own place, or below `vm.mmap_min_addr`: such an address cannot exist for the guest.
         return note(m, Fault::Vector { vector: 13, code: Some(0) });
     }

@@ -289,6 +289,11 @@ fn wait(word: u64) -> i64 {
         unsafe { crate::event::info().write_volatile(1) };
     } else if (runners..runners + (MOST as u64 + 1) * layout::RUNNER_SIZE).contains(&word) {
         runner_acts(((word - runners) / layout::RUNNER_SIZE) as usize);
+    } else if word == page().runner_gone.as_ptr() as u64 {
+        // The domain process kills it: all that it had mapped is gone.
+        let pid = page().runner.load(core::sync::atomic::Ordering::Relaxed);
+        h.runners.remove(&(pid as usize).wrapping_sub(1000));
+        page().runner_gone.store(pid, core::sync::atomic::Ordering::Relaxed);
     } else {
         // A space that had the vCPU hands it back, which makes this one that space.
         // SAFETY: a futex of the monitor's.

@@ -396,6 +396,7 @@ impl<A> Manager<A> {
         let Some(process) = slot.process.take() else { return };
         let status = process.end();
         let pause = slot.died(now);
+        self.teller.tell(News::Ended);
         let word = class.word();
         let then = if pause.is_zero() { String::new() } else { format!("; next in {pause:?}") };
         self.teller.line(format!("the backend of the domain's {word} ended{how}: {status}{then}"));

@@ -76,6 +76,8 @@ pub enum News<A> {
     Answer(A, Result<(), Failure>),
     /// Counters, to a wish for them.
     Counters(A, DeviceCounters),
+    /// A backend ended: it may have left a notification of the guest half done.
+    Ended,
     /// The host has no room for what the guest writes: the domain is to be paused.
     Full(String),
 }

@@ -22,6 +22,7 @@ impl Instance {
                 News::Line(line) => self.log.line(&line),
                 News::Answer(id, result) => self.answer(id, result.into()),
                 News::Counters(id, counters) => self.tell_stats(id, counters),
+                News::Ended => self.guest.notify_channels(),
                 News::Full(why) => {
                     let name = &self.registration.entry().name;
                     let line = format!("paused: {why}; 'xm unpause {name}' tries again");

@@ -63,9 +63,18 @@ impl Guest {
         if store {
             bits |= inbox::STORE;
         }
-        if bits == 0 {
-            return;
+        if bits != 0 {
+            self.post(bits);
         }
+    }
+
+    /// Has the monitor look at the backends' channels. One that ended after it had noted that there is
+    /// something, and before it woke anybody, would keep the others from doing so for ever.
+    pub fn notify_channels(&mut self) {
+        self.post(inbox::CHANNELS);
+    }
+
+    fn post(&mut self, bits: u32) {
         let page = DomainPageView::new(&self.memory.arena);
         page.post(bits);
         self.interrupt();
@@ -76,7 +85,7 @@ impl Guest {
         let page = DomainPageView::new(&self.memory.arena);
         if page.vcpu_state() == vcpu_state::RUNNING {
             self.group.interrupt(page.active_pid());
-            if self.memory.isolation != Isolation::Keys {
+            if self.has_runners() {
                 // Either the runner runs the guest, or the first space does.
                 self.group.interrupt_leader();
             }
@@ -84,15 +93,54 @@ impl Guest {
     }
 
     /// Reaps dead spaces; says what is wrong if one did not end as it should or
-    /// none is left. A space that ends itself with status 0 was recycled.
+    /// none is left. A space that ends itself with status 0 was recycled. A dead runner
+    /// is its program's loss alone.
     pub fn reap(&mut self) -> Option<String> {
-        let mut wrong = None;
-        while let Some(death) = self.group.reap() {
-            if death != Death::Exit(0) {
+        let (mut wrong, mut runners) = (None, false);
+        while let Some((pid, death)) = self.group.reap() {
+            if self.has_runners() && pid != self.group.leader() && self.has_nursery() {
+                runners = true;
+            } else if death != Death::Exit(0) {
                 wrong = wrong.or(Some(death.to_string()));
             }
         }
+        if runners {
+            let page = DomainPageView::new(&self.memory.arena);
+            self.tell_if_gone(page.active_pid());
+        }
         wrong.or_else(|| self.group.is_empty().then(|| "all spaces are gone".to_owned()))
+    }
+
+    /// Whether programs run in processes of their own.
+    fn has_runners(&self) -> bool {
+        self.memory.isolation != Isolation::Keys
+    }
+
+    fn has_nursery(&mut self) -> bool {
+        let page = DomainPageView::new(&self.memory.arena);
+        self.group.has_child(page.nursery())
+    }
+
+    /// The first space waits for a runner in vain: interrupts it, or kills it.
+    pub fn attend_runner(&mut self, kill: bool) {
+        if !self.has_runners() {
+            return;
+        }
+        let claimed = DomainPageView::new(&self.memory.arena).runner();
+        let _told_below = if kill {
+            self.group.kill_runner(claimed)
+        } else {
+            self.group.interrupt_runner(claimed)
+        };
+        self.tell_if_gone(claimed);
+    }
+
+    /// Tells the first space if a runner is no more.
+    fn tell_if_gone(&mut self, claimed: i32) {
+        if !self.group.has_child(claimed) {
+            DomainPageView::new(&self.memory.arena).runner_is_gone(claimed);
+            self.group.interrupt_leader();
+        }
     }
 
     /// What was printed on the emergency console.

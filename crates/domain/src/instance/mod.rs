@@ -171,7 +171,11 @@ impl Instance {
             let details = crash.then(|| self.guest_crash(reason));
             return Some(Turn::Stopped(reason, details));
         }
-        let death = self.guest.reap()?;
+        let death = self.guest.reap();
+        if bells & (bell::INTERRUPT_RUNNER | bell::KILL_RUNNER) != 0 {
+            self.guest.attend_runner(bells & bell::KILL_RUNNER != 0);
+        }
+        let death = death?;
         // What the dead left in the rings.
         self.take_rings();
         let details = CrashDetails::without_record(&death);

@@ -1,7 +1,7 @@
 //! The processes of a domain: signals to them, and their deaths.
 
 use super::cpu_time::children;
-use crate::sys::{Keeper, Spawned, find_by_number_inside};
+use crate::sys::{Keeper, Spawned, blocks_signal, find_by_number_inside};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, getpgid, kill_process_group,
@@ -111,47 +111,77 @@ impl Group {
         }
     }
 
-    /// Interrupts the space that claims to run the vCPU, if it is a child of ours.
+    /// Interrupts the space that claims to run the vCPU, if it is a child of ours; whether it is.
     /// It claims the number that it sees itself.
-    pub fn interrupt(&mut self, claimed: i32) {
-        let Some(pid) = Pid::from_raw(claimed.max(0)) else { return };
-        if self.keeper.is_none() {
-            return self.interrupt_child(pid);
-        }
-        let known = self.inside.get(&claimed).copied();
-        let Some(pid) = known.or_else(|| find_by_number_inside(&children(), claimed)) else {
-            return;
-        };
-        if self.inside.len() >= MOST_KNOWN {
-            self.inside.clear();
-        }
-        self.inside.insert(claimed, pid);
-        self.interrupt_child(pid);
+    pub fn interrupt(&mut self, claimed: i32) -> bool {
+        self.signal(claimed, Signal::USR1)
+    }
+
+    /// Interrupts a runner that does not answer. One that blocks the interruption never will: it
+    /// is killed.
+    pub fn interrupt_runner(&mut self, claimed: i32) -> bool {
+        let deaf = self.child(claimed).is_some_and(|pid| blocks_signal(pid, Signal::USR1));
+        self.signal(claimed, if deaf { Signal::KILL } else { Signal::USR1 })
+    }
+
+    /// Kills a runner, likewise.
+    pub fn kill_runner(&mut self, claimed: i32) -> bool {
+        self.signal(claimed, Signal::KILL)
+    }
+
+    /// Whether a child has the claimed number.
+    pub fn has_child(&mut self, claimed: i32) -> bool {
+        self.child(claimed).is_some_and(|pid| self.descriptor(pid).is_some())
     }
 
     /// Interrupts the first space.
     pub fn interrupt_leader(&mut self) {
-        self.interrupt_child(self.leader);
+        self.signal_child(self.leader, Signal::USR1);
     }
 
-    fn interrupt_child(&mut self, pid: Pid) {
+    fn signal(&mut self, claimed: i32, signal: Signal) -> bool {
+        self.child(claimed).is_some_and(|pid| self.signal_child(pid, signal))
+    }
+
+    /// Our number of the process that sees itself as `claimed`.
+    fn child(&mut self, claimed: i32) -> Option<Pid> {
+        let pid = Pid::from_raw(claimed.max(0))?;
+        if self.keeper.is_none() {
+            return Some(pid);
+        }
+        let known = self.inside.get(&claimed).copied();
+        let pid = known.or_else(|| find_by_number_inside(&children(), claimed))?;
+        if self.inside.len() >= MOST_KNOWN {
+            self.inside.clear();
+        }
+        self.inside.insert(claimed, pid);
+        Some(pid)
+    }
+
+    /// A descriptor of a child; the keeper counts as none.
+    fn descriptor(&mut self, pid: Pid) -> Option<&OwnedFd> {
         let number = pid.as_raw_nonzero().get();
         let is_keeper = self.keeper.as_ref().is_some_and(|keeper| keeper.pid == pid);
         if self.ended || is_keeper {
-            return;
+            return None;
         }
         if !self.known.contains_key(&number) {
-            let Some(fd) = open_child(pid) else { return };
+            let fd = open_child(pid)?;
             if self.known.len() >= MOST_KNOWN {
                 self.known.clear();
             }
             self.known.insert(number, fd);
         }
-        if let Some(fd) = self.known.get(&number)
-            && pidfd_send_signal(fd, Signal::USR1).is_err()
-        {
+        self.known.get(&number)
+    }
+
+    fn signal_child(&mut self, pid: Pid, signal: Signal) -> bool {
+        let sent = self.descriptor(pid).map(|fd| pidfd_send_signal(fd, signal));
+        if !matches!(sent, Some(Ok(()))) {
             self.forget(pid);
+            return false;
         }
+        true
     }
 
     fn forget(&mut self, pid: Pid) {
@@ -160,11 +190,12 @@ impl Group {
     }
 
     /// Reaps one dead space, if there is one.
-    pub fn reap(&mut self) -> Option<Death> {
+    pub fn reap(&mut self) -> Option<(Pid, Death)> {
         let (pid, status) = waitpgid(self.group, WaitOptions::NOHANG).ok()??;
         self.forget(pid);
         let signal = status.terminating_signal().map(Death::Signal);
-        signal.or_else(|| status.exit_status().map(Death::Exit))
+        let death = signal.or_else(|| status.exit_status().map(Death::Exit))?;
+        Some((pid, death))
     }
 
     /// Whether no space is left.

@@ -53,6 +53,24 @@ impl<'a> DomainPageView<'a> {
         self.word(offset_of!(DomainPage, active_pid)).load(Ordering::SeqCst).cast_signed()
     }
 
+    /// Process that makes runners, as claimed.
+    pub fn nursery(self) -> i32 {
+        self.word(offset_of!(DomainPage, nursery)).load(Ordering::SeqCst).cast_signed()
+    }
+
+    /// The runner that a bell is about, as claimed.
+    pub fn runner(self) -> i32 {
+        self.word(offset_of!(DomainPage, runner)).load(Ordering::SeqCst).cast_signed()
+    }
+
+    /// Says that a runner is dead.
+    pub fn runner_is_gone(self, number: i32) {
+        let word = self.word(offset_of!(DomainPage, runner_gone));
+        word.store(number.cast_unsigned(), Ordering::SeqCst);
+        let _nobody_waits =
+            rustix::thread::futex::wake(word, rustix::thread::futex::Flags::empty(), u32::MAX >> 1);
+    }
+
     /// `SHUTDOWN_*` reason as claimed (sched.h).
     pub fn shutdown_reason(self) -> u32 {
         self.word(offset_of!(DomainPage, shutdown_reason)).load(Ordering::SeqCst)

@@ -22,6 +22,6 @@ mod walls;
 pub use self::cpuid::{ThisHost, can_fault_on_cpuid};
 pub use fork::{JailedProgram, Keeper, Kind, SpawnError, Spawned, Step, spawn};
 pub use keys::{has_dispatch, has_io_uring, has_protection_keys, landlock_version};
-pub use pids::find as find_by_number_inside;
+pub use pids::{blocks as blocks_signal, find as find_by_number_inside};
 pub use tsc::read_tsc;
 pub use walls::{Wall, Walls};

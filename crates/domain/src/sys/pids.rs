@@ -1,6 +1,6 @@
 //! Process numbers inside a PID namespace, from outside (proc_pid_status(5)).
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
 use std::fs;
 
 /// Whether the host tells such numbers.
@@ -19,6 +19,18 @@ fn innermost(status: &str) -> Option<i32> {
     line.split_ascii_whitespace().last()?.parse().ok()
 }
 
+/// Whether a process blocks a signal.
+pub fn blocks(pid: Pid, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero()));
+    status.is_ok_and(|status| is_blocked(&status, signal.as_raw()))
+}
+
+fn is_blocked(status: &str, number: i32) -> bool {
+    let line = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+    let mask = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    (1..=64).contains(&number) && mask >> (number - 1) & 1 != 0
+}
+
 /// The one of `pids` whose number inside is `inside`.
 pub fn find<'a>(pids: impl IntoIterator<Item = &'a String>, inside: i32) -> Option<Pid> {
     let found = pids.into_iter().find(|pid| number_inside(pid) == Some(inside))?;
@@ -34,6 +46,14 @@ mod tests {
         assert_eq!(innermost("Name:\tx\nNSpid:\t4711\t12\t3\nNSpgid:\t9\n"), Some(3));
         assert_eq!(innermost("NSpid:\n"), None);
         assert_eq!(innermost("Pid:\t1\n"), None);
+    }
+
+    #[test]
+    fn blocked_signals_are_told() {
+        let status = "SigPnd:\t0000000000000200\nSigBlk:\tfffffffffffbfeff\nSigIgn:\t0\n";
+        assert!(is_blocked(status, 10) && is_blocked(status, 64));
+        assert!(!is_blocked(status, 9) && !is_blocked(status, 19) && !is_blocked(status, 65));
+        assert!(!is_blocked("SigBlk:\tx\n", 1) && !is_blocked("", 1));
     }
 
     #[test]

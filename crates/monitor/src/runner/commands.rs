@@ -9,6 +9,9 @@ use crate::{
     tlb::{HIGHEST, LOWEST, MapAccess},
 };
 
+/// For `Monitor::complain_once`.
+const REFUSED: u64 = u64::MAX;
+
 impl Monitor {
     fn command(&mut self, command: Command) {
         let runner = self.runners.loaded;
@@ -33,21 +36,23 @@ impl Monitor {
 
     /// Has the loaded runner carry out what was gathered.
     fn carry_out_commands(&mut self) {
-        if self.take_turn(self.runners.loaded, request::MAP) == mailbox::Event::Failed {
-            self.mapping_refused();
+        match self.take_turn(self.runners.loaded, request::MAP) {
+            // A runner that says anything else is not one of ours any more.
+            mailbox::Event::Done | mailbox::Event::Gone => {}
+            _ => self.mapping_refused(),
         }
     }
 
-    /// The host refused a mapping (vm.max_map_count, memory limit): the user
-    /// half is dropped once, and found again page by page.
+    /// The host refused a mapping (vm.max_map_count, memory limit), says the loaded runner: the
+    /// user half is dropped once, and found again page by page. Who says so again is not used any more.
     pub(super) fn mapping_refused(&mut self) {
+        let runner = self.runners.loaded;
         if core::mem::replace(&mut self.runners.refused, true) {
-            crate::crash::end(
-                self,
-                "the host gave no memory mapping (vm.max_map_count or memory limit?)",
-            );
+            self.runners.refused = false;
+            self.complain_once(REFUSED, format_args!("a guest program was ended: the host gave it no memory mapping (vm.max_map_count or memory limit?)"));
+            return self.condemn(runner);
         }
-        self.drop_user_half();
+        self.spaces.of_mut(runner).stale = true;
     }
 
     /// Maps `count` frames from `frame` on at a user address of the loaded runner.

@@ -9,7 +9,7 @@
 //! The order of fields is that of cache lines: each costs some sixty nanoseconds
 //! on its way to the other side.
 
-use core::sync::atomic::{AtomicI32, AtomicU32};
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use crate::{
     layout::{ARENA_RUNNERS, ARENA_WAKES, MAILBOX, ORDERS, RUNNER_ORDERS, RUNNER_SIZE, WAKES, at},
@@ -69,6 +69,8 @@ pub enum Event {
     Signal,
     /// Interrupted before the program ran: its registers are as they were given.
     Untouched,
+    /// It did not: the runner is gone, and another has its number. No runner says so itself.
+    Gone,
 }
 
 impl Event {
@@ -254,6 +256,16 @@ pub fn orders_of(runner: usize) -> &'static mut Orders {
     assert!(runner <= crate::space::MOST);
     // SAFETY: within the arena; runners read it only.
     unsafe { &mut *((at::ARENA + part_of(runner) + RUNNER_ORDERS) as *mut Orders) }
+}
+
+/// Makes a runner's mailbox and orders ready for another process.
+pub fn reset(runner: usize) {
+    let (b, o) = (of(runner), orders_of(runner));
+    for word in [&b.done, &b.runner_sleeps, &b.space_sleeps, &b.kicked, &o.given, &o.baton] {
+        word.store(0, Ordering::SeqCst);
+    }
+    b.pid.store(0, Ordering::SeqCst);
+    (o.request, o.count, o.awake) = (request::MAP, 0, 0);
 }
 
 /// The orders of this process, a runner.

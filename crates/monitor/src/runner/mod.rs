@@ -12,10 +12,11 @@
 //! - `process` is the runner's side, `gates` its way to the program and back.
 //! - `turn` is the space's side; `commands` changes a runner's mappings.
 //! - `vector` says where the vector state is.
-//! - `pool` finds, makes and recycles runners.
+//! - `pool` finds, makes and recycles runners; `gone` replaces those that died or do not answer.
 
 mod commands;
 mod gates;
+mod gone;
 pub(crate) mod mailbox;
 mod pool;
 mod process;

@@ -3,10 +3,11 @@
 use core::sync::atomic::Ordering;
 
 use super::{
+    gone::is_born,
     mailbox::{self, Event, request},
     process::NURSERY,
     reach::{Noted, Windows},
-    turn::Turns,
+    turn::{Turns, ticks},
 };
 use crate::{
     direct,
@@ -28,6 +29,8 @@ pub struct Pool {
     pub windows: Windows,
     /// What is in the tables of user memory.
     pub noted: Noted,
+    /// Process id of the nursery.
+    pub nursery: u32,
     /// The one that had the last turn.
     pub last: usize,
     /// The host refused a mapping since a program ran last.
@@ -48,6 +51,7 @@ impl Pool {
         Pool {
             loaded: 0,
             has_state: None,
+            nursery: 0,
             last: NURSERY,
             windows: Windows::default(),
             noted: Noted::default(),
@@ -77,6 +81,9 @@ impl Monitor {
         let space = self.spaces.of_mut(target);
         if space.root != wanted {
             space.stale |= space.root != FREE;
+            space.lost = false;
+            // Number 0 is what it is made with.
+            space.used_before = space.used != 0;
             space.root = wanted;
         }
         self.runners.loads += 1;
@@ -125,16 +132,38 @@ impl Monitor {
 
     /// Has the nursery make runner `number`.
     fn bear(&mut self, number: usize) -> bool {
-        mailbox::orders_of(NURSERY).argument = number as u32;
-        direct::Tables::of_runner(number).init(self.sites.count());
-        let born = self.take_turn(NURSERY, request::BEAR) == Event::Done;
-        if born {
-            self.stats.clones += 1;
+        if number == self.spaces.all.len() {
             self.spaces.all.push(Space::new(FREE));
-            // Its first turn shows that it is there, with its process id.
-            self.take_turn(number, request::MAP);
+        }
+        let born = self.start_runner(number);
+        if born {
             page().spaces.store(self.spaces.all.len() as u32 + 1, Ordering::Relaxed);
+        } else {
+            self.spaces.all.truncate(number);
         }
         born
+    }
+
+    /// Has the nursery make the process of runner `number`.
+    pub(super) fn start_runner(&mut self, number: usize) -> bool {
+        mailbox::orders_of(NURSERY).argument = number as u32;
+        direct::Tables::of_runner(number).init(self.sites.count());
+        let Some(answer) = self.try_turn(NURSERY, request::BEAR, ticks()) else {
+            crate::crash::end(self, "the process that makes runners is gone");
+            return false;
+        };
+        if answer != Event::Done {
+            return false;
+        }
+        self.stats.clones += 1;
+        // Its first turn shows that it is there, with its process id; no program ran in it yet.
+        if self.try_turn(number, request::MAP, ticks()).is_none() {
+            crate::crash::end(self, "a new process to run guest programs in does not answer");
+            return false;
+        }
+        let pid = mailbox::of(number).pid.load(Ordering::Acquire).max(0) as u32;
+        is_born(pid);
+        self.spaces.of_mut(number).pid = pid;
+        true
     }
 }

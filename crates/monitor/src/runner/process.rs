@@ -33,14 +33,13 @@ const STACKS_END: u64 = SIGNAL_STACK + SIGNAL_STACK_SIZE;
 /// The nursery's mailbox; runners have the others.
 pub const NURSERY: usize = 0;
 
-/// Clones this process into the nursery, which closes its jail by itself. Before guest
-/// code runs.
-pub fn become_nursery(parent: i32) {
+/// Clones this process into the nursery, which closes its jail by itself; the nursery's
+/// process id. Before guest code runs.
+pub fn become_nursery(parent: i32) -> u32 {
     // SAFETY: both sides go on: here, and in `nursery`.
     match unsafe { sys::clone() } {
         0 => nursery(parent),
-        pid if pid > 0 => mailbox::of(NURSERY).pid.store(pid as i32, Ordering::Relaxed),
-        _ => {}
+        pid => pid.max(0) as u32,
     }
 }
 
@@ -242,6 +241,7 @@ pub fn on_signal(number: u32, info: *const u8, uc: &mut UContext) -> u64 {
             own.event = Event::SIGNAL;
             own.signal = UserSignal::new(number, info, &uc.mc);
         }
+        local().in_program = false;
         return uc.mc.fpstate | LEAVE;
     }
     let stub = (SITE_STUBS..at::CODE + at::CODE_SIZE).contains(&rip);
@@ -255,12 +255,13 @@ pub fn on_signal(number: u32, info: *const u8, uc: &mut UContext) -> u64 {
         uc.mc.flags &= !signal::TRAP;
         return 0;
     }
-    if own_code && !local().in_program {
-        if number == signal::SIGSYS {
+    if !local().in_program {
+        if own_code && number == signal::SIGSYS {
             // The program jumped to the end of a gate, and the selector was still its own.
             uc.mc.rip = rip.wrapping_sub(SYSCALL_LEN);
             return 0;
         }
+        // The program spoiled the stack, and the way out of it leads nowhere.
         sys::exit(97);
     }
     if stub && let Some(next) = direct::behind_site(rip) {
@@ -272,6 +273,7 @@ pub fn on_signal(number: u32, info: *const u8, uc: &mut UContext) -> u64 {
     own.frame.rsp = uc.mc.rsp;
     own.event = Event::SIGNAL;
     own.signal = UserSignal::new(number, info, &uc.mc);
+    local().in_program = false;
     uc.mc.fpstate | KEEP
 }
 

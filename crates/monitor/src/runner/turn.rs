@@ -2,7 +2,10 @@
 
 use core::sync::atomic::{Ordering, fence};
 
-use super::mailbox::{self, Event, Mailbox, Orders, registers, request};
+use super::{
+    gone::{LOST, Waiting},
+    mailbox::{self, Event, Mailbox, Orders, registers, request},
+};
 use crate::{
     gate::{context, gate, reason},
     proven::Masked,
@@ -59,18 +62,28 @@ impl Monitor {
 
     /// The same for a runner that is settled; it is `now` by the TSC.
     fn take_turn_at(&mut self, runner: usize, what: u32, now: u64) -> Event {
+        self.try_turn(runner, what, now).unwrap_or_else(|| {
+            self.replace_runner(runner);
+            Event::Gone
+        })
+    }
+
+    /// The same; none: its process is gone.
+    pub(super) fn try_turn(&mut self, runner: usize, what: u32, now: u64) -> Option<Event> {
         let (b, o) = (mailbox::of(runner), mailbox::orders_of(runner));
         let short = self.runners.ours.note(now.wrapping_sub(self.runners.since));
         o.awake = self.awake_if(short);
         o.request = what;
         let turn = self.give_turn(runner, b, o);
         if !self.await_awake(b, turn, now) {
-            self.await_asleep(b, turn);
+            if !self.await_asleep(runner, b, turn) {
+                return None;
+            }
             self.runners.theirs.note(b.done_at.wrapping_sub(now));
             self.runners.since = ticks();
         }
         o.count = 0;
-        Event::of(b.event)
+        Some(Event::of(b.event))
     }
 
     /// Has a runner carry out its commands while the space goes on.
@@ -90,8 +103,10 @@ impl Monitor {
             return;
         };
         let b = mailbox::of(runner);
-        if !self.await_awake(b, turn, ticks()) {
-            self.await_asleep(b, turn);
+        if !self.await_awake(b, turn, ticks()) && !self.await_asleep(runner, b, turn) {
+            // It was to forget a program that had ended already.
+            self.replace_runner(runner);
+            self.spaces.of_mut(runner).lost = false;
         }
         mailbox::orders_of(runner).count = 0;
     }
@@ -135,16 +150,26 @@ impl Monitor {
         }
     }
 
-    fn await_asleep(&self, b: &Mailbox, turn: u32) {
-        loop {
+    /// Sleeps until the turn ends; false: it never will, the runner is gone.
+    fn await_asleep(&self, runner: usize, b: &Mailbox, turn: u32) -> bool {
+        let mut waiting = Waiting::begin(self.pid_of(runner));
+        let ended = loop {
             b.space_sleeps.store(1, Ordering::SeqCst);
             let done = b.done.load(Ordering::SeqCst);
-            if done == turn {
-                break;
+            if done == turn || waiting.is_over() {
+                break done == turn;
             }
-            sys::futex_wait(&b.done, done, None);
-        }
+            let before = self.now();
+            sys::futex_wait(&b.done, done, Some(waiting.slice()));
+            if waiting.slept(self.now().saturating_sub(before)) {
+                let wake = &mailbox::wake_of(runner).count;
+                wake.fetch_add(1, Ordering::SeqCst);
+                sys::futex_wake(wake);
+            }
+        };
         b.space_sleeps.store(0, Ordering::Relaxed);
+        waiting.end();
+        ended
     }
 
     /// On a single CPU nobody comes while somebody looks.
@@ -161,26 +186,41 @@ impl Monitor {
         c.reason = reason::ATTENTION;
         c.rip = self.vcpu.rip;
         self.settle(runner);
+        if self.take_lost() {
+            (self.vcpu.fault, c.reason) = (LOST, reason::FAULT);
+            return;
+        }
+        if core::mem::take(&mut self.spaces.of_mut(runner).stale) {
+            self.drop_user_half();
+        }
         let now = ticks();
         if !self.arm_runner(o, now) || page().inbox.load(Ordering::SeqCst) != 0 {
             local().pending = true;
             return;
         }
         order_registers(b, o, rip);
-        self.give_state(runner);
+        let given = self.give_state(runner);
+        // With nothing mapped the program cannot have gone on by a single instruction.
+        let empty = self.spaces.of(runner).user.regions.is_empty();
         let event = self.take_turn_at(runner, request::RUN, now);
+        if event == Event::Gone && given && empty {
+            // Whoever used the process before spoiled it. The new one is as good.
+            self.take_state(runner);
+            self.spaces.of_mut(runner).lost = false;
+        }
         self.take_program(b, event);
         if b.kicked.load(Ordering::Relaxed) != 0 {
             b.kicked.store(0, Ordering::Relaxed);
             local().pending = true;
+            self.spaces.of_mut(runner).armed = 0;
         }
     }
 
     /// Tells the domain process whom to interrupt when it posts to the inbox:
     /// this runner, which then does not run its program, or leaves it.
     pub(super) fn announce_runner(&self) {
-        let b = mailbox::of(self.runners.loaded);
-        page().active_pid.store(b.pid.load(Ordering::Acquire), Ordering::SeqCst);
+        let pid = self.pid_of(self.runners.loaded).cast_signed();
+        page().active_pid.store(pid, Ordering::SeqCst);
     }
 
     /// Sees to it that the runner's timer fires in time; false if it is time now.
@@ -207,8 +247,11 @@ impl Monitor {
         let c = context();
         match event {
             Event::Failed | Event::Done => return self.mapping_refused(),
+            // It is told when it is to run again, which is now.
+            Event::Gone => return,
             Event::Untouched => {
                 local().pending = true;
+                self.user_space().armed = 0;
                 return;
             }
             Event::SystemCall => {
