@@ -24,8 +24,8 @@ help:
 	@echo 'make devices  disks and networks in guests'
 	@echo 'make drill    what an attacker inside the jail can do'
 	@echo 'make e2e-keyed'
-	@echo '              a part of the end-to-end tests, for machines without protection keys:'
-	@echo '              in an emulated host that has them'
+	@echo '              a part of the end-to-end tests, for machines without protection keys or'
+	@echo '              LVM: in an emulated host that has them'
 	@echo 'make bench    measure against native and QEMU TCG'
 	@echo 'make soak     BOOTS=$(BOOTS) boots in a row, three ways; then hostile programs, and'
 	@echo '              a mixed load of SOAK_SECONDS=3600 that verifies itself'
@@ -82,6 +82,7 @@ hostile: setup build
 e2e-keyed: build
 	@scripts/setup keyed
 	scripts/keyed-host -n tests/e2e --bin $(TARGET) $(KEYED)
+	scripts/keyed-host tests/devices --bin $(TARGET) logical_volume
 
 bench: build
 	@scripts/setup bench

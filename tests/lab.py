@@ -135,6 +135,13 @@ def make_ext4(path):
     subprocess.run([tool, "-q", "-F", str(path)], check=True, capture_output=True)
 
 
+def check_ext4(path):
+    """The file system in an image or device, which was unmounted, is whole."""
+    tool = shutil.which("e2fsck") or "/sbin/e2fsck"
+    done = subprocess.run([tool, "-f", "-n", str(path)], capture_output=True, text=True, check=False)
+    expect(done.returncode == 0, f"e2fsck: {done.stdout[-600:]}{done.stderr[-200:]}")
+
+
 def make_qcow2(path, megabytes, backing="", backing_format=""):
     """An empty qcow2 image of version 3 (QEMU's docs/interop/qcow2.txt): header, table of reference
     counts, reference counts, first table of addresses."""
