@@ -22,6 +22,7 @@ help:
 	@echo '              kernels, escapes from the jail'
 	@echo 'make hostile  guest kernels that break every rule (TESTS="NAME or kind ...")'
 	@echo 'make devices  disks and networks in guests'
+	@echo 'make debian   a whole Debian in a guest: ssh, apt, iperf3, stressed disks, swap'
 	@echo 'make drill    what an attacker inside the jail can do'
 	@echo 'make e2e-keyed'
 	@echo '              a part of the end-to-end tests, for machines without protection keys or'
@@ -66,9 +67,13 @@ test: setup
 	tests/drill --bin $(TARGET)
 	tests/devices --bin $(TARGET)
 	tests/image --bin $(TARGET)
+	tests/debian --bin $(TARGET)
 
 devices: setup build
 	tests/devices --bin $(TARGET) $(TESTS)
+
+debian: setup build
+	tests/debian --bin $(TARGET) $(TESTS)
 
 drill: setup build
 	tests/drill --bin $(TARGET)
@@ -119,4 +124,4 @@ clean:
 	$(CARGO) clean
 	rm -rf out
 
-.PHONY: help build run setup check test e2e hostile devices drill e2e-keyed bench soak fuzz install clean
+.PHONY: help build run setup check test e2e hostile devices debian drill e2e-keyed bench soak fuzz install clean

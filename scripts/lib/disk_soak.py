@@ -54,7 +54,7 @@ class Disk:
     def verify(self, terminal):
         """A fresh guest, whose kernel replays the journal, sees all that was acknowledged."""
         terminal.type("mkdir -p /mnt; mount -t ext4 /dev/xvda /mnt; mkdir -p /mnt/d; cd /mnt/d; md5sum *; cd; echo =en''d\n")
-        text = terminal.until(r"(?s)(.*)=end\n", 120)[1]
+        text = terminal.until(r"(?s)^(.*)=end\n", 120)[1]
         terminal.until(PROMPT)
         there = {name: found for found, name in re.findall(r"(?m)^([0-9a-f]{32})  (\d+)$", text)}
         wrong = [name for name, found in self.acknowledged.items() if there.get(name) != found]
@@ -167,6 +167,8 @@ def run(rig, count):
         for number in range((count + index) // len(KINDS)):
             way = WAYS[number % len(WAYS)]
             passed += survived(disk, f"{number} ({kind}, {way})", lambda terminal, way=way: one_death(disk, terminal, way))
+            if number % 20 == 19:
+                print(f"disk: {number + 1} deaths with {kind}", flush=True)
         # Of the last death too.
         passed -= not survived(disk, f"after all ({kind})", lambda terminal: last_death(disk, terminal))
         checked += disk.checked
