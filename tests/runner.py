@@ -6,7 +6,7 @@ import sys
 import time
 import traceback
 
-from lab import TESTS, Skip, nothing_is_left
+from lab import TESTS, Skip, nothing_is_left, records
 from rig import Failure, Rig
 
 
@@ -15,6 +15,13 @@ def logs(rig):
     for log in sorted((rig.work / "log").glob("*.log"), key=os.path.getmtime)[-2:]:
         for line in log.read_text(errors="replace").splitlines()[-15:]:
             print(f"     {log.name}: {line}", flush=True)
+
+
+def begin_anew(rig):
+    """What a failed test left is not counted against the next one."""
+    rig.destroy_all()
+    for record in records(rig):
+        (rig.work / "run" / record).unlink(missing_ok=True)
 
 
 def run_all(rig, tests):
@@ -37,7 +44,7 @@ def run_all(rig, tests):
             if not isinstance(error, Failure):
                 traceback.print_exc(file=sys.stdout)
             logs(rig)
-            rig.destroy_all()
+            begin_anew(rig)
     return passed, failed, skipped
 
 
