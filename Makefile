@@ -22,10 +22,11 @@ help:
 	@echo '              kernels, escapes from the jail'
 	@echo 'make hostile  guest kernels that break every rule (TESTS="NAME or kind ...")'
 	@echo 'make devices  disks and networks in guests'
+	@echo 'make debian   a whole Debian in a guest: ssh, apt, iperf3, stressed disks, swap'
 	@echo 'make drill    what an attacker inside the jail can do'
 	@echo 'make e2e-keyed'
-	@echo '              a part of the end-to-end tests, for machines without protection keys:'
-	@echo '              in an emulated host that has them'
+	@echo '              a part of the end-to-end tests, for machines without protection keys or'
+	@echo '              LVM: in an emulated host that has them'
 	@echo 'make bench    measure against native and QEMU TCG'
 	@echo 'make soak     BOOTS=$(BOOTS) boots in a row, three ways; then hostile programs, and'
 	@echo '              a mixed load of SOAK_SECONDS=3600 that verifies itself'
@@ -68,10 +69,14 @@ test: setup
 	tests/drill --bin $(TARGET)
 	tests/devices --bin $(TARGET)
 	tests/image --bin $(TARGET)
+	tests/debian --bin $(TARGET)
 	tests/package --bin $(TARGET)
 
 devices: setup build
 	tests/devices --bin $(TARGET) $(TESTS)
+
+debian: setup build
+	tests/debian --bin $(TARGET) $(TESTS)
 
 drill: setup build
 	tests/drill --bin $(TARGET)
@@ -85,6 +90,7 @@ hostile: setup build
 e2e-keyed: build
 	@scripts/setup keyed
 	scripts/keyed-host -n tests/e2e --bin $(TARGET) $(KEYED)
+	scripts/keyed-host tests/devices --bin $(TARGET) logical_volume
 
 bench: build
 	@scripts/setup bench
@@ -130,4 +136,4 @@ clean:
 	$(CARGO) clean
 	rm -rf out
 
-.PHONY: help build run setup check test e2e hostile devices drill e2e-keyed bench soak fuzz install install-built deb package clean
+.PHONY: help build run setup check test e2e hostile devices debian drill e2e-keyed bench soak fuzz install install-built deb package clean

@@ -44,6 +44,14 @@ def need_root(why):
         raise Skip(f"needs root to {why}")
 
 
+def archive_or_skip():
+    """Skips a test where no packages can be fetched: apt's own attempt fails."""
+    done = subprocess.run(["mmdebstrap", "--simulate", "--mode=root" if os.geteuid() == 0 else "--mode=fakechroot",
+        "--variant=essential", "bookworm", "/dev/null"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise Skip(f"no archive of packages: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+
+
 class Guest:
     """A domain with devices, and its shell."""
 
@@ -140,6 +148,13 @@ def make_ext4(path):
     subprocess.run([tool, "-q", "-F", str(path)], check=True, capture_output=True)
 
 
+def check_ext4(path):
+    """The file system in an image or device, which was unmounted, is whole."""
+    tool = shutil.which("e2fsck") or "/sbin/e2fsck"
+    done = subprocess.run([tool, "-f", "-n", str(path)], capture_output=True, text=True, check=False)
+    expect(done.returncode == 0, f"e2fsck: {done.stdout[-600:]}{done.stderr[-200:]}")
+
+
 def make_qcow2(path, megabytes, backing="", backing_format=""):
     """An empty qcow2 image of version 3 (QEMU's docs/interop/qcow2.txt): header, table of reference
     counts, reference counts, first table of addresses."""
@@ -202,6 +217,46 @@ class FileServer:
     def __exit__(self, *_):
         self.server.shutdown()
         self.server.server_close()
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+class Namespace:
+    """A network of its own, with a bridge, in which the rig's commands run."""
+
+    ADDRESS = "10.98.76.1"
+
+    def __init__(self, rig):
+        need_root("make a network namespace")
+        need("nsenter", "util-linux")
+        need("ip", "iproute2")
+        self.rig = rig
+
+    def __enter__(self):
+        self.process = subprocess.Popen(["unshare", "--net", "sh", "-c", "echo there; exec sleep 3600"],
+            stdout=subprocess.PIPE, text=True)
+        self.process.stdout.readline()
+        self.prefix = ["nsenter", "--target", str(self.process.pid), "--net"]
+        for words in (("link", "set", "lo", "up"), ("link", "add", "xtest", "type", "bridge"),
+                ("address", "add", f"{self.ADDRESS}/24", "dev", "xtest"), ("link", "set", "xtest", "up")):
+            self.run("ip", *words)
+        self.rig.prefix = self.prefix
+        return self
+
+    def run(self, *words):
+        return subprocess.run([*self.prefix, *words], check=True, capture_output=True, text=True, timeout=60).stdout
+
+    def links(self):
+        return re.findall(r"^\d+: ([^:@]+)", self.run("ip", "-o", "link"), re.M)
+
+    def __exit__(self, *_):
+        self.rig.destroy_all()
+        self.rig.prefix = []
+        self.process.kill()
+        self.process.wait()
 
 
 # What must be gone when the domains are.

@@ -9,16 +9,11 @@ import subprocess
 import time
 import urllib.request
 
-from lab import FileServer, Guest, backends, for_each_kernel, md5, need, need_root, random_file, records, test
+from lab import (FileServer, Guest, Namespace, backends, for_each_kernel, free_port, md5, need, random_file, records, test)
 from disks import kill_store
 from rig import OUT, expect, wait_for
 
 LEASE = "ip link set eth0 up && udhcpc -i eth0 -n -q -O mtu -s /devices/dhcp >/dev/null 2>&1"
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 def gateway(guest):
@@ -195,39 +190,6 @@ def network_talks_nonsense(rig):
         guest.off()
     finally:
         rig.environment["PATH"] = path
-
-
-class Namespace:
-    """A network of its own, with a bridge, in which the rig's commands run."""
-
-    def __init__(self, rig):
-        need_root("make a network namespace")
-        need("nsenter", "util-linux")
-        need("ip", "iproute2")
-        self.rig = rig
-
-    def __enter__(self):
-        self.process = subprocess.Popen(["unshare", "--net", "sh", "-c", "echo there; exec sleep 3600"],
-            stdout=subprocess.PIPE, text=True)
-        self.process.stdout.readline()
-        self.prefix = ["nsenter", "--target", str(self.process.pid), "--net"]
-        for words in (("link", "set", "lo", "up"), ("link", "add", "xtest", "type", "bridge"),
-                ("address", "add", "10.98.76.1/24", "dev", "xtest"), ("link", "set", "xtest", "up")):
-            self.run("ip", *words)
-        self.rig.prefix = self.prefix
-        return self
-
-    def run(self, *words):
-        return subprocess.run([*self.prefix, *words], check=True, capture_output=True, text=True, timeout=60).stdout
-
-    def links(self):
-        return re.findall(r"^\d+: ([^:@]+)", self.run("ip", "-o", "link"), re.M)
-
-    def __exit__(self, *_):
-        self.rig.destroy_all()
-        self.rig.prefix = []
-        self.process.kill()
-        self.process.wait()
 
 
 @test

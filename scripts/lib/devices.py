@@ -6,20 +6,17 @@ is read and written with the same arguments, so that the difference is what the 
 """
 
 import contextlib
-import json
 import os
 import re
-import socket
 import statistics
-import subprocess
 import sys
-import time
 
-from rig import OUT, PATIENCE, Failure, expect, wait_for
+from debian_guest import Debian, build, document, gateway, gigabits, host, iperf3, own_files, stream_server
+from lab import free_port
+from rig import OUT, Failure, expect
 
 IMAGE = OUT / "devbench"
 PACKAGES = "fio,iperf3,iputils-ping"
-PASSWORD = "x"
 # MiB of the disk that is measured and of the file that the guest keeps in its own page cache.
 DATA, CACHED = 512, 128
 ROUNDS = 3
@@ -81,62 +78,6 @@ class Results:
         return {name: (statistics.median(values), self.units[name]) for name, values in side.items()}
 
 
-class Debian:
-    """A Debian guest whose console a shell reads commands from."""
-
-    def __init__(self, rig, vif, data=None):
-        root = rig.base / "root.img"
-        subprocess.run(["cp", "--sparse=always", str(IMAGE / "disk.img"), str(root)], check=True)
-        disks = [f"file:{root},xvda1,w"] + ([f"file:{data},xvdb,w"] if data else [])
-        path = rig.config("devices", kernel=str(IMAGE / "vmlinuz"), ramdisk=str(IMAGE / "initrd.img"), memory=512,
-            vif=[vif], disk=disks, root="/dev/xvda1 ro", extra="console=hvc0")
-        self.rig = rig
-        self.terminal = rig.console("create", "-c", path)
-        self.terminal.until(r"login: ", 120)
-        self.seconds = time.monotonic() - self.terminal.started
-
-    def log_in(self):
-        self.terminal.type("root\n")
-        self.terminal.until("Password: ", 30)
-        self.terminal.type(PASSWORD + "\n")
-        self.terminal.until(r"[#$] ", 30)
-        # Neither echo nor prompts nor the kernel's messages between the answers.
-        self.terminal.type("stty -echo; PS1= PS2= exec sh\n")
-        time.sleep(1)
-        self.terminal.type("dmesg -n 1; printf '%s-set\\n' shell\n")
-        self.terminal.until("shell-set\n", 30)
-
-    def run(self, line, seconds=60):
-        """The output of a command, which has to succeed."""
-        self.terminal.type(f"{line}\nprintf '\\nstatus-%d\\n' $?\n")
-        found = self.terminal.until(r"(?s)^(.*)\nstatus-(\d+)\n", seconds)
-        expect(found.group(2) == "0", f"in the guest, '{line}' ended with {found.group(2)}: {found.group(1)[-800:]}")
-        return found.group(1)
-
-    def end(self):
-        self.rig.run("destroy", "devices")
-        self.terminal.end()
-        self.rig.gone("devices")
-
-
-def host(*command, seconds=60):
-    """The output of a command on the host, which has to succeed."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds * PATIENCE, check=False)
-    except FileNotFoundError:
-        raise Failure(f"there is no {command[0]}: run scripts/setup bench") from None
-    expect(done.returncode == 0, f"'{' '.join(command)}' ended with {done.returncode}: {done.stderr.strip() or done.stdout[-800:]}")
-    return done.stdout
-
-
-def document(text):
-    """The JSON in a program's output, around which there may be messages."""
-    try:
-        return json.loads(text[text.index("{"):text.rindex("}") + 1])
-    except ValueError:
-        raise Failure(f"no JSON: {text[-800:]}") from None
-
-
 def fio(name, file, direct):
     """The command line of a measure."""
     mode, block, depth, _, _ = FIO[name]
@@ -181,37 +122,6 @@ def disks(guest, data, names, results):
             results.add(name, FIO[name][4], fio_value(name, guest.run(line)), native)
 
 
-@contextlib.contextmanager
-def server(rig, prefix, address, port):
-    """iperf3's server."""
-    log = rig.work / "iperf3.log"
-    with open(log, "w") as output:
-        try:
-            process = subprocess.Popen([*prefix, "iperf3", "--server", "--bind", address, "--port", str(port), "--forceflush"],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
-        except FileNotFoundError:
-            raise Failure("there is no iperf3: run scripts/setup bench") from None
-    try:
-        wait_for(lambda: "listening" in log.read_text() or process.poll() is not None, 10, "iperf3 does not listen")
-        expect(process.poll() is None, f"iperf3's server ended: {log.read_text()}")
-        yield
-    finally:
-        process.kill()
-        process.wait()
-
-
-def iperf3(address, port, arguments):
-    return ["iperf3", "--client", address, "--port", str(port), "--time", str(SECONDS), "--omit", "1", "--json", *arguments]
-
-
-def gigabits(text):
-    """What arrived, in iperf3's output."""
-    try:
-        return document(text)["end"]["sum_received"]["bits_per_second"] / 1e9
-    except (LookupError, TypeError):
-        raise Failure(f"iperf3's output is not as expected: {text[-800:]}") from None
-
-
 def streams(guest, kind, prefix, seen_from, names, results):
     """TCP from a guest to the host and back; `seen_from` gives, for the host and for the guest, the
     address and port of the server. Natively: over the loopback interface."""
@@ -220,25 +130,16 @@ def streams(guest, kind, prefix, seen_from, names, results):
         for way, arguments in TCP.items():
             name = f"tcp_{kind}_{way}"
             if name in names:
-                native = gigabits(host(*prefix, *iperf3(address, port, arguments)))
-                ours = gigabits(guest.run(" ".join(iperf3(guests_address, port, arguments))))
+                native = gigabits(host(*prefix, *iperf3(address, port, SECONDS, *arguments)))
+                ours = gigabits(guest.run(" ".join(iperf3(guests_address, port, SECONDS, *arguments))))
                 results.add(name, "Gbit/s", ours, native)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def user_mode(rig, guest, names, results):
     """passt leads connections to the guest's gateway to the host's loopback interface."""
-    wait = "for i in $(seq 60); do ip route | grep -q ^default && break; sleep 0.5; done; ip -4 route show default"
-    found = re.search(r"default via ([0-9.]+)", guest.run(wait))
-    expect(found, "the guest got no default route")
     port = free_port()
-    with server(rig, [], "127.0.0.1", port):
-        streams(guest, "user", [], (("127.0.0.1", port), (found.group(1), port)), names, results)
+    with stream_server(rig, [], "127.0.0.1", port):
+        streams(guest, "user", [], (("127.0.0.1", port), (gateway(guest.run), port)), names, results)
 
 
 @contextlib.contextmanager
@@ -270,13 +171,13 @@ def round_trip(prefix, address, arguments):
 
 def tap(rig, names, results):
     with namespace(rig) as prefix:
-        guest = Debian(rig, f"bridge={BRIDGE}")
+        guest = debian(rig, f"bridge={BRIDGE}")
         guest.log_in()
         # There is no DHCP server, and its client takes addresses away when it gives up.
         guest.run("pkill dhclient; sleep 1; ip addr flush dev eth0; "
             f"ip addr add {GUEST}/24 dev eth0 && ip link set eth0 up && ping -c 1 -w 10 {HOST}")
         if any(name.startswith("tcp") for name in names):
-            with server(rig, prefix, HOST, PORT):
+            with stream_server(rig, prefix, HOST, PORT):
                 streams(guest, "tap", prefix, ((HOST, PORT), (HOST, PORT)), names, results)
         for _ in range(ROUNDS):
             for name, arguments in PING.items():
@@ -286,12 +187,10 @@ def tap(rig, names, results):
         guest.end()
 
 
-def make_image(rig):
-    if (IMAGE / "disk.img").exists():
-        return
-    print(f"bench: building a Debian image in {IMAGE}", file=sys.stderr)
-    rig.must("image", "build", "debian:12", "-o", str(IMAGE), "--packages", PACKAGES, "--hostname", "bench", "--root-password",
-        PASSWORD, timeout=1800)
+def debian(rig, vif, data=None):
+    root, _ = own_files(IMAGE, rig.base)
+    disk = [f"file:{root},xvda1,w"] + ([f"file:{data},xvdb,w"] if data else [])
+    return Debian(rig, "devices", IMAGE, disk, memory=512, vif=[vif])
 
 
 def measure(rig, names):
@@ -299,7 +198,7 @@ def measure(rig, names):
     results = Results()
     local = [name for name in names if name.startswith(("fio", "tcp_user"))]
     tapped = [name for name in names if "_tap" in name]
-    make_image(rig)
+    build(rig, IMAGE, "--packages", PACKAGES, "--hostname", "bench")
     data = rig.base / "data.img"
     if local:
         with open(data, "wb") as file:
@@ -307,7 +206,7 @@ def measure(rig, names):
                 file.write(os.urandom(2**20))
     boots = ROUNDS if "debian_login" in names else 1 if local else 0
     for number in range(boots):
-        guest = Debian(rig, "", data if local else None)
+        guest = debian(rig, "", data if local else None)
         if "debian_login" in names:
             results.add("debian_login", "s", guest.seconds)
         if local and number == boots - 1:

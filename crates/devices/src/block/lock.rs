@@ -12,6 +12,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use rustix::fs::{FileType, Stat};
+
 /// Longest name of a domain that is read from a record.
 const LONGEST_NAME: u64 = 256;
 /// Most records that are looked at.
@@ -60,7 +62,7 @@ pub fn lock(file: impl AsFd, how: Use) -> io::Result<bool> {
     }
 }
 
-/// Which file: two names of it are the same.
+/// Which file or device: two names of it are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     device: u64,
@@ -68,13 +70,12 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Of an open file.
-    ///
-    /// # Errors
-    /// Those of the host.
-    pub fn of(file: impl AsFd) -> io::Result<Self> {
-        let stat = rustix::fs::fstat(file)?;
-        Ok(Self { device: stat.st_dev, inode: stat.st_ino })
+    /// Of a file. A device may have several nodes, and no file has inode number 0.
+    pub fn of(stat: &Stat) -> Self {
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::BlockDevice => Self { device: stat.st_rdev, inode: 0 },
+            _ => Self { device: stat.st_dev, inode: stat.st_ino },
+        }
     }
 
     fn prefix(self) -> String {

@@ -258,7 +258,7 @@ fn open_disk(disk: &Disk, domain: &str, runtime: &Path) -> Result<Opened, Proble
         });
     };
     let path = path_of(disk.backing, target);
-    let image = File::open(&path, disk.backing, writable, disk.access)?;
+    let image = File::open(&path, disk.backing, writable, disk.access, runtime)?;
     let record = image.claim(writable, disk.access, domain, runtime)?;
     let mut warnings = Vec::new();
     let mut files = Vec::new();
@@ -307,12 +307,12 @@ impl File {
         backing: DiskBacking,
         writing: bool,
         access: DiskAccess,
+        runtime: &Path,
     ) -> Result<Self, Problem> {
         let failed = |error: rustix::io::Errno| match error {
             rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR => {
                 Problem::Missing(path.to_owned())
             }
-            rustix::io::Errno::BUSY => Problem::Busy(path.to_owned()),
             other => Problem::Open { path: path.to_owned(), writing, error: other.into() },
         };
         // What is neither is not even opened: a pipe would have us wait, a device might act.
@@ -333,7 +333,10 @@ impl File {
             // The kernel refuses a device that is mounted or part of another.
             flags |= OFlags::EXCL;
         }
-        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
+        let fd = match rustix::fs::open(path, flags, Mode::empty()) {
+            Err(rustix::io::Errno::BUSY) => return Err(busy(path, &stat, runtime)),
+            result => result.map_err(failed)?,
+        };
         let stat = rustix::fs::fstat(&fd).map_err(failed)?;
         if kind(&stat) != wanted {
             return Err(Problem::Kind { path: path.to_owned(), found: kind(&stat), wanted });
@@ -362,7 +365,7 @@ impl File {
             let _in_vain = self.lock(Use::Shared)?;
         }
         // Only names are lost without it.
-        Ok(Identity::of(&self.fd).and_then(|image| Record::write(runtime, image, domain)).ok())
+        Ok(Record::write(runtime, Identity::of(&self.stat), domain).ok())
     }
 
     fn lock(&self, how: Use) -> Result<bool, Problem> {
@@ -374,8 +377,7 @@ impl File {
     }
 
     fn locked(&self, for_writing: bool, runtime: &Path) -> Problem {
-        let domains = Identity::of(&self.fd).map(|image| holders(runtime, image));
-        let domains = domains.unwrap_or_default();
+        let domains = holders(runtime, Identity::of(&self.stat));
         Problem::Locked { path: self.path.clone(), domains, for_writing }
     }
 
@@ -398,6 +400,15 @@ impl File {
         }
         bytes.truncate(length);
         Ok(bytes)
+    }
+}
+
+/// A device that somebody has for himself alone: a domain that writes it, or the host.
+fn busy(path: &Path, stat: &Stat, runtime: &Path) -> Problem {
+    let path = path.to_owned();
+    match holders(runtime, Identity::of(stat)) {
+        domains if domains.is_empty() => Problem::Busy(path),
+        domains => Problem::Locked { path, domains, for_writing: true },
     }
 }
 
@@ -470,7 +481,8 @@ fn chain(
             }
             (Some(_), Some(name)) => name,
         };
-        let file = File::open(Path::new(name), DiskBacking::Auto, false, DiskAccess::ReadOnly)?;
+        let file =
+            File::open(Path::new(name), DiskBacking::Auto, false, DiskAccess::ReadOnly, runtime)?;
         // A domain that wrote it would change this disk too.
         if !file.lock(Use::Shared)? {
             return Err(file.locked(false, runtime));
