@@ -23,12 +23,39 @@ fn main() -> io::Result<()> {
     translate(folder)?;
     domain(folder)?;
     block(folder)?;
+    for (kind, list) in [(0, &DISKS[..]), (1, &VIFS[..])] {
+        for (i, text) in list.iter().enumerate() {
+            let input = [&[kind], text.as_bytes()].concat();
+            write(folder, "device_specs", &format!("{kind}-{i}"), &input)?;
+        }
+    }
     for (i, line) in CONTROL.iter().enumerate() {
         let piece = [&[line.len() as u8 + 1], line.as_bytes(), b"\n"].concat();
         write(folder, "control_lines", &format!("{i}"), &piece)?;
     }
     Ok(())
 }
+
+/// Disks.
+const DISKS: [&str; 8] = [
+    "phy:vg0/serv1,xvda1,w",
+    "file:/srv/serv1.img,sda1,w!",
+    "tap:qcow2:/srv/a b.qcow2,xvda,r",
+    "tap:aio:/srv/x.img,hdc:cdrom,r",
+    ",hdc:cdrom,r",
+    "/srv/a.img,raw,xvda,rw",
+    "format=qcow2,vdev=xvdb,access=rw,backing=/srv/base.img,discard,target=/srv/a,b.img",
+    "vdev=hdc,access=ro,devtype=cdrom,format=empty",
+];
+
+/// Network interfaces.
+const VIFS: [&str; 5] = [
+    "",
+    "bridge=xenbr0, mac=00:16:3e:01:02:03, ip=10.0.0.2 10.1.0.0/16 2001:db8::/64,antispoof=yes",
+    "type=vif,model=e1000,vifname=web0,backend=drv,rate=1MB/s@20ms,script=vif-route ip=x",
+    "ports=2222:22 127.0.0.1:53:53/udp,mtu=9000,devid=3,untrusted",
+    "accel=a,policy=p,label=l,netdev=eth0,forwarddev=f,vlan=10",
+];
 
 /// Lines of the control protocol.
 const CONTROL: [&str; 8] = [

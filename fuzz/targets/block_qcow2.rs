@@ -1,7 +1,7 @@
 //! qcow2 images of whoever made them: opened and read.
 //!
 //! Not written: with wrong refcounts, imago 0.2.6 looks for free clusters in ever deeper recursion until
-//! its stack is full. That ends the process of whoever uses such an image, and nothing else.
+//! its stack is full. What comes of that is `block::strikes`' task.
 #![no_main]
 
 #[path = "../block.rs"]

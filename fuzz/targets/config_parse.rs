@@ -17,6 +17,4 @@ fuzz_target!(|data: &[u8]| {
             assert!(!shown.is_empty() && !shown.chars().any(|c| c.is_control() && c != '\n'));
         }
     }
-    let _ = config::Disk::parse(&text).map(|disk| disk.to_string());
-    let _ = config::Vif::parse(&text).map(|vif| vif.to_string());
 });

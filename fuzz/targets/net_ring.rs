@@ -31,8 +31,13 @@ fn run(memory: &Memory, data: &[u8]) {
     let (near, far) = socket_pair(SocketType::STREAM);
     let mut queue = Queue::new(memory, 0);
     // The answers to these are read at the end.
-    let config =
-        devices::wire::NetConfig { mac: [2; 6], link: NetLink::Stream, mtu: 1500, rate: None, antispoof: None };
+    let config = devices::wire::NetConfig {
+        mac: [2; 6],
+        link: NetLink::Stream,
+        mtu: 1500,
+        rate: None,
+        antispoof: None,
+    };
     let config = devices::wire::DeviceConfig::Net(config);
     orders.send(&Order::Attach { device: 0, config }, &[std::os::fd::AsFd::as_fd(&far)]);
     drop(far);

@@ -1,4 +1,4 @@
-//! What a backend gives up once it has what it needs: files by name, new privileges, other processes,
+//! What a backend gives up once it has what it needs: the host's file tree, files by name, new privileges, other processes,
 //! and every system call that it does not use.
 
 use landlock::{
@@ -91,6 +91,8 @@ const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
 /// When the kernel does not allow that.
 pub fn forsake_files() -> io::Result<()> {
     use_one_heap();
+    // Behind Landlock no mount could be changed.
+    crate::root::leave()?;
     rustix::thread::set_no_new_privs(true)?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     set_parent_process_death_signal(Some(Signal::KILL))?;

@@ -18,6 +18,7 @@ pub mod guest;
 pub mod jail;
 pub mod net;
 pub mod ring;
+mod root;
 pub mod start;
 #[doc(hidden)]
 pub mod testing;

@@ -209,20 +209,17 @@ fn a_guest_that_takes_nothing_stops_no_network() {
     for _ in 0..500 {
         net.write_frame(&plain(60_000));
     }
-    let dropped = |net: &mut Net| net.orders().counter("rx-dropped");
-    assert!((400..=500).contains(&dropped(&mut net)));
-    // The last frames may be on their way still.
-    let mut came = 0;
+    let (start, mut came) = (Instant::now(), 0);
     queue.offer(ENTRIES);
-    let end = Instant::now() + Duration::from_secs(10);
-    while dropped(&mut net) + came < 500 {
-        assert!(Instant::now() < end, "{} frames dropped, {came} came", dropped(&mut net));
-        while let Some(packet) = queue.take() {
-            assert_eq!(packet.bytes, plain(60_000));
+    while net.orders().counter("rx-dropped") + came < 500 {
+        assert!(start.elapsed() < LONG, "{came} frames came");
+        while let Some(frame) = queue.take() {
+            assert_eq!(frame.bytes, plain(60_000));
             came += 1;
-            queue.offer(16);
         }
+        queue.offer(16);
     }
+    assert!((10..=100).contains(&came), "{came} frames came");
     net.write_frame(&plain(70));
     assert_eq!(queue.wait().bytes, plain(70));
 }

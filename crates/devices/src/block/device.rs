@@ -6,11 +6,12 @@ use super::in_flight::{InFlight, Left, Slot};
 use super::nodes::{self, Frontend};
 use super::protocol::{ENTRY, Request, Status, Tag};
 use super::queue::{Queue, QueueError};
+use super::strikes::Strikes;
 use super::task::{Limits, Task};
 use super::tasks::Tasks;
 use crate::guest::Guest;
 use crate::wire::{BlockConfig, Nodes, Report};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -47,6 +48,9 @@ pub struct Device {
     config: BlockConfig,
     image: Image,
     in_flight: Arc<InFlight>,
+    strikes: Strikes,
+    /// Requests that a process before this one left, and that are not done yet.
+    again: BTreeSet<(usize, Slot)>,
     queues: Vec<Queue>,
     state: State,
     tasks: Tasks,
@@ -75,13 +79,16 @@ impl Device {
         let requests = files.pop().ok_or("no files came with the disk")?;
         let in_flight = InFlight::open(requests)
             .map_err(|error| format!("the file of requests cannot be used: {error}"))?;
-        let image = Image::open(&config, files)?;
+        let strikes = Strikes::open(&in_flight);
+        let image = Image::open(&config, files, strikes.clone())?;
         Ok(Self {
             number,
             guest: guest.clone(),
             config,
             image,
             in_flight,
+            strikes,
+            again: BTreeSet::new(),
             queues: Vec::new(),
             state: State::Idle,
             tasks: Tasks::default(),
@@ -118,9 +125,11 @@ impl Device {
         }
         self.queues = queues;
         self.state = State::Serving;
+        self.again = left.iter().map(|(queue, (slot, _))| (*queue, *slot)).collect();
         for (queue, request) in left {
             self.begin(queue, request, engine);
         }
+        self.forgive();
         self.queues.iter().for_each(Queue::notify);
         Ok(nodes::properties(&self.config, &self.image.geometry()))
     }
@@ -133,6 +142,7 @@ impl Device {
             self.state = State::Ending(vec![report]);
         }
         self.in_flight.forget();
+        self.again.clear();
         // What waits for room waits in vain.
         for key in std::mem::take(&mut self.parked) {
             self.tasks.remove(key);
@@ -259,7 +269,22 @@ impl Device {
         }
     }
 
+    /// Once all is done that a process before this one left, nothing of it was its end.
+    fn forgive(&mut self) {
+        if self.again.is_empty() {
+            self.strikes.forgive();
+        }
+    }
+
+    /// The image made backends die, and is not touched any more.
+    pub fn is_condemned(&self) -> bool {
+        matches!(self.image, Image::Condemned(_))
+    }
+
     fn respond(&mut self, queue: usize, slot: Slot, tag: Tag, status: Status) {
+        if self.again.remove(&(queue, slot)) {
+            self.forgive();
+        }
         if self.state == State::Serving
             && let Some(queue) = self.queues.get_mut(queue)
         {
@@ -276,7 +301,7 @@ impl Device {
             };
             let done = match &self.image {
                 Image::Raw(image) => image.try_now(operation, task.offset(), task.buffers()),
-                Image::Qcow2(_) => 0,
+                Image::Qcow2(_) | Image::Condemned(_) => 0,
             };
             let moves = matches!(operation, Operation::Read | Operation::Write);
             if moves && done == task.buffers().len() {

@@ -47,6 +47,15 @@ mod header {
     pub const REFERENCES: u64 = 12;
 }
 
+/// Words of the whole disk, in the first queue's header behind the references.
+pub(super) mod device {
+    /// Jobs on an image that may be the end of the process ([`super::super::strikes`]).
+    pub const AT_WORK: u64 = 120;
+    /// Processes that ended at such a job.
+    pub const STRIKES: u64 = 124;
+}
+const _: () = assert!(header::REFERENCES + 4 * MOST_PAGES as u64 <= device::AT_WORK);
+
 /// Marks a queue that is served.
 const SERVED: u32 = 0x626b_3031;
 
@@ -101,6 +110,11 @@ impl InFlight {
         }
     }
 
+    /// Does something to a word of the disk's.
+    pub(super) fn device_word<T>(&self, at: u64, what: impl FnOnce(&AtomicU32) -> T) -> Option<T> {
+        self.word(at).map(what)
+    }
+
     fn copy_in(&self, at: u64, request: &[u8; ENTRY]) {
         if let Some(to) = self.memory.at(at, ENTRY) {
             // SAFETY: inside the mapping, which no reference of ours points into.
@@ -126,7 +140,7 @@ impl InFlight {
 }
 
 /// A record of a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Slot(u32);
 
 /// Records of a queue.

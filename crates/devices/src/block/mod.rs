@@ -23,6 +23,7 @@ mod queue;
 mod rules;
 mod serve;
 mod server;
+mod strikes;
 mod task;
 mod tasks;
 

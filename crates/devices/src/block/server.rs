@@ -115,6 +115,11 @@ impl Server {
             return Err(format!("a domain can have {MOST_DEVICES} disks at most"));
         }
         let new = Device::attach(device, &self.guest, config, files)?;
+        if new.is_condemned() {
+            let why = "its image made the backend die again and again: it is not touched any more, \
+                       and all requests fail ('qemu-img check' may tell what is wrong with it)";
+            self.log(format!("disk {device}: {why}"));
+        }
         let nodes = new.features();
         self.devices.insert(device, new);
         Ok(Report::Attached { device, nodes })

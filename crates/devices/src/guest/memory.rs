@@ -10,12 +10,13 @@ use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Longest wait for the monitor to take note of a written frame. A stopped domain does not answer:
-/// its code cannot run either, and the monitor looks before it runs again.
+/// Longest wait for the monitor to take note of written frames, of however many, until it shows life
+/// again. A stopped domain does not answer: its code cannot run either, and the monitor looks before it
+/// runs again.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A shared mapping of a memfd.
@@ -79,6 +80,8 @@ pub struct Memory {
     arena: OwnedFd,
     /// Flags of frames, mapped once the monitor has said where they are.
     flags: OnceLock<Mapping>,
+    /// Since when the monitor, which was told of frames, has taken note of none.
+    silent: Mutex<Option<Instant>>,
 }
 
 impl Memory {
@@ -86,7 +89,7 @@ impl Memory {
         let bytes = layout.nr_frames.checked_mul(PAGE).ok_or(io::ErrorKind::InvalidInput)?;
         let ram = Mapping::new(ram, 0, bytes, true)?;
         let page = Mapping::new(&arena, 0, DOMAIN_PAGE_SIZE, true)?;
-        Ok(Self { layout, ram, page, arena, flags: OnceLock::new() })
+        Ok(Self { layout, ram, page, arena, flags: OnceLock::new(), silent: Mutex::new(None) })
     }
 
     /// What the domain process said.
@@ -160,7 +163,7 @@ impl Memory {
             return;
         }
         let Ok(number) = u32::try_from(frame.saturating_add(1)) else { return };
-        let end = Instant::now() + PATIENCE;
+        let end = self.patience_ends();
         let written = &self.channels().written;
         let taken = loop {
             let free = written.iter().find(|slot| {
@@ -174,11 +177,29 @@ impl Memory {
         };
         notify();
         while let Some(slot) = taken {
-            if slot.load(Ordering::Acquire) != number || Instant::now() > end {
+            if slot.load(Ordering::Acquire) != number {
+                self.set_silent(None);
+                break;
+            }
+            if Instant::now() > end {
                 break;
             }
             std::thread::sleep(Duration::from_micros(20));
         }
+    }
+
+    /// Until when the monitor is waited for: all frames share the time, until it has taken note of one.
+    fn patience_ends(&self) -> Instant {
+        let is_idle = || self.channels().written.iter().all(|it| it.load(Ordering::Acquire) == 0);
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        if silent.is_some() && is_idle() {
+            *silent = None;
+        }
+        *silent.get_or_insert_with(Instant::now) + PATIENCE
+    }
+
+    fn set_silent(&self, since: Option<Instant>) {
+        *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
     fn is_watched(&self, frame: u64) -> bool {

@@ -3,7 +3,8 @@
 use super::{Access, GrantError};
 pub use crate::testing::{FRAMES, TestGuest};
 use boundary::Backend;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 #[test]
 fn grants_are_checked_and_counted() {
@@ -26,6 +27,39 @@ fn grants_are_checked_and_counted() {
     assert_eq!(map(10, Access::Read).unwrap_err(), frame);
     assert!(test.revoke(10), "a refused grant is not left in use");
     assert_eq!(map(16384, Access::Read).unwrap_err(), GrantError::Range(16384));
+}
+
+/// A monitor that takes note of nothing (its domain stands still) costs its patience once, not for
+/// each frame; one that answers again is waited for again.
+#[test]
+fn frames_share_the_patience_with_a_monitor() {
+    let test = TestGuest::new(Backend::Block);
+    let written = || &test.guest.memory().channels().written;
+    // No flags of frames: all count as watched.
+    let at = std::mem::offset_of!(boundary::DomainPage, frame_flags) as u64;
+    rustix::io::pwrite(&test.fds().arena, &[0; 8], at).unwrap();
+    let start = Instant::now();
+    for frame in 0..200 {
+        test.guest.memory().wrote(frame, || {});
+    }
+    let took = start.elapsed();
+    assert!((1900..4000).contains(&took.as_millis()), "{took:?}");
+    // It has looked at what there was, and looks from now on.
+    written().iter().for_each(|slot| slot.store(0, Ordering::Release));
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(30));
+                written().iter().for_each(|slot| slot.store(0, Ordering::Release));
+            }
+        });
+        for frame in 0..20 {
+            test.guest.memory().wrote(frame, || {});
+            assert!(written().iter().all(|slot| slot.load(Ordering::Acquire) == 0), "{frame}");
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
 }
 
 #[test]

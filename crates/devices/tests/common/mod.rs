@@ -44,6 +44,15 @@ impl Drop for Process {
 
 impl Process {
     pub fn start(guest: &TestGuest, with_uring: bool) -> Self {
+        Self::start_with(guest, |command| {
+            if !with_uring {
+                command.env("XENOLITH_NO_IO_URING", "1");
+            }
+        })
+    }
+
+    /// With what `prepare` does to the command.
+    pub fn start_with(guest: &TestGuest, prepare: impl FnOnce(&mut Command)) -> Self {
         let kind = SocketType::SEQPACKET;
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
@@ -54,9 +63,7 @@ impl Process {
             list.iter().map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, 100).unwrap()).collect();
         let numbers: Vec<RawFd> = high.iter().map(AsRawFd::as_raw_fd).collect();
         let mut command = Command::new(env!("CARGO_BIN_EXE_xenblock"));
-        if !with_uring {
-            command.env("XENOLITH_NO_IO_URING", "1");
-        }
+        prepare(&mut command);
         // SAFETY: dup2 is async-signal-safe.
         unsafe {
             command.pre_exec(move || {
@@ -393,8 +400,12 @@ pub struct Setup {
 
 impl Setup {
     pub fn new(front: Front, config: BlockConfig, image: OwnedFd, with_uring: bool) -> Self {
-        let requests = devices::block::in_flight_file().unwrap();
         let process = Process::start(&front.guest, with_uring);
+        Self::of(front, config, image, process)
+    }
+
+    pub fn of(front: Front, config: BlockConfig, image: OwnedFd, process: Process) -> Self {
+        let requests = devices::block::in_flight_file().unwrap();
         let mut setup = Self {
             front,
             process,

@@ -22,7 +22,10 @@ impl Net {
     }
 
     pub fn limited(memory: &Memory, rate: Option<(u64, u64)>) -> Self {
-        let backend = Backend::start(memory);
+        Self::of(Backend::start(memory), rate)
+    }
+
+    pub fn of(backend: Backend, rate: Option<(u64, u64)>) -> Self {
         let (wire, far) = socket_pair(SocketType::STREAM);
         backend.orders.attach(NetLink::Stream, rate, far);
         let wire = UnixStream::from(wire);

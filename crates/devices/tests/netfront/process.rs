@@ -16,6 +16,11 @@ pub struct Backend {
 
 impl Backend {
     pub fn start(memory: &Memory) -> Self {
+        Self::start_with(memory, |_| {})
+    }
+
+    /// With what `prepare` does to the command.
+    pub fn start_with(memory: &Memory, prepare: impl FnOnce(&mut Command)) -> Self {
         let (orders, theirs) = socket_pair(SocketType::SEQPACKET);
         let fds = memory.fds();
         let fds = [theirs, fds.ram, fds.arena, fds.bell, fds.kick];
@@ -23,6 +28,7 @@ impl Backend {
         let high = fds.map(|fd| rustix::io::fcntl_dupfd_cloexec(&fd, 100).unwrap());
         let numbers = high.each_ref().map(AsRawFd::as_raw_fd);
         let mut command = Command::new(env!("CARGO_BIN_EXE_xennet"));
+        prepare(&mut command);
         // SAFETY: dup2 is all that the child does.
         unsafe {
             command.pre_exec(move || {

@@ -12,6 +12,7 @@ use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 /// The program of a backend, and the environment variable that names another one.
@@ -76,11 +77,13 @@ impl Process {
         ];
         let log = OpenOptions::new().append(true).open(owner.dirs.log(&owner.name)).ok();
         let text = |text: &str| CString::new(text).unwrap_or_default();
+        let empty = crate::space::empty_directory(&owner.dirs.runtime)?;
+        let empty = CString::new(empty.into_os_string().into_vec()).unwrap_or_default();
         let Spawned { leader, group, keeper, walls: _ } = spawn(&JailedProgram {
             program: program.as_fd(),
             arguments: &[text(name), text(&owner.name)],
             descriptors: &descriptors,
-            kind: Kind::Backend,
+            kind: Kind::Backend { empty_directory: &empty },
             // It says there why it cannot start. Ours may be a pipe of whoever waits for us to let
             // go of it.
             stderr: log.as_ref().map(AsFd::as_fd),

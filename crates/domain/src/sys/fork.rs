@@ -91,7 +91,10 @@ pub enum Kind<'a> {
     },
     /// A device's backend: a program with libraries, which gives up all files itself once it has
     /// begun, and writes to those that it was given.
-    Backend,
+    Backend {
+        /// Where it starts, and what it makes its root then.
+        empty_directory: &'a CStr,
+    },
 }
 
 /// A program and what its jail needs.

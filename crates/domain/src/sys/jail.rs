@@ -24,6 +24,8 @@ pub(super) unsafe fn enter_namespaces(raw: &Raw<'_>, walls: &mut Walls) {
     // SAFETY: plain system calls.
     unsafe {
         let root = libc::geteuid() == 0;
+        // Whatever was meant for this process itself.
+        libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
         if !root && libc::unshare(libc::CLONE_NEWUSER) == 0 {
             walls.add(Wall::UserNamespace);
         }
@@ -39,9 +41,13 @@ pub(super) unsafe fn enter_namespaces(raw: &Raw<'_>, walls: &mut Walls) {
                 walls.add(wall);
             }
         }
-        if let Kind::Space { empty_root: directory } = raw.what.kind
-            && empty_root(directory, walls.has(Wall::MountNamespace))
-        {
+        let mounts = walls.has(Wall::MountNamespace);
+        // While the way to the directory is open to this user.
+        let is_there = match raw.what.kind {
+            Kind::Space { empty_root: directory } => empty_root(directory, mounts),
+            Kind::Backend { empty_directory } => libc::chdir(empty_directory.as_ptr()) == 0,
+        };
+        if is_there && matches!(raw.what.kind, Kind::Space { .. }) {
             walls.add(Wall::EmptyRoot);
         }
         if root
@@ -56,7 +62,44 @@ pub(super) unsafe fn enter_namespaces(raw: &Raw<'_>, walls: &mut Walls) {
             }
         }
         // The capabilities that a new user namespace gives end with `exec`: no user
-        // is mapped in it, so the program's is not its root.
+        // is mapped in it, so the program's is not its root. A backend is lent two of them.
+        if is_there && mounts && matches!(raw.what.kind, Kind::Backend { .. }) {
+            lend_capabilities(*walls);
+        }
+    }
+}
+
+/// Lets a backend make its working directory its root once it has its libraries: with capabilities
+/// that hold in namespaces of its own only.
+///
+/// # Safety
+/// In the child only.
+unsafe fn lend_capabilities(walls: Walls) {
+    // linux/capability.h.
+    const VERSION_3: u32 = 0x2008_0522;
+    const SYS_CHROOT: u32 = 18;
+    const SYS_ADMIN: u32 = 21;
+    // SAFETY: plain system calls on values that live until they return.
+    unsafe {
+        // The mounts that were root's are not those of the user namespace made since.
+        if !walls.has(Wall::UserNamespace) || libc::unshare(libc::CLONE_NEWNS) != 0 {
+            return;
+        }
+        let header = [VERSION_3, 0];
+        // Effective, permitted, inheritable; once more for capabilities from 32 on.
+        let mut sets = [0u32; 6];
+        if libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()) != 0 {
+            return;
+        }
+        let [_, _, inheritable, ..] = &mut sets;
+        *inheritable |= 1 << SYS_CHROOT | 1 << SYS_ADMIN;
+        if libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) != 0 {
+            return;
+        }
+        for capability in [SYS_CHROOT, SYS_ADMIN] {
+            let (raise, which) = (libc::PR_CAP_AMBIENT_RAISE, c_ulong::from(capability));
+            libc::prctl(libc::PR_CAP_AMBIENT, raise, which, 0, 0);
+        }
     }
 }
 
@@ -97,7 +140,7 @@ pub(super) unsafe fn set_limits(raw: &Raw<'_>, walls: &mut Walls) {
             (libc::RLIMIT_MEMLOCK, 0),
             (libc::RLIMIT_NOFILE, MOST_DESCRIPTORS),
         ],
-        Kind::Backend => &[(libc::RLIMIT_NOFILE, MOST_OF_A_BACKEND)],
+        Kind::Backend { .. } => &[(libc::RLIMIT_NOFILE, MOST_OF_A_BACKEND)],
     };
     let mut all = true;
     for &(which, most) in common.iter().chain(own) {

@@ -63,7 +63,7 @@ impl Uring {
             Image::Raw(image) => {
                 !(image.is_device() && matches!(job.operation, Operation::Discard { .. }))
             }
-            Image::Qcow2(_) => false,
+            Image::Qcow2(_) | Image::Condemned(_) => false,
         }
     }
 

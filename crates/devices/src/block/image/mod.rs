@@ -8,6 +8,7 @@ pub use qcow2::Qcow2Image;
 pub use raw::{RawImage, ioctl};
 
 use super::buffers::Buffers;
+use super::strikes::Strikes;
 use crate::wire::{BlockConfig, BlockFormat};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -49,6 +50,8 @@ pub enum Image {
     Raw(Arc<RawImage>),
     /// qcow2, with its backing files.
     Qcow2(Arc<Qcow2Image>),
+    /// qcow2 that is not to be touched any more: nothing but errors, as on a disk that broke.
+    Condemned(Geometry),
 }
 
 impl Image {
@@ -56,7 +59,11 @@ impl Image {
     ///
     /// # Errors
     /// A sentence on what is wrong with them.
-    pub fn open(config: &BlockConfig, files: Vec<OwnedFd>) -> Result<Self, String> {
+    pub fn open(
+        config: &BlockConfig,
+        files: Vec<OwnedFd>,
+        strikes: Strikes,
+    ) -> Result<Self, String> {
         if files.len() != config.backing.len() + 1 {
             let (got, wanted) = (files.len(), config.backing.len() + 1);
             return Err(format!("{got} files came with the disk, {wanted} are named"));
@@ -70,9 +77,12 @@ impl Image {
             BlockFormat::Raw => RawImage::open(first)
                 .map(|image| Self::Raw(Arc::new(image)))
                 .map_err(|error| format!("the image cannot be used: {error}")),
+            BlockFormat::Qcow2 if strikes.are_too_many() => {
+                Ok(Self::Condemned(qcow2::geometry(qcow2::claimed_size(&first))))
+            }
             BlockFormat::Qcow2 => {
                 let backing = config.backing.iter().copied().zip(files).collect();
-                Qcow2Image::open(first, config.writable, backing)
+                Qcow2Image::open(first, config.writable, backing, strikes)
                     .map(|image| Self::Qcow2(Arc::new(image)))
             }
         }
@@ -83,6 +93,7 @@ impl Image {
         match self {
             Self::Raw(image) => image.geometry(),
             Self::Qcow2(image) => image.geometry(),
+            Self::Condemned(geometry) => *geometry,
         }
     }
 
@@ -94,7 +105,7 @@ impl Image {
         match self {
             Self::Raw(image) => image.refresh(),
             // Its size is in its header, which nobody but us may write while it is in use.
-            Self::Qcow2(_) => Ok(()),
+            Self::Qcow2(_) | Self::Condemned(_) => Ok(()),
         }
     }
 
@@ -106,6 +117,7 @@ impl Image {
         match self {
             Self::Raw(image) => image.run(operation, offset, buffers),
             Self::Qcow2(image) => image.run(operation, offset, buffers),
+            Self::Condemned(_) => Err(io::Error::other("the image made its backend die")),
         }
     }
 }

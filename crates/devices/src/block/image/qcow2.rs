@@ -3,6 +3,7 @@
 use super::storage::OpenFile;
 use super::{Geometry, Operation};
 use crate::block::buffers::Buffers;
+use crate::block::strikes::Strikes;
 use crate::wire::BlockFormat;
 use imago::qcow2::Qcow2;
 use imago::raw::Raw;
@@ -24,6 +25,7 @@ pub struct Qcow2Image {
     /// Locked for writing by discards, which must not meet a read of what they free.
     image: RwLock<FormatAccess<OpenFile>>,
     bytes: u64,
+    strikes: Strikes,
 }
 
 impl Qcow2Image {
@@ -33,7 +35,18 @@ impl Qcow2Image {
         image: OwnedFd,
         writable: bool,
         backing: Vec<(BlockFormat, OwnedFd)>,
+        strikes: Strikes,
     ) -> Result<Self, String> {
+        let image = strikes.at_work(|| Self::open_layers(image, writable, backing))?;
+        let bytes = image.size();
+        Ok(Self { bytes: bytes - bytes % u64::from(SECTOR), image: RwLock::new(image), strikes })
+    }
+
+    fn open_layers(
+        image: OwnedFd,
+        writable: bool,
+        backing: Vec<(BlockFormat, OwnedFd)>,
+    ) -> Result<FormatAccess<OpenFile>, String> {
         let mut below: Option<Arc<FormatAccess<OpenFile>>> = None;
         let count = backing.len();
         for (number, (format, file)) in backing.into_iter().enumerate().rev() {
@@ -50,24 +63,20 @@ impl Qcow2Image {
             };
             below = Some(Arc::new(layer.map_err(|error| bad(number + 1, &error))?));
         }
-        let image = layer(image, writable, below)
-            .map_err(|error| format!("the image cannot be used: {error}"))?;
-        let bytes = image.size();
-        Ok(Self { bytes: bytes - bytes % u64::from(SECTOR), image: RwLock::new(image) })
+        layer(image, writable, below).map_err(|error| format!("the image cannot be used: {error}"))
     }
 
     /// Its dimensions.
     pub fn geometry(&self) -> Geometry {
-        Geometry {
-            bytes: self.bytes,
-            sector_size: SECTOR,
-            physical_sector_size: BLOCK,
-            discard_granularity: CLUSTER,
-        }
+        geometry(self.bytes)
     }
 
     /// See [`super::Image::run`].
     pub fn run(&self, operation: Operation, offset: u64, buffers: &Buffers) -> io::Result<()> {
+        self.strikes.at_work(|| self.run_now(operation, offset, buffers))
+    }
+
+    fn run_now(&self, operation: Operation, offset: u64, buffers: &Buffers) -> io::Result<()> {
         let image = || self.image.read().unwrap_or_else(PoisonError::into_inner);
         match operation {
             Operation::Read => {
@@ -96,6 +105,26 @@ impl Qcow2Image {
                 image.flush()
             }
         }
+    }
+}
+
+/// The dimensions of an image of this size.
+pub(super) fn geometry(bytes: u64) -> Geometry {
+    Geometry {
+        bytes,
+        sector_size: SECTOR,
+        physical_sector_size: BLOCK,
+        discard_granularity: CLUSTER,
+    }
+}
+
+/// The size that an image's header tells, in whole sectors (QEMU's docs/interop/qcow2.txt).
+pub(super) fn claimed_size(image: &OwnedFd) -> u64 {
+    const SIZE_AT: u64 = 24;
+    let mut bytes = [0; 8];
+    match rustix::io::pread(image, &mut bytes, SIZE_AT) {
+        Ok(8) => u64::from_be_bytes(bytes) / u64::from(SECTOR) * u64::from(SECTOR),
+        _ => u64::from(SECTOR),
     }
 }
 
