@@ -84,7 +84,7 @@ complete -c xm -n "__fish_xm_using_subcommand dmesg" -s h -l help -d 'Print help
 complete -c xm -n "__fish_xm_using_subcommand domid" -s h -l help -d 'Print help'
 complete -c xm -n "__fish_xm_using_subcommand domname" -s h -l help -d 'Print help'
 complete -c xm -n "__fish_xm_using_subcommand info" -l json -d 'Print JSON, for programs'
-complete -c xm -n "__fish_xm_using_subcommand info" -s c -l config -d 'Print the control daemon\'s configuration'
+complete -c xm -n "__fish_xm_using_subcommand info" -s c -l config -d 'Print where this installation keeps and finds its files'
 complete -c xm -n "__fish_xm_using_subcommand info" -s n -l numa -d 'Print the NUMA topology as well'
 complete -c xm -n "__fish_xm_using_subcommand info" -s h -l help -d 'Print help'
 complete -c xm -n "__fish_xm_using_subcommand list" -l state -d 'Only domains in this state: all, halted, paused, running, suspended, shutdown, crashed or unknown' -r
