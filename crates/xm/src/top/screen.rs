@@ -150,10 +150,10 @@ impl State {
         match key {
             KeyCode::Esc => self.typed = None,
             KeyCode::Backspace => _ = typed.pop(),
-            KeyCode::Char(c) if c.is_ascii_digit() || c == '.' => {
-                if typed.len() < LONGEST_NUMBER {
-                    typed.push(c);
-                }
+            KeyCode::Char(c)
+                if (c.is_ascii_digit() || c == '.') && typed.len() < LONGEST_NUMBER =>
+            {
+                typed.push(c);
             }
             KeyCode::Enter => {
                 if let Some(seconds) = typed.parse().ok().filter(|s| PAUSES.contains(s)) {

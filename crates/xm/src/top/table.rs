@@ -116,10 +116,10 @@ const NAME: usize = 10;
 
 /// The line with the titles.
 pub fn header() -> String {
-    columns(COLUMNS.map(|(title, _)| title.to_owned()))
+    columns(&COLUMNS.map(|(title, _)| title.to_owned()))
 }
 
-fn columns(cells: [String; COLUMNS.len()]) -> String {
+fn columns(cells: &[String; COLUMNS.len()]) -> String {
     let padded = cells.iter().zip(COLUMNS).map(|(cell, (_, width))| format!("{cell:>width$}"));
     padded.collect::<Vec<_>>().join(" ")
 }
@@ -184,7 +184,7 @@ fn domain_line(view: &View, domain: &DomainStats, share: f64, host_kib: u64) -> 
     let (nets, disks) = (&domain.interfaces, &domain.disks);
     let net = |name: &str| (sum(nets, &[name]) >> 10).to_string();
     let disk = |name: &str| sum(disks, &[name]).to_string();
-    columns([
+    columns(&[
         name.to_owned(),
         state(domain.state),
         format!("{:.0}", domain.cpu_seconds),
