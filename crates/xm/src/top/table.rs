@@ -329,8 +329,7 @@ pub mod tests {
         let start = Instant::now();
         let before = sample(start, vec![domain(5, "a-very-long-name", 10.0)]);
         let now = sample(start + Duration::from_secs(2), vec![domain(5, "a-very-long-name", 11.0)]);
-        let expected = "\
-      NAME  STATE   CPU(sec) CPU(%)     MEM(k) MEM(%)  MAXMEM(k) MAXMEM(%) VCPUS NETS NETTX(k) NETRX(k) VBDS   VBD_OO   VBD_RD   VBD_WR  VBD_RSECT  VBD_WSECT
+        let expected = "      NAME  STATE   CPU(sec) CPU(%)     MEM(k) MEM(%)  MAXMEM(k) MAXMEM(%) VCPUS NETS NETTX(k) NETRX(k) VBDS   VBD_OO   VBD_RD   VBD_WR  VBD_RSECT  VBD_WSECT
 a-very-lon --b---         11   50.0     262144   25.0     524288      50.0     1    1        2        4    1        0       12        3        800          0
 ";
         let lines = lines(&VIEW, &now, Some(&before));
