@@ -49,7 +49,13 @@ impl Monitor {
         let runner = self.runners.loaded;
         if core::mem::replace(&mut self.runners.refused, true) {
             self.runners.refused = false;
-            self.complain_once(REFUSED, format_args!("a guest program was ended: the host gave it no memory mapping (vm.max_map_count or memory limit?)"));
+            self.complain_once(
+                REFUSED,
+                format_args!(
+                    "a guest program was ended: the host gave it no memory mapping \
+                     (vm.max_map_count or memory limit?)"
+                ),
+            );
             return self.condemn(runner);
         }
         self.spaces.of_mut(runner).stale = true;

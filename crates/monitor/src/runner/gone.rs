@@ -103,6 +103,7 @@ impl Monitor {
                 sys::futex_wait(gone, seen, Some(FIRST));
             }
         }
+        page().runner.store(0, Ordering::SeqCst);
         self.replace_runner(runner);
     }
 
@@ -141,8 +142,11 @@ impl Monitor {
             return false;
         }
         self.fetch_state();
-        self.condemn(runner);
-        self.spaces.of_mut(runner).lost = false;
+        // Unless it was replaced for not giving the state.
+        if self.spaces.of(runner).used_before {
+            self.condemn(runner);
+            self.spaces.of_mut(runner).lost = false;
+        }
         true
     }
 
