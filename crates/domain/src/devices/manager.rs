@@ -11,7 +11,7 @@ use super::{News, Owner, Teller, Wish};
 use boundary::Backend;
 use control::xenstore::{StoreClient, StoreError, Transaction};
 use control::{ErrorCode, Failure};
-use devices::wire::{Nodes, Order, Report};
+use devices::wire::{BlockFormat, DeviceConfig, Nodes, Order, Report};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::BTreeMap;
 use std::io;
@@ -58,6 +58,19 @@ fn no_such_device((class, number): Key) -> Failure {
     };
     let message = format!("The domain has no {} {number}", class.word());
     failure(ErrorCode::NotFound, message).with_hint(format!("'xm {list}' shows those it has."))
+}
+
+/// A qcow2 image's size is in its header, which nobody else may write while the domain has its lock.
+fn has_a_size_to_look_at(disk: &Opened) -> Result<(), Failure> {
+    match &disk.config {
+        DeviceConfig::Block(config) if config.format == BlockFormat::Qcow2 => {
+            let message = format!("{}: a qcow2 image cannot grow while it is in use", disk.name);
+            let hint = "Detach the disk (xm block-detach) or shut the domain down, resize the \
+                        image ('qemu-img resize'), and attach it again.";
+            Err(failure(ErrorCode::NotSupported, message).with_hint(hint))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl<A> Manager<A> {
@@ -532,9 +545,13 @@ impl<A> Manager<A> {
                 }
                 Wish::Refresh { number, asker } => {
                     let key = (Class::Vbd, number);
-                    let known = self.devices.contains_key(&key);
-                    self.order(key, &Order::Refresh { device: number });
-                    let answer = if known { Ok(()) } else { Err(no_such_device(key)) };
+                    let answer = match self.devices.get(&key) {
+                        Some(device) => has_a_size_to_look_at(&device.opened),
+                        None => Err(no_such_device(key)),
+                    };
+                    if answer.is_ok() {
+                        self.order(key, &Order::Refresh { device: number });
+                    }
                     self.teller.tell(News::Answer(asker, answer));
                 }
                 Wish::Retry => {
