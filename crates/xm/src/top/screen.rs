@@ -5,17 +5,16 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use control::Registry;
-use ratatui::Frame;
-use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen};
-use ratatui::layout::{Constraint, Layout};
+use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Text};
 use ratatui::widgets::Paragraph;
+use ratatui::{Frame, Terminal, TerminalOptions, Viewport};
 
 use super::table::{self, Sample, View};
 use super::{LOOK, PAUSES, look};
@@ -215,7 +214,13 @@ struct Screen(Terminal<CrosstermBackend<Stdout>>);
 impl Screen {
     fn enter() -> Result<Self, Error> {
         execute!(stdout(), EnterAlternateScreen).map_err(Error::Output)?;
-        match Terminal::new(CrosstermBackend::new(stdout())) {
+        // Some terminals, serial lines say, do not know their size.
+        let viewport = match ratatui::crossterm::terminal::size() {
+            Ok((columns, rows)) if columns > 0 && rows > 0 => Viewport::Fullscreen,
+            _ => Viewport::Fixed(Rect::new(0, 0, 80, 24)),
+        };
+        let options = TerminalOptions { viewport };
+        match Terminal::with_options(CrosstermBackend::new(stdout()), options) {
             Ok(terminal) => Ok(Self(terminal)),
             Err(error) => {
                 drop(execute!(stdout(), LeaveAlternateScreen));
