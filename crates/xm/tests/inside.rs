@@ -127,7 +127,7 @@ fn top_on_a_terminal() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    pty.until("q quit");
+    pty.until("quit");
     assert_ne!(pty.settings(), before, "keys come one by one");
     pty.type_in(b"b");
     pty.until("51712");
