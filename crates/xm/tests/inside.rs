@@ -113,21 +113,22 @@ fn figures_for_people_and_programs() {
     assert_eq!(host.run(&["top", "-d", "0"]).status.code(), Some(1));
 }
 
+/// `top` on a terminal, with its first screen shown.
+fn top_on(host: &Host, pty: &Pty, delay: &str) -> std::process::Child {
+    let mut command = host.xm();
+    command.args(["top", "-d", delay]).stdin(pty.stdio()).stdout(pty.stdio()).stderr(Stdio::null());
+    let child = command.spawn().unwrap();
+    pty.until("quit");
+    child
+}
+
 #[test]
 fn top_on_a_terminal() {
     let host = Host::new();
     let _domain = host.domain("serv1", true);
     let pty = Pty::open();
     let before = pty.settings();
-    let mut child = host
-        .xm()
-        .args(["top", "-d", "0.5"])
-        .stdin(pty.stdio())
-        .stdout(pty.stdio())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    pty.until("quit");
+    let mut child = top_on(&host, &pty, "0.5");
     assert_ne!(pty.settings(), before, "keys come one by one");
     pty.type_in(b"b");
     pty.until("51712");
@@ -141,15 +142,7 @@ fn top_on_a_terminal() {
 fn top_ends_with_its_terminal() {
     let host = Host::new();
     let pty = Pty::open();
-    let mut child = host
-        .xm()
-        .args(["top", "-d", "60"])
-        .stdin(pty.stdio())
-        .stdout(pty.stdio())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    pty.until("quit");
+    let mut child = top_on(&host, &pty, "60");
     drop(pty);
     let end = Instant::now() + Duration::from_secs(10);
     while child.try_wait().unwrap().is_none() {

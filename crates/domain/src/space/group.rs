@@ -158,7 +158,8 @@ impl Group {
         Some(pid)
     }
 
-    /// A descriptor of a child; the keeper counts as none.
+    /// A descriptor of a child in the spaces' group; the keeper counts as none. Other children, such
+    /// as the devices' backends, are not the guest's to claim.
     fn descriptor(&mut self, pid: Pid) -> Option<&OwnedFd> {
         let number = pid.as_raw_nonzero().get();
         let is_keeper = self.keeper.as_ref().is_some_and(|keeper| keeper.pid == pid);
@@ -167,6 +168,8 @@ impl Group {
         }
         if !self.known.contains_key(&number) {
             let fd = open_child(pid)?;
+            // The number is the child's until it is reaped, which nobody does meanwhile.
+            getpgid(Some(pid)).ok().filter(|group| *group == self.group)?;
             if self.known.len() >= MOST_KNOWN {
                 self.known.clear();
             }
