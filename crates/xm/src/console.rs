@@ -123,7 +123,7 @@ fn part(registry: &Registry, name: &str, end: End, manner: Manner, on_terminal: 
 /// When there is no such domain, it has no such console, or it cannot be attached.
 pub fn console(tool: Tool, matches: &ArgMatches) -> Result<u8, Error> {
     let manner = Manner { tool, quiet: matches.get_flag("quiet") };
-    let word = matches.get_one::<String>("domain").map_or("", String::as_str);
+    let word = crate::word(matches, "domain");
     if matches.get_one::<u32>("num").is_some_and(|number| *number != 0) {
         return Err(Error::usage("console", "Every domain has one console, number 0."));
     }

@@ -45,7 +45,7 @@ const INTERFACES: Kind = Kind {
 };
 
 fn domain(matches: &ArgMatches) -> &str {
-    matches.get_one::<String>("domain").map_or("", String::as_str)
+    crate::word(matches, "domain")
 }
 
 fn device(matches: &ArgMatches) -> &str {

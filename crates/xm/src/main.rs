@@ -210,7 +210,7 @@ fn dispatch(tool: Tool, entry: &'static Entry, words: &[String]) -> Result<u8, E
 }
 
 fn execute(tool: Tool, name: &'static str, matches: &ArgMatches) -> Result<u8, Error> {
-    let domain = || matches.get_one::<String>("domain").map_or("", String::as_str);
+    let domain = || word(matches, "domain");
     match name {
         "console" => return console::console(tool, matches),
         "doctor" => return doctor::doctor(matches),
@@ -242,6 +242,11 @@ fn execute(tool: Tool, name: &'static str, matches: &ArgMatches) -> Result<u8, E
 }
 
 /// The values of an operand that may be given any number of times.
+/// An operand, empty if it is not there.
+fn word<'a>(matches: &'a ArgMatches, name: &str) -> &'a str {
+    matches.get_one::<String>(name).map_or("", String::as_str)
+}
+
 fn words(matches: &ArgMatches, name: &str) -> Vec<String> {
     matches.get_many::<String>(name).map(|words| words.cloned().collect()).unwrap_or_default()
 }

@@ -6,6 +6,7 @@ use control::Registry;
 use crate::error::Error;
 use crate::target::connect;
 use crate::tool::Tool;
+use crate::word;
 
 /// `mem-set D MEM`: asks the guest's balloon driver; success means that it was asked.
 ///
@@ -27,10 +28,6 @@ pub fn mem_max(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
     let mib = size("mem-max", tool, matches)?;
     let mut client = connect(&Registry::open()?, word(matches, "domain"), "limit the memory of")?;
     Ok(client.limit_memory(mib)?)
-}
-
-fn word<'a>(matches: &'a ArgMatches, name: &str) -> &'a str {
-    matches.get_one::<String>(name).map_or("", String::as_str)
 }
 
 fn size(command: &'static str, tool: Tool, matches: &ArgMatches) -> Result<u64, Error> {

@@ -7,10 +7,7 @@ use crate::error::Error;
 use crate::output::{Colour, heading, note, put};
 use crate::target::{Target, connect};
 use crate::tool::Tool;
-
-fn word<'a>(matches: &'a ArgMatches, name: &str) -> &'a str {
-    matches.get_one::<String>(name).map_or("", String::as_str)
-}
+use crate::word;
 
 /// `rename D NewName`.
 ///

@@ -73,7 +73,7 @@ enum Outcome {
 ///
 /// When there is no such domain, unless it is waited for until it exists, or it does not answer.
 pub fn wait(matches: &ArgMatches) -> Result<u8, Error> {
-    let word = matches.get_one::<String>("domain").map_or("", String::as_str);
+    let word = crate::word(matches, "domain");
     let goal = Goal::parse(matches.get_one::<String>("for").map_or("gone", String::as_str));
     let deadline = match matches.get_one::<f64>("timeout") {
         None => None,

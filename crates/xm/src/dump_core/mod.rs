@@ -38,7 +38,7 @@ const PERIOD: Duration = Duration::from_millis(200);
 pub fn dump_core(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
     let set = |name: &str| matches.try_get_one::<bool>(name).is_ok_and(|flag| flag == Some(&true));
     let (live, crash, reset) = (set("live"), set("crash"), set("reset"));
-    let word = matches.get_one::<String>("domain").map_or("", String::as_str);
+    let word = crate::word(matches, "domain");
     let registry = Registry::open()?;
     let entry = Target::find(&registry, word)?.unprivileged("dump core of")?;
     let path = match matches.get_one::<String>("file") {
@@ -200,19 +200,22 @@ fn write(
 }
 
 /// The next range from `at` on, below `length`, that is no hole.
-fn next_data(memory: &File, at: u64, length: u64) -> std::io::Result<Option<(u64, u64)>> {
-    if at >= length {
-        return Ok(None);
+fn next_data(memory: &File, mut at: u64, length: u64) -> std::io::Result<Option<(u64, u64)>> {
+    while at < length {
+        let start = match rustix::fs::seek(memory, SeekFrom::Data(at)) {
+            Ok(start) if start < length => start,
+            // No data behind it.
+            Ok(_) | Err(Errno::NXIO) => break,
+            Err(errno) => return Err(errno.into()),
+        };
+        let end = rustix::fs::seek(memory, SeekFrom::Hole(start))?.min(length);
+        if end > start {
+            return Ok(Some((start, end)));
+        }
+        // Given back between the two looks, by a guest that runs on.
+        at = start + PAGE;
     }
-    let start = match rustix::fs::seek(memory, SeekFrom::Data(at)) {
-        Ok(start) if start < length => start,
-        // No data behind it.
-        Ok(_) | Err(Errno::NXIO) => return Ok(None),
-        Err(errno) => return Err(errno.into()),
-    };
-    let end = rustix::fs::seek(memory, SeekFrom::Hole(start))?.min(length);
-    // A range that was given back between the two looks.
-    if end > start { Ok(Some((start, end))) } else { Ok(None) }
+    Ok(None)
 }
 
 /// A line on a terminal.
