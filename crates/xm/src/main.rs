@@ -241,12 +241,12 @@ fn execute(tool: Tool, name: &'static str, matches: &ArgMatches) -> Result<u8, E
     Ok(0)
 }
 
-/// The values of an operand that may be given any number of times.
 /// An operand, empty if it is not there.
 fn word<'a>(matches: &'a ArgMatches, name: &str) -> &'a str {
     matches.get_one::<String>(name).map_or("", String::as_str)
 }
 
+/// The values of an operand that may be given any number of times.
 fn words(matches: &ArgMatches, name: &str) -> Vec<String> {
     matches.get_many::<String>(name).map(|words| words.cloned().collect()).unwrap_or_default()
 }
