@@ -176,9 +176,14 @@ mod tests {
         assert!(start.elapsed() < Duration::from_secs(20));
         let pids = std::fs::read_to_string(pids).unwrap();
         assert_eq!(pids.lines().count(), 2);
-        for pid in pids.lines() {
+        // A killed program is still to be seen until it has run for a last time.
+        let gone = |pid: &str| {
             let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            assert!(state.is_empty() || state.contains(") Z "), "{state}");
+            state.is_empty() || state.contains(") Z ")
+        };
+        while !pids.lines().all(gone) {
+            assert!(start.elapsed() < Duration::from_secs(20), "still there: {pids}");
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
