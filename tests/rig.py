@@ -15,6 +15,8 @@ import tempfile
 import termios
 import time
 
+import diagnosis
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 OUT = pathlib.Path(os.environ.get("OUT", ROOT / "out"))
 PROGRAMS = {"xm": "bin", "xendomain": "libexec/xenolith", "space": "libexec/xenolith",
@@ -233,7 +235,8 @@ class Rig:
         wait_for(lambda: name not in self.names(), seconds, f"domain {name} is still listed")
 
     def console(self, *words):
-        return Terminal([*self.prefix, str(self.base / "bin/xm"), *words], self.environment)
+        command = [*self.prefix, str(self.base / "bin/xm"), *words]
+        return Terminal(command, self.environment, lambda: diagnosis.of(self))
 
 
 def wait_for(condition, seconds, message):
@@ -247,8 +250,10 @@ def wait_for(condition, seconds, message):
 class Terminal:
     """A program on a terminal of its own, driven as a person would."""
 
-    def __init__(self, command, environment):
+    def __init__(self, command, environment, diagnose=lambda: ""):
+        """`diagnose` tells what may be known when a wait was in vain."""
         self.seen = ""
+        self.diagnose = diagnose
         self.started = time.monotonic()
         self.pid, self.terminal = pty.fork()
         if self.pid == 0:
@@ -282,7 +287,8 @@ class Terminal:
                 self.seen = self.seen[found.end():]
                 return found
             left = end - time.monotonic()
-            expect(left > 0, f"no {pattern!r} within {seconds} s; seen: {self.seen[-1500:]!r}")
+            if left <= 0:
+                raise Failure(f"no {pattern!r} within {seconds} s; seen: {self.seen[-1500:]!r}{self.diagnose()}")
             expect(self._read(min(left, 1)), f"ended before {pattern!r}; seen: {self.seen[-1500:]!r}")
 
     def type(self, text):
