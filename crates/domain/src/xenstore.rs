@@ -11,7 +11,7 @@ use control::{Dirs, Uuid};
 use rustix::event::PollFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use store::ring::{Ring, SharedPage};
+use store::ring::{NextLook, Ring, SharedPage};
 use store::{Domid, Peer};
 
 /// Console output that is kept, in bytes, as the guest is told (`console/limit`).
@@ -97,8 +97,8 @@ pub struct GuestStore {
 pub struct Pumped {
     /// The guest is to be notified.
     pub notify: bool,
-    /// There is more to do at once.
-    pub again: bool,
+    /// When to pump again.
+    pub next: NextLook,
     /// The guest broke its ring: why.
     pub broken: Option<String>,
     /// What else is to be logged.
@@ -149,11 +149,14 @@ impl GuestStore {
         let result = self.ring.pump(&self.page, self.link.relay());
         self.link.flush_now();
         match result {
-            Ok(pumped) => Pumped { notify: pumped.notify, again: pumped.more, broken: None, lines },
+            Ok(pumped) => Pumped { notify: pumped.notify, next: pumped.next, broken: None, lines },
             Err(_) if was_broken => Pumped { lines, ..Pumped::default() },
-            Err(error) => {
-                Pumped { notify: true, again: false, broken: Some(error.to_string()), lines }
-            }
+            Err(error) => Pumped {
+                notify: true,
+                next: NextLook::WhenAsked,
+                broken: Some(error.to_string()),
+                lines,
+            },
         }
     }
 

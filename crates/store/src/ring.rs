@@ -5,6 +5,8 @@
 //! indexes that the store owns live in [`Ring`] and are only published to the page; the two that
 //! the guest owns are read once per step and checked before use.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 use crate::connection::ConnectionError;
@@ -112,9 +114,27 @@ impl RingError {
 pub struct Pumped {
     /// An index moved: send the event to the guest.
     pub notify: bool,
-    /// More may be possible at once; the call stopped so that others get their turn.
-    pub more: bool,
+    /// When to call it again.
+    pub next: NextLook,
 }
+
+/// When a ring is to be looked at again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NextLook {
+    /// When the guest sends its event, or the store has something for it.
+    #[default]
+    WhenAsked,
+    /// Also in about [`SOON`], without being asked: an index moved. Linux's guests send an event only if
+    /// they find the ring empty (requests) or full (replies), and look at the other side's index
+    /// without a barrier behind the write of their own. The processor may do the look first: then
+    /// each side sees the other's old index, no event is sent, and both wait for ever.
+    Soon,
+    /// At once; the call stopped only so that others get their turn.
+    Now,
+}
+
+/// Long after what a processor wrote is seen by all others, and no time to a guest.
+pub const SOON: Duration = Duration::from_millis(1);
 
 /// The store's end of one ring.
 #[derive(Debug)]
@@ -156,7 +176,7 @@ impl Ring {
     ) -> Result<Pumped, RingError> {
         if page.load_u32(CONNECTION) == RECONNECT {
             self.reconnect(page, channel);
-            return Ok(Pumped { notify: true, more: true });
+            return Ok(Pumped { notify: true, next: NextLook::Now });
         }
         if let Some(error) = self.broken {
             return Err(error);
@@ -189,11 +209,12 @@ impl Ring {
             channel.consume(sent);
             let received = self.receive(page, channel)?;
             if sent == 0 && received == 0 {
-                return Ok(Pumped { notify: moved > 0, more: false });
+                let next = if moved > 0 { NextLook::Soon } else { NextLook::WhenAsked };
+                return Ok(Pumped { notify: moved > 0, next });
             }
             moved += sent + received;
         }
-        Ok(Pumped { notify: true, more: true })
+        Ok(Pumped { notify: true, next: NextLook::Now })
     }
 
     /// Copies the start of `bytes` into the response ring; gives the number of bytes copied.

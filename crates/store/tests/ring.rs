@@ -4,7 +4,7 @@ mod support;
 
 use std::cell::RefCell;
 
-use store::ring::{PAGE_SIZE, Pumped, Ring, RingError, SharedPage};
+use store::ring::{NextLook, PAGE_SIZE, Pumped, Ring, RingError, SharedPage};
 use store::wire::MessageType;
 use store::{Connection, Store};
 use support::{Message, Random, encode, split_messages};
@@ -118,12 +118,12 @@ fn read_x() -> Vec<u8> {
 fn one_request_notifies_and_an_idle_ring_does_not() {
     let mut s = Setup::at(0);
     assert_eq!(s.page.load_u32(FEATURES), 7);
-    assert_eq!(s.pump(), Ok(Pumped { notify: false, more: false }));
+    assert_eq!(s.pump(), Ok(Pumped::default()));
     s.guest_send(&read_x(), usize::MAX);
-    assert_eq!(s.pump(), Ok(Pumped { notify: true, more: false }));
+    assert_eq!(s.pump(), Ok(Pumped { notify: true, next: NextLook::Soon }));
     s.guest_receive(usize::MAX);
     assert_eq!(split_messages(&mut s.received)[0].1, b"v");
-    assert_eq!(s.pump(), Ok(Pumped { notify: false, more: false }));
+    assert_eq!(s.pump(), Ok(Pumped::default()));
 }
 
 #[test]

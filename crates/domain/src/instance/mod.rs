@@ -27,9 +27,11 @@ use boundary::bell;
 use control::{CrashSummary, Log, Registration, ShutdownReason};
 use requests::Reply;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use store::ring::{NextLook, SOON};
 
-/// Shortest wait: look, then go on.
+/// Waits, as poll(2) wants them.
 const NO_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+const SHORT_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: SOON.as_nanos() as i64 };
 
 /// Place of the backends' kick in what is polled; the server follows.
 const KICK: usize = 4;
@@ -69,15 +71,15 @@ fn only_kicked(ready: &[PollFlags]) -> bool {
 impl Instance {
     /// Serves the domain until it goes.
     pub fn run(mut self, signals: &Signals) -> Exit {
-        let mut again = false;
+        let mut next = NextLook::WhenAsked;
         loop {
-            let ready = self.wait(signals, again);
-            if only_kicked(&ready) {
+            let ready = self.wait(signals, next);
+            if only_kicked(&ready) && next == NextLook::WhenAsked {
                 // Many times a second, and nothing else is to be done.
                 self.kick();
                 continue;
             }
-            let turn = self.round(signals, &ready, &mut again);
+            let turn = self.round(signals, &ready, &mut next);
             self.server.flush(self.console.history());
             match turn {
                 None => {}
@@ -98,7 +100,7 @@ impl Instance {
 
     /// Waits for something to do; the result is in the order of signals,
     /// doorbell, store, devices, kick, and what the server polls.
-    fn wait(&self, signals: &Signals, again: bool) -> Vec<PollFlags> {
+    fn wait(&self, signals: &Signals, next: NextLook) -> Vec<PollFlags> {
         let mut fds = vec![
             PollFd::new(signals, PollFlags::IN),
             PollFd::new(&self.guest.doorbell, PollFlags::IN),
@@ -107,14 +109,23 @@ impl Instance {
             PollFd::from_borrowed_fd(self.guest.memory.kick(), PollFlags::IN),
         ];
         fds.extend(self.server.poll_fds(self.console.history(), self.console.room()));
-        let timeout = again.then_some(&NO_WAIT);
+        let timeout = match next {
+            NextLook::WhenAsked => None,
+            NextLook::Soon => Some(&SHORT_WAIT),
+            NextLook::Now => Some(&NO_WAIT),
+        };
         match poll(&mut fds, timeout) {
             Ok(_) => fds.iter().map(PollFd::revents).collect(),
             Err(_) => vec![PollFlags::empty(); fds.len()],
         }
     }
 
-    fn round(&mut self, signals: &Signals, ready: &[PollFlags], again: &mut bool) -> Option<Turn> {
+    fn round(
+        &mut self,
+        signals: &Signals,
+        ready: &[PollFlags],
+        next: &mut NextLook,
+    ) -> Option<Turn> {
         let mut turn = None;
         while let Some(signal) = signals.next() {
             if matches!(signal, libc::SIGTERM | libc::SIGINT) {
@@ -141,11 +152,11 @@ impl Instance {
                 Reply::Turn(turn) => return Some(turn),
             }
         }
-        *again = if self.stopped.is_none() && turn.is_none() {
+        *next = if self.stopped.is_none() && turn.is_none() {
             self.pump()
         } else {
             self.log_lines(|guest| guest.store.turn());
-            false
+            NextLook::WhenAsked
         };
         turn
     }
@@ -205,9 +216,8 @@ impl Instance {
         }
     }
 
-    /// Moves console and xenstore bytes and notifies the guest; returns whether
-    /// there is more to do at once.
-    fn pump(&mut self) -> bool {
+    /// Moves console and xenstore bytes and notifies the guest; returns when to do it again.
+    fn pump(&mut self) -> NextLook {
         let console = self.console.pump(&self.guest.memory.ram);
         let store = self.guest.store.pump();
         for line in &store.lines {
@@ -217,7 +227,7 @@ impl Instance {
             self.log.line(&format!("the guest broke its xenstore ring: {why}"));
         }
         self.guest.notify(console, store.notify);
-        store.again
+        store.next
     }
 
     fn log_lines(&mut self, lines: impl FnOnce(&mut Guest) -> Vec<String>) {
