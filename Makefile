@@ -103,7 +103,16 @@ install: build
 	install -m 755 $(TARGET)/xm $(DESTDIR)$(PREFIX)/bin/xm
 	ln -sf xm $(DESTDIR)$(PREFIX)/bin/xl
 	install -m 755 $(TARGET)/xendomain $(TARGET)/space $(TARGET)/xenstored $(TARGET)/xenblock $(TARGET)/xennet \
-		$(DESTDIR)$(PREFIX)/libexec/xenolith
+		$(TARGET)/xend $(DESTDIR)$(PREFIX)/libexec/xenolith
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)/etc/default $(DESTDIR)/etc/xen/auto
+	for unit in xend.service xend.socket xendomains.service; do \
+		sed 's|@LIBEXEC@|$(PREFIX)/libexec/xenolith|' packaging/systemd/$$unit \
+			>$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit || exit 1; \
+	done
+	sed 's|@BIN@|$(PREFIX)/bin|' packaging/xendomains >$(DESTDIR)$(PREFIX)/libexec/xenolith/xendomains
+	chmod 755 $(DESTDIR)$(PREFIX)/libexec/xenolith/xendomains
+	[ -e $(DESTDIR)/etc/default/xendomains ] || \
+		install -m 644 packaging/xendomains.default $(DESTDIR)/etc/default/xendomains
 	install -m 644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 644 docs/man8/*.8 $(DESTDIR)$(PREFIX)/share/man/man8
 	for tool in xm xl; do \

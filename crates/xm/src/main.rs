@@ -2,7 +2,8 @@
 //!
 //! The top level is our own, since its rules are xm's: unique prefixes, old names, help on
 //! standard output with exit code 1. Each command's options are parsed by clap ([`cli`]).
-//! Tools talk to domain processes directly, through the crate `control`; there is no daemon.
+//! What happens to domains goes through the daemon, which is started when it is needed (crate `api`);
+//! consoles, devices and logs are the domains' own and are asked for at their processes (`control`).
 //!
 //! Architecture invariant: nothing here knows how a domain is built or run.
 #![forbid(unsafe_code)]
@@ -15,6 +16,7 @@ mod cli;
 mod commands;
 mod console;
 mod create;
+mod daemon;
 mod devices;
 mod doctor;
 mod error;
@@ -28,6 +30,7 @@ mod lifecycle;
 mod list;
 mod listing;
 mod logs;
+mod managed;
 mod network_bridge;
 mod output;
 mod relay;
@@ -198,6 +201,9 @@ fn execute(tool: Tool, name: &'static str, matches: &ArgMatches) -> Result<u8, E
         "console" => return console::console(tool, matches),
         "doctor" => return doctor::doctor(matches),
         "create" => create::create(tool, matches)?,
+        "new" => managed::new(tool, matches)?,
+        "start" => managed::start(tool, matches)?,
+        "delete" => managed::delete(domain())?,
         "list" => listing::list(tool, matches)?,
         "uptime" => listing::uptime(matches)?,
         "image" => image::image(tool, matches)?,

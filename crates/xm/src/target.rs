@@ -51,14 +51,6 @@ impl Target {
         }
     }
 
-    /// Its name.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Host => HOST_NAME,
-            Self::Domain(entry) => &entry.name,
-        }
-    }
-
     /// Its number.
     pub fn domid(&self) -> u32 {
         match self {
@@ -70,19 +62,6 @@ impl Target {
 
 fn is_host_number(word: &str) -> bool {
     word.parse::<u32>() == Ok(0) || word == HOST_UUID
-}
-
-/// The targets that `words` name; all of them, Domain-0 first, if there are no words.
-///
-/// # Errors
-///
-/// As [`Target::find`].
-pub fn targets(registry: &Registry, words: &[String]) -> Result<Vec<Target>, Error> {
-    if words.is_empty() {
-        let domains = registry.list()?.into_iter().map(Target::Domain);
-        return Ok(std::iter::once(Target::Host).chain(domains).collect());
-    }
-    words.iter().map(|word| Target::find(registry, word)).collect()
 }
 
 /// Connects to the domain that `word` names, unless it is Domain-0.
@@ -112,9 +91,6 @@ mod tests {
         assert_eq!(Target::find(&registry, "0").unwrap().domid(), zero.entry().domid);
         let error = Target::find(&registry, "ghost").unwrap_err();
         assert_eq!(error.to_string(), "Domain 'ghost' does not exist.");
-        let all = targets(&registry, &[]).unwrap();
-        let ids: Vec<u32> = all.iter().map(Target::domid).collect();
-        assert_eq!(ids, [0, zero.entry().domid]);
     }
 
     #[test]
