@@ -22,6 +22,7 @@ help:
 	@echo '              kernels, escapes from the jail'
 	@echo 'make hostile  guest kernels that break every rule (TESTS="NAME or kind ...")'
 	@echo 'make devices  disks and networks in guests'
+	@echo 'make daemon   the control daemon: killed everywhere, many domains, two users'
 	@echo 'make drill    what an attacker inside the jail can do'
 	@echo 'make e2e-keyed'
 	@echo '              a part of the end-to-end tests, for machines without protection keys:'
@@ -65,7 +66,11 @@ test: setup
 	tests/hostile --bin $(TARGET)
 	tests/drill --bin $(TARGET)
 	tests/devices --bin $(TARGET)
+	tests/daemon --bin $(TARGET)
 	tests/image --bin $(TARGET)
+
+daemon: setup build
+	tests/daemon --bin $(TARGET) $(TESTS)
 
 devices: setup build
 	tests/devices --bin $(TARGET) $(TESTS)
@@ -127,4 +132,4 @@ clean:
 	$(CARGO) clean
 	rm -rf out
 
-.PHONY: help build run setup check test e2e hostile devices drill e2e-keyed bench soak fuzz install clean
+.PHONY: help build run setup check test e2e hostile daemon devices drill e2e-keyed bench soak fuzz install clean

@@ -53,7 +53,8 @@ pub struct Events {
 }
 
 impl Events {
-    /// The next event; `None` when the stream or `patience` has ended.
+    /// The next event; `None` when the stream or `patience` has ended: then begin a new stream, and
+    /// look at the list for what was missed.
     ///
     /// # Errors
     /// When something arrives that is no event.
@@ -62,14 +63,8 @@ impl Events {
         self.answer.stream().set_read_timeout(patience).map_err(Error::Broken)?;
         match self.lines.read(&mut self.answer) {
             Ok(event) => Ok(event),
-            Err(control::LineError::Io(error)) => match error.kind() {
-                io::ErrorKind::WouldBlock
-                | io::ErrorKind::TimedOut
-                | io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::ConnectionReset => Ok(None),
-                _ => Err(Error::Broken(error)),
-            },
-            Err(control::LineError::Torn) => Ok(None),
+            // The place in the stream is lost.
+            Err(control::LineError::Io(_) | control::LineError::Torn) => Ok(None),
             Err(error) => Err(Error::Unexpected(error.to_string())),
         }
     }

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 /// How long a domain may take to start: the device wait limit of Xen's xend.
@@ -50,10 +51,13 @@ impl Drop for Attempt {
         let (daemon, starting) = (Arc::clone(&self.daemon), Arc::clone(&self.starting));
         let Some(mut child) = self.child.take() else { return daemon.forget(&starting) };
         let _dead_already = child.start_kill();
-        tokio::spawn(async move {
-            let _reaped = child.wait().await;
-            daemon.forget(&starting);
-        });
+        // Without a runtime the daemon itself ends.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                let _reaped = child.wait().await;
+                daemon.forget(&starting);
+            });
+        }
     }
 }
 
@@ -97,7 +101,8 @@ impl Daemon {
             }
             Err(failure) => {
                 self.log(&format!("domain {name} did not start: {failure}"));
-                if let Some(child) = &mut attempt.child {
+                if let Some(mut child) = attempt.child.take() {
+                    // Reaped too: nothing is left of it when the failure is told.
                     let _dead_already = child.kill().await;
                 }
                 Err(failure)
@@ -174,9 +179,6 @@ impl Attempt {
     async fn run(&mut self, order: Order) -> Result<Started, Failure> {
         let child = spawn(&self.daemon, &order)?;
         let child = self.child.insert(child);
-        if let Some(pid) = child.id() {
-            self.daemon.state().children.insert(pid, None);
-        }
         kill_point("xend.create.spawned");
         let spec = CreateSpec { config: order.config, paused: order.paused };
         let text = serde_json::to_vec(&spec).map_err(|error| host("write the order", &error))?;
@@ -211,10 +213,11 @@ impl Attempt {
     /// The domain stays.
     fn keep(mut self) {
         let Some(mut child) = self.child.take() else { return };
-        let (daemon, pid) = (Arc::clone(&self.daemon), child.id());
+        let daemon = Arc::clone(&self.daemon);
+        let Some(pid) = child.id() else { return };
+        daemon.state().children.insert(pid, None);
         tokio::spawn(async move {
             let status = child.wait().await.ok();
-            let Some(pid) = pid else { return };
             let mut state = daemon.state();
             // One that nobody watches (any more) has no use for it.
             if state.running.values().any(|running| running.entry.pid == pid) {

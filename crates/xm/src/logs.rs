@@ -1,11 +1,11 @@
-//! `dmesg` and `crash-report`: what the monitors had to say.
+//! `dmesg` and `crash-report`: what the monitors had to say; `log`: what the daemon did.
 
 use std::fs::File;
 use std::io::{IsTerminal, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
-use control::{Client, ClientError, Entry, ErrorCode, PathError, Registry, check_name};
+use control::{Client, ClientError, Dirs, Entry, ErrorCode, PathError, Registry, check_name};
 
 use crate::error::Error;
 use crate::lifecycle::is_unknown;
@@ -133,6 +133,20 @@ pub fn crash_report(word: &str) -> Result<(), Error> {
         Some(path) => print(&tail(&path)?, None),
         None => Err(Error::NoCrashReport { name, place }),
     }
+}
+
+/// `log`: what the daemon did.
+///
+/// # Errors
+///
+/// When there is no log, or it cannot be read.
+pub fn log() -> Result<(), Error> {
+    let path = Dirs::from_environment().state.join("xend.log");
+    let before = path.with_extension("log.1");
+    if before.is_file() {
+        print(&tail(&before)?, None)?;
+    }
+    print(&tail(&path)?, None)
 }
 
 /// The file `NAME.DOMID.crash` that was written last.

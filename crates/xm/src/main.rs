@@ -223,6 +223,7 @@ fn execute(tool: Tool, name: &'static str, matches: &ArgMatches) -> Result<u8, E
         "pause" => lifecycle::pause(domain())?,
         "unpause" => lifecycle::unpause(domain())?,
         "dmesg" => logs::dmesg(tool, matches)?,
+        "log" => logs::log()?,
         "crash-report" => logs::crash_report(domain())?,
         "network-bridge" => network_bridge::network_bridge(matches)?,
         _ => {
