@@ -37,6 +37,9 @@ _xl() {
             xl,create)
                 cmd="xl__subcmd__create"
                 ;;
+            xl,delete)
+                cmd="xl__subcmd__delete"
+                ;;
             xl,destroy)
                 cmd="xl__subcmd__destroy"
                 ;;
@@ -64,6 +67,9 @@ _xl() {
             xl,list)
                 cmd="xl__subcmd__list"
                 ;;
+            xl,log)
+                cmd="xl__subcmd__log"
+                ;;
             xl,network-attach)
                 cmd="xl__subcmd__network__subcmd__attach"
                 ;;
@@ -76,6 +82,9 @@ _xl() {
             xl,network-list)
                 cmd="xl__subcmd__network__subcmd__list"
                 ;;
+            xl,new)
+                cmd="xl__subcmd__new"
+                ;;
             xl,pause)
                 cmd="xl__subcmd__pause"
                 ;;
@@ -84,6 +93,9 @@ _xl() {
                 ;;
             xl,shutdown)
                 cmd="xl__subcmd__shutdown"
+                ;;
+            xl,start)
+                cmd="xl__subcmd__start"
                 ;;
             xl,unpause)
                 cmd="xl__subcmd__unpause"
@@ -98,7 +110,7 @@ _xl() {
 
     case "${cmd}" in
         xl)
-            opts="-h --help console create destroy dmesg domid domname info list pause reboot shutdown unpause uptime block-attach block-detach block-list network-attach network-detach network-list block-refresh crash-report doctor image network-bridge help"
+            opts="-h --help console create destroy dmesg domid domname info list pause reboot shutdown unpause uptime new start delete log block-attach block-detach block-list network-attach network-detach network-list block-refresh crash-report doctor image network-bridge help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -244,6 +256,20 @@ _xl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xl__subcmd__delete)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;
@@ -461,6 +487,20 @@ _xl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        xl__subcmd__log)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         xl__subcmd__network__subcmd__attach)
             opts="-h --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -517,6 +557,54 @@ _xl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        xl__subcmd__new)
+            opts="-q -f -h --quiet --defconfig --path --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --defconfig)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                -f)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --path)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         xl__subcmd__pause)
             opts="-h --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -547,6 +635,20 @@ _xl() {
             ;;
         xl__subcmd__shutdown)
             opts="-a -w -h --all --wait --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xl__subcmd__start)
+            opts="-c -p -h --console_autoconnect --paused --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

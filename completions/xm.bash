@@ -37,6 +37,9 @@ _xm() {
             xm,create)
                 cmd="xm__subcmd__create"
                 ;;
+            xm,delete)
+                cmd="xm__subcmd__delete"
+                ;;
             xm,destroy)
                 cmd="xm__subcmd__destroy"
                 ;;
@@ -64,6 +67,9 @@ _xm() {
             xm,list)
                 cmd="xm__subcmd__list"
                 ;;
+            xm,log)
+                cmd="xm__subcmd__log"
+                ;;
             xm,network-attach)
                 cmd="xm__subcmd__network__subcmd__attach"
                 ;;
@@ -76,6 +82,9 @@ _xm() {
             xm,network-list)
                 cmd="xm__subcmd__network__subcmd__list"
                 ;;
+            xm,new)
+                cmd="xm__subcmd__new"
+                ;;
             xm,pause)
                 cmd="xm__subcmd__pause"
                 ;;
@@ -84,6 +93,9 @@ _xm() {
                 ;;
             xm,shutdown)
                 cmd="xm__subcmd__shutdown"
+                ;;
+            xm,start)
+                cmd="xm__subcmd__start"
                 ;;
             xm,unpause)
                 cmd="xm__subcmd__unpause"
@@ -98,7 +110,7 @@ _xm() {
 
     case "${cmd}" in
         xm)
-            opts="-h --help console create destroy dmesg domid domname info list pause reboot shutdown unpause uptime block-attach block-detach block-list network-attach network-detach network-list block-refresh crash-report doctor image network-bridge help"
+            opts="-h --help console create destroy dmesg domid domname info list pause reboot shutdown unpause uptime new start delete log block-attach block-detach block-list network-attach network-detach network-list block-refresh crash-report doctor image network-bridge help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -244,6 +256,20 @@ _xm() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xm__subcmd__delete)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;
@@ -469,6 +495,20 @@ _xm() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        xm__subcmd__log)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         xm__subcmd__network__subcmd__attach)
             opts="-h --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -525,6 +565,54 @@ _xm() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        xm__subcmd__new)
+            opts="-q -f -h --quiet --defconfig --path --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --defconfig)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                -f)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --path)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         xm__subcmd__pause)
             opts="-h --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -555,6 +643,20 @@ _xm() {
             ;;
         xm__subcmd__shutdown)
             opts="-a -w -H -R -h --all --wait --halt --reboot --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xm__subcmd__start)
+            opts="-c -p -h --console_autoconnect --paused --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -3,7 +3,7 @@
 use crate::journal::Journal;
 use crate::register::{Change, Content, Kept, MOST_HISTORY, Register, Seen};
 use api::types::{Event, Happening, Past, Who};
-use control::{Ended, Entry, Hint, Log, PathError, Registry, RegistryError, Uuid};
+use control::{Dirs, Ended, Entry, Hint, Log, PathError, Registry, RegistryError, Uuid};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -113,7 +113,7 @@ impl Daemon {
         let dirs = registry.dirs().clone();
         let (log, _works_without) = Log::open(&dirs.state.join("xend.log"), "xend");
         let log = Arc::new(Mutex::new(log));
-        let register = Register::open(&dirs.kept())?;
+        let register = Register::open(&kept(&dirs))?;
         let content = register.load()?;
         control::kill_point("xend.start.loaded");
         let complaints = Arc::clone(&log);
@@ -247,6 +247,16 @@ impl Daemon {
         let state = self.state();
         state.running.is_empty() && state.starting.is_empty()
     }
+}
+
+/// The directory of what is kept. Run-time directories that share a directory of logs have one each,
+/// named by the hash of its path (FNV-1a).
+fn kept(dirs: &Dirs) -> PathBuf {
+    let path = dirs.runtime.as_os_str().as_encoded_bytes().iter();
+    let hash = path.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    dirs.kept().join(format!("{hash:016x}"))
 }
 
 /// What tells one boot of the host from another.

@@ -175,6 +175,8 @@ fn serve(
     let mut lines = LineReader::new(MAX_REQUEST);
     while let Ok(Some(request)) = lines.read::<Request>(&mut &stream) {
         let reply = match &request {
+            // The daemon waits for the end, which this one does not tell.
+            Request::Wait { .. } => continue,
             Request::Info => {
                 let mut reply = info.clone();
                 reply["response"] = "info".into();
