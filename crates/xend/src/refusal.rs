@@ -4,9 +4,15 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_LENGTH;
 use axum::response::{IntoResponse, Response};
-use control::{ErrorCode, Failure};
+use control::{ErrorCode, Failure, MAX_REPLY};
 use serde::de::DeserializeOwned;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long a client may take to send the body of a request.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An answer that says why not.
 #[derive(Debug)]
@@ -48,7 +54,13 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         let bad = |why: String| Refusal(Failure::new(ErrorCode::BadRequest, why));
-        let body = Bytes::from_request(request, state).await;
+        let length = request.headers().get(CONTENT_LENGTH).and_then(|text| text.to_str().ok());
+        let length = length.and_then(|text| text.parse::<u64>().ok());
+        if length.is_some_and(|length| length > MAX_REPLY as u64) {
+            return Err(bad(format!("A request has at most {MAX_REPLY} bytes")));
+        }
+        let body = timeout(PATIENCE, Bytes::from_request(request, state)).await;
+        let body = body.map_err(|_| bad("The request does not come to its end".into()))?;
         let body = body.map_err(|error| bad(error.body_text()))?;
         let parsed = serde_json::from_slice(&body);
         let parsed = parsed.map_err(|error| bad(format!("The request is not understood: {error}")));
