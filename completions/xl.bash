@@ -85,9 +85,6 @@ _xl() {
             xl,log)
                 cmd="xl__subcmd__log"
                 ;;
-            xl,log)
-                cmd="xl__subcmd__log"
-                ;;
             xl,logs)
                 cmd="xl__subcmd__logs"
                 ;;
@@ -164,7 +161,7 @@ _xl() {
 
     case "${cmd}" in
         xl)
-            opts="-h --help console create destroy dmesg domid domname info list pause reboot shutdown unpause uptime new start delete log block-attach block-detach block-list network-attach network-detach network-list block-refresh crash-report doctor image network-bridge config explain logs stats wait dump-core rename domstate log reset top sysrq trigger debug-keys mem-max mem-set vcpu-list vcpu-set help"
+            opts="-h --help console create destroy dmesg domid domname info list pause reboot shutdown unpause uptime new start delete block-attach block-detach block-list network-attach network-detach network-list block-refresh crash-report doctor image network-bridge config explain logs stats wait dump-core rename domstate log reset top sysrq trigger debug-keys mem-max mem-set vcpu-list vcpu-set help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -85,9 +85,6 @@ _xm() {
             xm,log)
                 cmd="xm__subcmd__log"
                 ;;
-            xm,log)
-                cmd="xm__subcmd__log"
-                ;;
             xm,logs)
                 cmd="xm__subcmd__logs"
                 ;;
@@ -164,7 +161,7 @@ _xm() {
 
     case "${cmd}" in
         xm)
-            opts="-h --help console create destroy dmesg domid domname info list pause reboot shutdown unpause uptime new start delete log block-attach block-detach block-list network-attach network-detach network-list block-refresh crash-report doctor image network-bridge config explain logs stats wait dump-core rename domstate log reset top sysrq trigger debug-keys mem-max mem-set vcpu-list vcpu-set help"
+            opts="-h --help console create destroy dmesg domid domname info list pause reboot shutdown unpause uptime new start delete block-attach block-detach block-list network-attach network-detach network-list block-refresh crash-report doctor image network-bridge config explain logs stats wait dump-core rename domstate log reset top sysrq trigger debug-keys mem-max mem-set vcpu-list vcpu-set help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

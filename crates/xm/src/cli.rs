@@ -37,7 +37,6 @@ pub fn command(tool: Tool, name: &str) -> Option<Command> {
         "network-detach" => network_detach(tool),
         "network-list" => network_list(tool),
         "network-bridge" => network_bridge(tool),
-        "log" => log(tool),
         "new" => new(tool),
         "pause" => pause(tool),
         "reboot" => reboot(tool),
@@ -151,12 +150,6 @@ fn configuration(tool: Tool, command: Command) -> Command {
                 .num_args(0..)
                 .help("Configuration file [default: xmdefconfig]; settings that override it"),
         )
-}
-
-fn log(tool: Tool) -> Command {
-    Command::new("log")
-        .about("Print the control daemon's log")
-        .after_help(examples(tool, &[("log", "Domains that came and went, and how")]))
 }
 
 fn new(tool: Tool) -> Command {

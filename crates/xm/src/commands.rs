@@ -95,7 +95,6 @@ pub static COMMANDS: &[Entry] = &{
         Entry::here("new", Xm),
         Entry::here("start", Xm),
         Entry::here("delete", Xm),
-        Entry::here("log", Xm),
         Entry::here("block-attach", Both),
         Entry::here("block-detach", Both),
         Entry::here("block-list", Both),

@@ -11,7 +11,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use control::{Dirs, LineReader, MAX_REQUEST, Registration, Registry, Request, Uuid, bind};
+use control::{
+    Dirs, LineReader, MAX_REQUEST, Registration, Registry, Request, Uuid, WaitUntil, bind,
+};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Termios, tcgetattr};
 use serde_json::{Value, json};
@@ -188,8 +190,8 @@ fn serve(
     let mut lines = LineReader::new(MAX_REQUEST);
     while let Ok(Some(request)) = lines.read::<Request>(&mut &stream) {
         let reply = match &request {
-            // The daemon waits for the end, which this one does not tell.
-            Request::Wait { .. } => continue,
+            // The daemon waits for it to stop, which this one does not.
+            Request::Wait { until: WaitUntil::Shutdown } => continue,
             Request::Info => {
                 let mut reply = info.clone();
                 reply["response"] = "info".into();
