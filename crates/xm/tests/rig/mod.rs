@@ -42,6 +42,11 @@ impl Host {
         self.daemon = Some(Daemon::start(&self.registry));
     }
 
+    /// No daemon serves them any more.
+    pub fn end_daemon(&mut self) {
+        self.daemon = None;
+    }
+
     pub fn path(&self) -> &Path {
         self.base.path()
     }
