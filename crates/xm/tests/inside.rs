@@ -138,6 +138,27 @@ fn top_on_a_terminal() {
 }
 
 #[test]
+fn top_ends_with_its_terminal() {
+    let host = Host::new();
+    let pty = Pty::open();
+    let mut child = host
+        .xm()
+        .args(["top", "-d", "60"])
+        .stdin(pty.stdio())
+        .stdout(pty.stdio())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    pty.until("quit");
+    drop(pty);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while child.try_wait().unwrap().is_none() {
+        assert!(std::time::Instant::now() < end, "it goes on without a terminal");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
 fn waiting_for_a_domain() {
     let host = Host::new();
     let start = Instant::now();

@@ -15,6 +15,7 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Text};
 use ratatui::widgets::Paragraph;
 use ratatui::{Frame, Terminal, TerminalOptions, Viewport};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::table::{self, Sample, View};
 use super::{LOOK, PAUSES, look};
@@ -86,10 +87,22 @@ enum Turn {
     Signal(i32),
 }
 
+/// Whether nobody is at the terminal's other end any more: nothing will be typed, but it is always readable.
+fn is_gone(terminal: &impl AsFd) -> bool {
+    let mut look = [PollFd::new(terminal, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut look, Some(&now)).is_ok()
+        && look.iter().any(|look| look.revents().intersects(PollFlags::HUP | PollFlags::ERR))
+}
+
 fn until(next: Instant, state: &mut State, signals: &mut Signals) -> Result<Turn, Error> {
     loop {
         if let Some(signal) = signals.ending() {
             return Ok(Turn::Signal(signal));
+        }
+        if is_gone(&stdin()) {
+            state.over = true;
+            return Ok(Turn::Again);
         }
         let left = next.saturating_duration_since(Instant::now());
         if left.is_zero() {
