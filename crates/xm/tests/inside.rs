@@ -151,10 +151,10 @@ fn top_ends_with_its_terminal() {
         .unwrap();
     pty.until("quit");
     drop(pty);
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(10);
     while child.try_wait().unwrap().is_none() {
-        assert!(std::time::Instant::now() < end, "it goes on without a terminal");
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(Instant::now() < end, "it goes on without a terminal");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -87,12 +87,13 @@ enum Turn {
     Signal(i32),
 }
 
-/// Whether nobody is at the terminal's other end any more: nothing will be typed, but it is always readable.
-fn is_gone(terminal: &impl AsFd) -> bool {
+/// Waits for keys. False if nobody is at the terminal's other end any more: then it is always
+/// readable and never gives anything, which crossterm would read for ever.
+fn await_keys(terminal: &impl AsFd, longest: Duration) -> bool {
     let mut look = [PollFd::new(terminal, PollFlags::IN)];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut look, Some(&now)).is_ok()
-        && look.iter().any(|look| look.revents().intersects(PollFlags::HUP | PollFlags::ERR))
+    let longest = Timespec::try_from(longest).unwrap_or_default();
+    let _until_then = poll(&mut look, Some(&longest));
+    !look.iter().any(|look| look.revents().intersects(PollFlags::HUP | PollFlags::ERR))
 }
 
 fn until(next: Instant, state: &mut State, signals: &mut Signals) -> Result<Turn, Error> {
@@ -100,15 +101,16 @@ fn until(next: Instant, state: &mut State, signals: &mut Signals) -> Result<Turn
         if let Some(signal) = signals.ending() {
             return Ok(Turn::Signal(signal));
         }
-        if is_gone(&stdin()) {
-            state.over = true;
-            return Ok(Turn::Again);
-        }
         let left = next.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(Turn::Look);
         }
-        if !event::poll(left.min(LOOK)).map_err(Error::Output)? {
+        if !await_keys(&stdin(), left.min(LOOK)) {
+            state.over = true;
+            return Ok(Turn::Again);
+        }
+        // Changes of its size come another way.
+        if !event::poll(Duration::ZERO).map_err(Error::Output)? {
             continue;
         }
         match event::read().map_err(Error::Output)? {
