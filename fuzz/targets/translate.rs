@@ -94,6 +94,7 @@ fn context() -> Context {
         fold: translate::FOLD,
         fs_base: 0,
         gs_base: 0,
+        count_left: 0,
         displacement: 0,
         state_away: 0,
         gate: [0; 14],

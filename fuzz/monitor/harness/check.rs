@@ -30,7 +30,8 @@ fn user_pages(m: &Monitor) -> Pages {
     }
     let number = m.runners.loaded;
     let mut pages = host().runners.get(&number).cloned().unwrap_or_default();
-    if number != 0 && m.spaces.all[number].posted.is_none() {
+    if number != 0 {
+        // Given to it or not yet: it does nothing else before.
         let orders = mailbox::orders_of(number);
         for c in orders.commands.iter().take(orders.count as usize) {
             host::command(&mut pages, c);
