@@ -147,6 +147,9 @@ static void wild_call(struct progress *p, uint64_t n) {
     static const uint64_t values[] = {0, 1, ~0ul, 0x8000000000000000, 0xffff888000000000, 0xffffffff81000000, IMAGE, 0x5c0010200000,
         0x5c1000000000, 0x60000, 0xffffffff81000000 + FOLD, 0x7ffffffff000, 4096, 0x7fffffff};
     uint64_t number = n % 450, seed = n;
+    // Copies of this child would go on with its attempts, and live on where nobody waits for them.
+    struct rlimit none = {0, 0};
+    setrlimit(RLIMIT_NPROC, &none);
     // Not what would end this child for sure.
     if (number == SYS_exit || number == SYS_exit_group || number == SYS_pause) return;
     PUT(0x0f, 0x05, 0xc3);
