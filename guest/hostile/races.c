@@ -100,7 +100,8 @@ RACE(race_memory_reservation)
 	SLOT(1, 0, 1, 512, 513, 1ul << 32, ~0ul);
 	SLOT(2, 0, 9, 10, 63, ~0ul);
 }
-CALLS(race_memory_reservation) { return hc(MEMORY_OP, race.calls & 1024 ? DECREASE : POPULATE, a); }
+/* What is given away could be this test's own memory; both ways read their arguments by the same code. */
+CALLS(race_memory_reservation) { return hc(MEMORY_OP, POPULATE, a); }
 
 RACE(race_memory_map)
 {
