@@ -23,6 +23,7 @@ help:
 	@echo 'make hostile  guest kernels that break every rule (TESTS="NAME or kind ...")'
 	@echo 'make devices  disks and networks in guests'
 	@echo 'make debian   a whole Debian in a guest: ssh, apt, iperf3, stressed disks, swap'
+	@echo 'make daemon   the control daemon: killed everywhere, many domains, two users'
 	@echo 'make drill    what an attacker inside the jail can do'
 	@echo 'make e2e-keyed'
 	@echo '              a part of the end-to-end tests, for machines without protection keys or'
@@ -68,9 +69,13 @@ test: setup
 	tests/hostile --bin $(TARGET)
 	tests/drill --bin $(TARGET)
 	tests/devices --bin $(TARGET)
+	tests/daemon --bin $(TARGET)
 	tests/image --bin $(TARGET)
 	tests/debian --bin $(TARGET)
 	tests/package --bin $(TARGET)
+
+daemon: setup build
+	tests/daemon --bin $(TARGET) $(TESTS)
 
 devices: setup build
 	tests/devices --bin $(TARGET) $(TESTS)
@@ -115,7 +120,16 @@ install-built:
 	install -m 755 $(TARGET)/xm $(DESTDIR)$(PREFIX)/bin/xm
 	ln -sf xm $(DESTDIR)$(PREFIX)/bin/xl
 	install -m 755 $(TARGET)/xendomain $(TARGET)/space $(TARGET)/xenstored $(TARGET)/xenblock $(TARGET)/xennet \
-		$(DESTDIR)$(PREFIX)/libexec/xenolith
+		$(TARGET)/xend $(DESTDIR)$(PREFIX)/libexec/xenolith
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)/etc/default $(DESTDIR)/etc/xen/auto
+	for unit in xend.service xend.socket xendomains.service; do \
+		sed 's|@LIBEXEC@|$(PREFIX)/libexec/xenolith|' packaging/systemd/$$unit \
+			>$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit || exit 1; \
+	done
+	sed 's|@BIN@|$(PREFIX)/bin|' packaging/xendomains >$(DESTDIR)$(PREFIX)/libexec/xenolith/xendomains
+	chmod 755 $(DESTDIR)$(PREFIX)/libexec/xenolith/xendomains
+	[ -e $(DESTDIR)/etc/default/xendomains ] || \
+		install -m 644 packaging/xendomains.default $(DESTDIR)/etc/default/xendomains
 	install -m 644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 644 docs/man8/*.8 $(DESTDIR)$(PREFIX)/share/man/man8
 	for tool in xm xl; do \
@@ -136,4 +150,4 @@ clean:
 	$(CARGO) clean
 	rm -rf out
 
-.PHONY: help build run setup check test e2e hostile devices debian drill e2e-keyed bench soak fuzz install install-built deb package clean
+.PHONY: help build run setup check test e2e hostile daemon devices debian drill e2e-keyed bench soak fuzz install install-built deb package clean

@@ -243,6 +243,8 @@ class Namespace:
         for words in (("link", "set", "lo", "up"), ("link", "add", "xtest", "type", "bridge"),
                 ("address", "add", f"{self.ADDRESS}/24", "dev", "xtest"), ("link", "set", "xtest", "up")):
             self.run("ip", *words)
+        # Domains live where their daemon does.
+        self.rig.end_daemon()
         self.rig.prefix = self.prefix
         return self
 
@@ -254,6 +256,7 @@ class Namespace:
 
     def __exit__(self, *_):
         self.rig.destroy_all()
+        self.rig.end_daemon()
         self.rig.prefix = []
         self.process.kill()
         self.process.wait()

@@ -20,7 +20,7 @@ import diagnosis
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 OUT = pathlib.Path(os.environ.get("OUT", ROOT / "out"))
 PROGRAMS = {"xm": "bin", "xendomain": "libexec/xenolith", "space": "libexec/xenolith",
-    "xenstored": "libexec/xenolith", "xenblock": "libexec/xenolith", "xennet": "libexec/xenolith"}
+    "xend": "libexec/xenolith", "xenstored": "libexec/xenolith", "xenblock": "libexec/xenolith", "xennet": "libexec/xenolith"}
 READY = r"xenolith-ready [0-9.]+"
 PROMPT = r":[^\r\n]*# "
 # All waits are so many times as long: for slow machines (scripts/keyed-host).
@@ -77,7 +77,8 @@ class Rig:
             XENOLITH_STATE_DIR=str(self.work / "log"),
             NO_COLOR="1",
         )
-        for name in ("XENOLITH_XENDOMAIN", "XENOLITH_SPACE", "XENOLITH_XENSTORED", "XENOLITH_XENBLOCK", "XENOLITH_XENNET"):
+        for name in ("XENOLITH_XENDOMAIN", "XENOLITH_SPACE", "XENOLITH_XENSTORED", "XENOLITH_XENBLOCK", "XENOLITH_XENNET",
+                "XENOLITH_XEND"):
             self.environment.pop(name, None)
         # Words before each command: another user, say.
         self.prefix = []
@@ -100,6 +101,7 @@ class Rig:
 
     def close(self):
         self.destroy_all()
+        self.end_daemon()
         shutil.rmtree(self.work, ignore_errors=True)
         if self.owned:
             shutil.rmtree(self.base, ignore_errors=True)
@@ -158,6 +160,23 @@ class Rig:
                 self.run("destroy", name)
         except (Failure, subprocess.SubprocessError, OSError):
             pass
+
+    def daemon(self):
+        """Process number of this rig's xend, or None."""
+        try:
+            pid = int((self.work / "run/xend/lock").read_text())
+            ours = f"XENOLITH_RUNTIME_DIR={self.work / 'run'}".encode()
+            named = pathlib.Path(f"/proc/{pid}/comm").read_text() == "xend\n"
+            return pid if named and ours in pathlib.Path(f"/proc/{pid}/environ").read_bytes() else None
+        except (OSError, ValueError):
+            return None
+
+    def end_daemon(self, number=signal.SIGTERM):
+        """Ends this rig's xend, if it runs; the next command starts another one."""
+        pid = self.daemon()
+        if pid is not None:
+            os.kill(pid, number)
+            wait_for(lambda: self.daemon() is None, 10, "xend does not end")
 
     def processes(self):
         """Process numbers of this rig's xendomain and space processes, by program name."""

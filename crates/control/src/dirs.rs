@@ -12,6 +12,9 @@ pub const RUNTIME_VARIABLE: &str = "XENOLITH_RUNTIME_DIR";
 /// Environment variable that overrides the directory of persistent logs.
 pub const STATE_VARIABLE: &str = "XENOLITH_STATE_DIR";
 
+/// Where the system's domains are logged.
+const SYSTEM_STATE: &str = "/var/log/xenolith";
+
 /// The two directories that all tools of one user share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dirs {
@@ -43,7 +46,7 @@ impl Dirs {
         };
         let state = match variable(STATE_VARIABLE) {
             Some(path) => path,
-            None if root => PathBuf::from("/var/log/xenolith"),
+            None if root => PathBuf::from(SYSTEM_STATE),
             None => absolute("XDG_STATE_HOME")
                 .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
                 .map_or_else(|| runtime.join("state"), |path| path.join("xenolith")),
@@ -65,6 +68,23 @@ impl Dirs {
     /// Directory of the domains' own directories.
     pub fn domains(&self) -> PathBuf {
         self.runtime.join("domains")
+    }
+
+    /// Directory of what the daemon keeps: below the logs, but for the system's own daemon, whose
+    /// state is no log (FHS 5.8).
+    pub fn kept(&self) -> PathBuf {
+        if self.state == Path::new(SYSTEM_STATE) {
+            return PathBuf::from("/var/lib/xenolith");
+        }
+        self.state.join("xend")
+    }
+
+    /// Creates a directory below one of these (mode 0700), or checks that it is ours.
+    ///
+    /// # Errors
+    /// As [`Dirs::create`].
+    pub fn private(path: &Path) -> Result<(), PathError> {
+        private_directory(path)
     }
 
     /// Log of the domain process of domains called `name`.

@@ -2,8 +2,8 @@
 //!
 //! Each domain is served by one `xendomain` process. It owns one directory below
 //! the run-time directory, holds a lock there for as long as it lives, and listens
-//! on a Unix socket. Tools need no daemon: they read the directory ([`Registry`])
-//! and connect to the socket ([`Client`]).
+//! on a Unix socket. This is the truth about what runs: the daemon, and tools that need no daemon,
+//! read the directory ([`Registry`]) and connect to the socket ([`Client`]).
 //!
 //! ```text
 //! RUNTIME/lock                     held while the registry changes
@@ -30,6 +30,7 @@ mod entry;
 mod error;
 mod image;
 mod kill;
+mod kill_point;
 mod launch;
 mod line;
 mod log;
@@ -47,6 +48,7 @@ pub use entry::Entry;
 pub use error::{Hint, PathError};
 pub use image::{MemoryImage, Registers};
 pub use kill::kill;
+pub use kill_point::{DIE_VARIABLE, kill_point};
 pub use launch::{CreateSpec, LaunchError, StartReply, Started, find_program, launch};
 pub use line::{LineError, LineReader, write_line};
 pub use log::{Log, utc};
@@ -56,6 +58,6 @@ pub use protocol::{
     MAX_REQUEST, Request, Response, ShutdownKind, ShutdownReason, StateFlags, WaitUntil,
 };
 pub use registry::{Registration, Registry, RegistryError, check_name};
-pub use socket::{bind, connect, peer_allowed};
+pub use socket::{bind, connect, connect_now, peer_allowed};
 pub use stats::{DeviceStats, DomainStats, VcpuStats};
 pub use uuid::{Uuid, UuidError};

@@ -11,6 +11,7 @@ use crate::uuid::Uuid;
 use config::DomainConfig;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use utoipa::ToSchema;
 
 /// Longest request line in bytes, its newline included.
 pub const MAX_REQUEST: usize = 64 << 10;
@@ -113,7 +114,7 @@ pub enum DeviceSpec {
 }
 
 /// What a guest is asked to do (`control/shutdown` in xenstore).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ShutdownKind {
     /// Power off.
@@ -146,7 +147,7 @@ pub enum WaitUntil {
 }
 
 /// Why a guest stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ShutdownReason {
     /// The guest powered off.
@@ -177,7 +178,7 @@ impl fmt::Display for ShutdownReason {
 }
 
 /// What became of a domain that stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case", tag = "as")]
 pub enum EndedAs {
     /// It is gone, or about to go.
@@ -194,7 +195,7 @@ pub enum EndedAs {
 }
 
 /// How a domain ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Ended {
     /// Why.
     pub reason: ShutdownReason,
@@ -204,7 +205,7 @@ pub struct Ended {
 }
 
 /// The six letters of `xm list`; several can be set at once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StateFlags {
     /// A vCPU runs.
     pub running: bool,
@@ -237,24 +238,26 @@ impl fmt::Display for StateFlags {
 }
 
 /// The last crash of a domain.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CrashSummary {
     /// One line.
     pub reason: String,
     /// Seconds since the epoch.
     pub at: u64,
     /// File with the whole report.
+    #[schema(value_type = Option<String>)]
     pub report: Option<std::path::PathBuf>,
 }
 
 /// What is known of a domain.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct DomainInfo {
     /// Domain number.
     pub domid: u32,
     /// Name.
     pub name: String,
     /// UUID.
+    #[schema(value_type = String, format = "uuid")]
     pub uuid: Uuid,
     /// Process id of `xendomain`.
     pub pid: u32,
@@ -262,6 +265,9 @@ pub struct DomainInfo {
     pub memory_mib: u64,
     /// Memory the guest may have, in MiB.
     pub maxmem_mib: u64,
+    /// Memory of the host that it has used so far, in MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resident_mib: Option<u64>,
     /// Online vCPUs.
     pub vcpus: u32,
     /// State letters.
@@ -279,11 +285,12 @@ pub struct DomainInfo {
     /// The last crash of this domain or of one it was restarted from.
     pub last_crash: Option<CrashSummary>,
     /// Its configuration.
+    #[schema(value_type = Object)]
     pub config: DomainConfig,
 }
 
 /// A kind of failure, for programs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ErrorCode {
     /// The request was not understood.
@@ -306,10 +313,14 @@ pub enum ErrorCode {
     Kernel,
     /// The host refused something.
     Host,
+    /// No answer in time.
+    Timeout,
+    /// The domain ended before it answered.
+    Ended,
 }
 
 /// An error as it travels over the socket.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
     /// Kind.

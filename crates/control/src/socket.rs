@@ -1,6 +1,7 @@
 //! Control sockets: paths of any length, and who may connect.
 
 use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -38,6 +39,18 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 pub fn connect(path: &Path) -> io::Result<UnixStream> {
     let (address, _open) = short(path)?;
     UnixStream::connect(address)
+}
+
+/// Connects to `path` without waiting; what is returned does not block.
+///
+/// # Errors
+/// As `connect(2)`; `WouldBlock` when the listener has no room for another connection.
+pub fn connect_now(path: &Path) -> io::Result<UnixStream> {
+    let (address, _open) = short(path)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(&address)?)?;
+    Ok(socket.into())
 }
 
 /// Whether the process at the other end may command a domain: the same user or root.

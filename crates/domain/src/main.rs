@@ -6,7 +6,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
-use control::{Failure, StartReply, write_line};
+use control::{Failure, StartReply, kill_point, write_line};
 use domain::instance::Instance;
 use domain::spec::Spec;
 use domain::sys::signals::{Signals, unblock_in};
@@ -27,7 +27,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    kill_point("xendomain.started");
     let _told = write_line(&mut io::stdout(), &StartReply::Started(instance.started()));
+    kill_point("xendomain.told");
     detach(&instance);
     instance.run(&signals);
     ExitCode::SUCCESS

@@ -24,6 +24,7 @@ pub fn command(tool: Tool, name: &str) -> Option<Command> {
         "console" => console(tool),
         "crash-report" => crash_report(tool),
         "create" => create(tool),
+        "delete" => delete(tool),
         "destroy" => destroy(tool),
         "dmesg" => dmesg(tool),
         "doctor" => doctor(tool),
@@ -36,9 +37,11 @@ pub fn command(tool: Tool, name: &str) -> Option<Command> {
         "network-detach" => network_detach(tool),
         "network-list" => network_list(tool),
         "network-bridge" => network_bridge(tool),
+        "new" => new(tool),
         "pause" => pause(tool),
         "reboot" => reboot(tool),
         "shutdown" => shutdown(tool),
+        "start" => start(tool),
         "unpause" => unpause(tool),
         "uptime" => uptime(tool),
         _ => inside::command(tool, name).or_else(|| own::command(tool, name))?,
@@ -102,15 +105,29 @@ fn json() -> Arg {
 }
 
 fn create(tool: Tool) -> Command {
+    let command = Command::new("create")
+        .about("Create a domain from a configuration file and start it")
+        .arg(flag("console_autoconnect", Some('c'), "Attach the console from its first byte on"))
+        .arg(flag("paused", Some('p'), "Leave the domain paused after it was created"))
+        .arg(flag("dryrun", Some('n'), "Print the resulting configuration; create nothing"));
+    configuration(tool, command).after_help(examples(
+        tool,
+        &[
+            ("create serv1.cfg", "Start the domain that serv1.cfg describes"),
+            ("create -c serv1.cfg", "The same, and watch it boot"),
+            ("create serv1.cfg memory=256", "With 256 MiB, whatever the file says"),
+            ("create -n serv1.cfg", "Check the file; start nothing"),
+        ],
+    ))
+}
+
+/// The operands and options that name a configuration.
+fn configuration(tool: Tool, command: Command) -> Command {
     let path = match tool {
         Tool::Xm => ".:/etc/xen",
         Tool::Xl => ".",
     };
-    Command::new("create")
-        .about("Create a domain from a configuration file and start it")
-        .arg(flag("console_autoconnect", Some('c'), "Attach the console from its first byte on"))
-        .arg(flag("paused", Some('p'), "Leave the domain paused after it was created"))
-        .arg(flag("dryrun", Some('n'), "Print the resulting configuration; create nothing"))
+    command
         .arg(flag("quiet", Some('q'), "Do not say which file is used and what was started"))
         .arg(
             Arg::new("defconfig")
@@ -133,15 +150,33 @@ fn create(tool: Tool) -> Command {
                 .num_args(0..)
                 .help("Configuration file [default: xmdefconfig]; settings that override it"),
         )
-        .after_help(examples(
-            tool,
-            &[
-                ("create serv1.cfg", "Start the domain that serv1.cfg describes"),
-                ("create -c serv1.cfg", "The same, and watch it boot"),
-                ("create serv1.cfg memory=256", "With 256 MiB, whatever the file says"),
-                ("create -n serv1.cfg", "Check the file; start nothing"),
-            ],
-        ))
+}
+
+fn new(tool: Tool) -> Command {
+    let command = Command::new("new").about("Store a domain, which 'start' then starts");
+    configuration(tool, command).after_help(examples(
+        tool,
+        &[
+            ("new serv1.cfg", "It is listed from now on, and outlives the host's reboots"),
+            ("start serv1", "Whenever it is wanted"),
+        ],
+    ))
+}
+
+fn start(tool: Tool) -> Command {
+    Command::new("start")
+        .about("Start a stored domain")
+        .arg(flag("console_autoconnect", Some('c'), "Attach the console from its first byte on"))
+        .arg(flag("paused", Some('p'), "Leave the domain paused after it was started"))
+        .arg(domain().required(true))
+        .after_help(examples(tool, &[("start serv1", "What 'new' stored")]))
+}
+
+fn delete(tool: Tool) -> Command {
+    Command::new("delete")
+        .about("Delete a stored domain that does not run; its disks are left alone")
+        .arg(domain().required(true))
+        .after_help(examples(tool, &[("delete serv1", "It is not listed any more")]))
 }
 
 fn list(tool: Tool) -> Command {

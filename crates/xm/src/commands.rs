@@ -60,7 +60,6 @@ pub enum Lookup {
     Unknown,
 }
 
-const MANAGED: &str = "stored (managed) domains need a register of domains that do not run";
 const STATE: &str = "writing a domain's whole state to a stream and reading it back";
 const VCPUS: &str = "more than one virtual CPU per domain";
 const SCHEDULER: &str = "the scheduler that shares physical CPUs among domains";
@@ -93,6 +92,9 @@ pub static COMMANDS: &[Entry] = &{
         Entry::here("shutdown", Both),
         Entry::here("unpause", Both),
         Entry::here("uptime", Both),
+        Entry::here("new", Xm),
+        Entry::here("start", Xm),
+        Entry::here("delete", Xm),
         Entry::here("block-attach", Both),
         Entry::here("block-detach", Both),
         Entry::here("block-list", Both),
@@ -109,9 +111,6 @@ pub static COMMANDS: &[Entry] = &{
         Entry::here("logs", Own),
         Entry::here("stats", Own),
         Entry::here("wait", Own),
-        Entry::lacking("new", Xm, MANAGED),
-        Entry::lacking("start", Xm, MANAGED),
-        Entry::lacking("delete", Xm, MANAGED),
         Entry::lacking("suspend", Both, STATE),
         Entry::lacking("resume", Both, STATE),
         Entry::lacking("save", Both, STATE),

@@ -2,13 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+use api::Daemon;
+use api::types::{Create, Started};
 use clap::ArgMatches;
 use config::{DomainConfig, LoadOptions, Loaded, load};
-use control::{Client, CreateSpec, Registry, RegistryError, Started, check_name};
+use control::{Client, Registry, Uuid, check_name};
 
 use crate::console::{Finished, Manner, attach};
+use crate::daemon::{daemon, entry, environment, working_directory};
 use crate::error::Error;
-use crate::launch::{LIMIT, launch};
+use crate::launch::launch;
 use crate::output::{note, put};
 use crate::signals::Signals;
 use crate::tool::Tool;
@@ -19,7 +22,7 @@ const DEFAULT_FILE: &str = "xmdefconfig";
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Order {
+pub struct Order {
     file: String,
     /// Keys and values.
     settings: Vec<(String, String)>,
@@ -34,27 +37,33 @@ struct Order {
 /// no new domain then.
 pub fn create(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
     let quiet = matches.get_flag("quiet");
-    let order = order(tool, matches)?;
+    let order = order(tool, "create", matches)?;
     let loaded = read(tool, &order, quiet)?;
     if matches.get_flag("dryrun") {
         return dry_run(tool, &loaded.config);
     }
-    let registry = Registry::open()?;
-    let name = loaded.config.general.name.clone();
-    refuse_taken(&registry, &name)?;
+    check_name(&loaded.config.general.name)?;
+    let (config, uuid) = identified(loaded.config)?;
     let mut signals = Signals::catch().map_err(Error::Signals)?;
     let paused = matches.get_flag("paused");
     let with_console = matches.get_flag("console_autoconnect");
     // A console that is attached before the first instruction misses nothing, even if the
     // domain ends at once.
-    let spec = CreateSpec { config: loaded.config, paused: paused || with_console };
-    let started = launch(&registry, &spec, &name, LIMIT, &mut signals)?;
+    let create = Create {
+        config,
+        paused: paused || with_console,
+        directory: working_directory()?,
+        environment: environment(),
+    };
+    let daemon = daemon();
+    let name = &create.config.general.name;
+    let started = launch(&daemon, || daemon.create(&create), name, uuid, &mut signals)?;
     if tool == Tool::Xm && !quiet {
         put(&format!("Started domain {} (id={})\n", started.name, started.domid))?;
     }
     if with_console {
         let manner = Manner { tool, quiet };
-        return watch(&registry, &started, paused, manner, &mut signals).map(Finished::obey);
+        return watch(&daemon, &started, paused, manner, &mut signals).map(Finished::obey);
     }
     if let Some(signal) = signals.ending() {
         crate::signals::obey(signal);
@@ -62,32 +71,53 @@ pub fn create(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
     Ok(())
 }
 
+/// A configuration with a UUID, which is drawn if it has none: by it the domain is known to the
+/// daemon before it runs.
+///
+/// # Errors
+///
+/// When the host has no random numbers.
+pub fn identified(mut config: DomainConfig) -> Result<(DomainConfig, Uuid), Error> {
+    let uuid = match &config.general.uuid {
+        Some(uuid) => Uuid(uuid.0),
+        None => Uuid::random().map_err(Error::NoUuid)?,
+    };
+    config.general.uuid = Some(config::Uuid(uuid.0));
+    Ok((config, uuid))
+}
+
 /// Attaches the console of a domain that was started paused, and lets it run.
-fn watch(
-    registry: &Registry,
+///
+/// # Errors
+///
+/// When there is no console to attach, or the domain cannot be let run.
+pub fn watch(
+    daemon: &Daemon,
     started: &Started,
     stay_paused: bool,
     manner: Manner,
     signals: &mut Signals,
 ) -> Result<Finished, Error> {
-    let unpause = || {
-        if stay_paused {
-            return Ok(());
-        }
-        Ok(Client::connect(registry, started.domid)?.unpause()?)
-    };
-    match Client::connect(registry, started.domid).and_then(Client::console) {
-        Ok(console) => attach(registry, &started.name, console, manner, signals, unpause),
+    let id = started.domid.to_string();
+    let unpause = || if stay_paused { Ok(()) } else { Ok(daemon.unpause(&id)?) };
+    let console =
+        || -> Result<_, Error> { Ok(Client::open(&entry(&daemon.domain(&id)?)?)?.console()?) };
+    match console() {
+        Ok(console) => attach(&Registry::open()?, &started.name, console, manner, signals, unpause),
         // Without its console the domain still runs: it was created, and says so.
         Err(error) => {
             unpause()?;
-            Err(error.into())
+            Err(error)
         }
     }
 }
 
 /// The words of the command line: the first without `=` is the file, unless `-f` names one.
-fn order(tool: Tool, matches: &ArgMatches) -> Result<Order, Error> {
+///
+/// # Errors
+///
+/// A usage error of `command` when there is a word too many.
+pub fn order(tool: Tool, command: &'static str, matches: &ArgMatches) -> Result<Order, Error> {
     let mut file = matches.get_one::<String>("defconfig").cloned();
     let mut settings = Vec::new();
     for word in words(matches, "words") {
@@ -98,7 +128,7 @@ fn order(tool: Tool, matches: &ArgMatches) -> Result<Order, Error> {
             (None, Tool::Xm) => file = Some(word),
             (Some(file), Tool::Xm) => {
                 let text = format!("'{word}' is no setting (key=value), and the file is {file}.");
-                return Err(Error::usage("create", text));
+                return Err(Error::usage(command, text));
             }
         }
     }
@@ -144,7 +174,11 @@ fn xl_settings(word: &str) -> Result<Vec<(String, String)>, Error> {
 }
 
 /// Reads the configuration and tells which file it is and what in it has no effect.
-fn read(tool: Tool, order: &Order, quiet: bool) -> Result<Loaded, Error> {
+///
+/// # Errors
+///
+/// When the configuration is at fault.
+pub fn read(tool: Tool, order: &Order, quiet: bool) -> Result<Loaded, Error> {
     let options = LoadOptions { search: order.search.clone(), overrides: order.settings.clone() };
     let loaded = load(Path::new(&order.file), &options)?;
     if !quiet {
@@ -171,17 +205,6 @@ fn dry_run(tool: Tool, config: &DomainConfig) -> Result<(), Error> {
     put(&format!("{text}\n"))
 }
 
-/// Refuses a name early, before a process is started for it; `xendomain` checks again.
-fn refuse_taken(registry: &Registry, name: &str) -> Result<(), Error> {
-    check_name(name)?;
-    match registry.list()?.into_iter().find(|entry| entry.name == name) {
-        Some(entry) => {
-            Err(RegistryError::NameTaken { name: name.to_owned(), domid: entry.domid }.into())
-        }
-        None => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,7 +212,7 @@ mod tests {
     fn read_order(tool: Tool, line: &[&str]) -> Result<Order, Error> {
         let line = std::iter::once("create").chain(line.iter().copied());
         let matches = crate::cli::command(tool, "create").unwrap().try_get_matches_from(line);
-        order(tool, &matches.unwrap())
+        order(tool, "create", &matches.unwrap())
     }
 
     fn setting(key: &str, value: &str) -> (String, String) {

@@ -39,6 +39,18 @@ pub enum Error {
     /// The registry of domains.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// A request to the daemon.
+    #[error(transparent)]
+    Daemon(#[from] api::Error),
+    /// A stored domain that does not run.
+    #[error("Domain '{name}' is not started")]
+    NotStarted {
+        /// Its name.
+        name: String,
+    },
+    /// The host has no random numbers.
+    #[error("Cannot draw a UUID: {0}")]
+    NoUuid(std::io::Error),
     /// A request to a domain.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -175,6 +187,8 @@ impl Error {
             Self::NotThere { .. } => Some(format!("'{tool} help' lists the commands that work.")),
             Self::Registry(error) => error.hint(),
             Self::Client(error) => error.hint(),
+            Self::Daemon(error) => error.hint(),
+            Self::NotStarted { name } => Some(format!("'xm start {name}' starts it.")),
             Self::Launch(LaunchError::Silent) => {
                 Some(format!("'{tool} dmesg NAME' prints the domain's log, if it got that far."))
             }

@@ -202,6 +202,8 @@ fn refusal(failure: &Failure) -> &'static str {
         ErrorCode::Config => "config",
         ErrorCode::Kernel => "kernel",
         ErrorCode::Host => "host",
+        ErrorCode::Timeout => "domain-silent",
+        ErrorCode::Ended => "domain-ended",
     }
 }
 

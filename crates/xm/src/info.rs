@@ -1,9 +1,10 @@
 //! The facts of `info`, in the order and with the keys of the tools.
 
 use abi::version::XEN_VERSION;
+use api::types::Host;
 use serde_json::{Map, Value};
 
-use crate::host::{self, Memory, Processors};
+use crate::host::{self, Processors};
 use crate::tool::Tool;
 
 /// Version of the configuration format that xm and xl report.
@@ -12,12 +13,12 @@ const CONFIG_FORMAT: u64 = 4;
 /// One fact: key and value, an empty value when it is not known.
 pub type Fact = (&'static str, Value);
 
-/// All facts for `tool`, read now.
-pub fn facts(tool: Tool) -> Vec<Fact> {
+/// All facts for `tool`, read now; `host` is what the daemon says.
+pub fn facts(tool: Tool, host: &Host) -> Vec<Fact> {
     let mut facts = Vec::new();
     system(tool, &mut facts);
     processors(tool, &mut facts);
-    memory(&mut facts);
+    memory(host, &mut facts);
     hypervisor(tool, &mut facts);
     facts
 }
@@ -74,10 +75,10 @@ fn virt_caps(flags: &[String]) -> &'static str {
     if flags.iter().any(|flag| flag == "vmx" || flag == "svm") { "hvm" } else { "" }
 }
 
-fn memory(facts: &mut Vec<Fact>) {
-    let memory = Memory::now();
-    facts.push(("total_memory", memory.total_mib.into()));
-    facts.push(("free_memory", memory.free_mib.into()));
+/// Free is what new domains can have.
+fn memory(host: &Host, facts: &mut Vec<Fact>) {
+    facts.push(("total_memory", host.total_mib.into()));
+    facts.push(("free_memory", host.free_mib.into()));
     facts.push(("free_cpus", 0.into()));
 }
 
@@ -117,7 +118,16 @@ mod tests {
 
     #[test]
     fn the_order_is_that_of_xm_4_1() {
-        let keys: Vec<&str> = facts(Tool::Xm).iter().map(|(key, _)| *key).collect();
+        let host = Host {
+            version: String::new(),
+            pid: 1,
+            domains: 0,
+            total_mib: 2,
+            available_mib: 1,
+            claimed_mib: 0,
+            free_mib: 1,
+        };
+        let keys: Vec<&str> = facts(Tool::Xm, &host).iter().map(|(key, _)| *key).collect();
         let expected = [
             "system",
             "host",
@@ -150,6 +160,6 @@ mod tests {
             "xend_config_format",
         ];
         assert_eq!(keys, expected);
-        assert_eq!(facts(Tool::Xl).first().map(|(key, _)| *key), Some("host"));
+        assert_eq!(facts(Tool::Xl, &host).first().map(|(key, _)| *key), Some("host"));
     }
 }

@@ -1,163 +1,112 @@
-//! Starting a domain process, with a time limit and with Ctrl+C.
+//! Starting a domain: with a time limit, with Ctrl+C, and whatever becomes of the daemon.
 //!
-//! `xendomain` reads a [`CreateSpec`] on its standard input, detaches itself and answers with one
-//! [`StartReply`] line. If it takes too long or the user gives up, the process is ended and the
-//! domain too, should it have come into being in the meantime: nothing half-done is left.
+//! The daemon answers when the domain runs. If it takes too long or the user gives up, the start
+//! is called off: nothing half-done is left. If the daemon is killed meanwhile, the next one is
+//! asked for the domain by its UUID.
 
-use std::io::{ErrorKind, Read, Write};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use control::{
-    Client, CreateSpec, LaunchError, LineError, LineReader, MAX_REPLY, PathError, Registry,
-    StartReply, Started, find_program,
-};
+use api::types::Started;
+use api::{Daemon, Error as ApiError, Pending};
+use control::{ErrorCode, Uuid, kill_point};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::error::Error;
 use crate::signals::Signals;
 
-/// How long a domain may take to start: the device wait limit of xend.
-pub const LIMIT: Duration = Duration::from_secs(100);
+/// How long a domain may take to start. The daemon's own limit is shorter.
+pub const LIMIT: Duration = Duration::from_secs(110);
 
-/// Starts the domain and returns when it runs (or is paused, as `spec` says).
+/// How often a start is tried whose daemon was killed.
+const MOST_ATTEMPTS: u32 = 5;
+
+/// Has a domain started by `begin` and returns when it runs.
 ///
 /// # Errors
 ///
-/// When `xendomain` is missing or fails, after `limit`, and on a signal; there is no such domain
-/// then.
+/// When it does not start, after the limit, and on a signal; there is no such domain then.
 pub fn launch(
-    registry: &Registry,
-    spec: &CreateSpec,
+    daemon: &Daemon,
+    begin: impl Fn() -> Result<Pending, ApiError>,
     name: &str,
-    limit: Duration,
+    uuid: Uuid,
     signals: &mut Signals,
 ) -> Result<Started, Error> {
-    let before: Vec<u32> = registry.list()?.into_iter().map(|entry| entry.domid).collect();
-    let deadline = Instant::now() + limit;
-    let mut child = start(spec)?;
-    let Some(output) = child.stdout.take() else { return Err(LaunchError::Silent.into()) };
-    let waited = await_reply(output, deadline, signals);
-    let failure = match waited {
-        Ok(Waited::Reply(StartReply::Started(started))) => return Ok(started),
-        Ok(Waited::Reply(StartReply::Failed(failure))) => {
-            return Err(LaunchError::Failed(failure).into());
-        }
-        Ok(Waited::TooLong) => Error::TooSlow { name: name.into(), seconds: limit.as_secs() },
-        Ok(Waited::Signal(signal)) => Error::Interrupted { name: name.into(), signal },
-        Err(error) => error.into(),
-    };
-    cancel(registry, &mut child, name, &before);
-    Err(failure)
-}
-
-/// Runs `xendomain` and hands it the specification.
-fn start(spec: &CreateSpec) -> Result<Child, Error> {
-    let program = find_program("xendomain", "XENOLITH_XENDOMAIN")?;
-    let text = serde_json::to_vec(spec)?;
-    let mut child = Command::new(&program)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(PathError::at("run", &program))?;
-    if let Some(mut input) = child.stdin.take() {
-        match input.write_all(&text) {
-            // It ended without reading; its reply says why.
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-                return Err(PathError::at("talk to", &program)(error).into());
+    let deadline = Instant::now() + LIMIT;
+    let mut attempt = 1;
+    loop {
+        let pending = begin()?;
+        kill_point("xm.create.asked");
+        match wait(&pending, deadline, signals)? {
+            Waited::Answer => {}
+            Waited::TooLong => {
+                cancel(daemon, uuid);
+                return Err(Error::TooSlow { name: name.into(), seconds: LIMIT.as_secs() });
             }
-            _ => {}
+            Waited::Signal(signal) => {
+                cancel(daemon, uuid);
+                return Err(Error::Interrupted { name: name.into(), signal });
+            }
+        }
+        let error = match pending.finish() {
+            Ok(started) => {
+                kill_point("xm.create.started");
+                return Ok(started);
+            }
+            Err(error) => error,
+        };
+        // The name may be taken by what an attempt before has started.
+        let is_ours = attempt > 1 && error.code() == Some(ErrorCode::Busy);
+        if !(is_ours || error.is_break() && attempt < MOST_ATTEMPTS) {
+            return Err(error.into());
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        match daemon.started_meanwhile(uuid, left)? {
+            Some(started) => return Ok(started),
+            None if is_ours => return Err(error.into()),
+            None => attempt += 1,
         }
     }
-    Ok(child)
 }
 
 enum Waited {
-    Reply(StartReply),
+    Answer,
     TooLong,
     Signal(i32),
 }
 
-fn await_reply(
-    mut output: ChildStdout,
-    deadline: Instant,
-    signals: &mut Signals,
-) -> Result<Waited, LaunchError> {
-    let mut lines = LineReader::new(MAX_REPLY);
-    loop {
-        match wait_readable(&output, deadline, signals)? {
-            Some(end) => return Ok(end),
-            None => match lines.read(&mut Once { from: &mut output, done: false }) {
-                Ok(Some(reply)) => return Ok(Waited::Reply(reply)),
-                Ok(None) => return Err(LaunchError::Silent),
-                Err(LineError::Io(error)) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error.into()),
-            },
-        }
-    }
-}
-
-/// Waits until there is something to read (`None`) or a reason to give up.
-fn wait_readable(
-    output: &ChildStdout,
-    deadline: Instant,
-    signals: &mut Signals,
-) -> Result<Option<Waited>, LaunchError> {
+/// Waits until there is an answer to read or a reason to give up.
+fn wait(pending: &Pending, deadline: Instant, signals: &mut Signals) -> Result<Waited, Error> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Ok(Some(Waited::TooLong));
+            return Ok(Waited::TooLong);
         }
         let timeout = Timespec::try_from(left).ok();
-        let ready = {
-            let signal = signals.fd();
+        let is_ready = {
             let mut fds = [
-                PollFd::from_borrowed_fd(signal, PollFlags::IN),
-                PollFd::new(output, PollFlags::IN),
+                PollFd::from_borrowed_fd(signals.fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(pending.as_fd(), PollFlags::IN),
             ];
             match poll(&mut fds, timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(LineError::Io(errno.into()).into()),
+                Err(errno) => return Err(ApiError::Broken(errno.into()).into()),
             }
             !fds[1].revents().is_empty()
         };
         if let Some(signal) = signals.ending() {
-            return Ok(Some(Waited::Signal(signal)));
+            return Ok(Waited::Signal(signal));
         }
-        if ready {
-            return Ok(None);
+        if is_ready {
+            return Ok(Waited::Answer);
         }
     }
 }
 
-/// A reader that blocks at most once, right after `poll` has said that it will not.
-struct Once<'a> {
-    from: &'a mut ChildStdout,
-    done: bool,
-}
-
-impl Read for Once<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        if std::mem::replace(&mut self.done, true) {
-            return Err(ErrorKind::WouldBlock.into());
-        }
-        self.from.read(buffer)
-    }
-}
-
-/// Ends the process, and the domain if it got as far as the registry.
-///
-/// Failures are ignored: there is already an error to report, and a process whose answer nobody
-/// reads any more ends its domain itself.
-fn cancel(registry: &Registry, child: &mut Child, name: &str, before: &[u32]) {
-    drop(child.kill());
-    drop(child.wait());
-    let Ok(entries) = registry.list() else { return };
-    for entry in entries.iter().filter(|entry| entry.name == name && !before.contains(&entry.domid))
-    {
-        if let Ok(mut client) = Client::open(entry) {
-            drop(client.destroy());
-        }
-    }
+/// Calls the start off, or ends the domain if it came up just now. A failure is ignored: there is
+/// already an error to report, and the daemon gives up a start whose client is gone.
+fn cancel(daemon: &Daemon, uuid: Uuid) {
+    drop(daemon.destroy(&uuid.to_string()));
 }

@@ -2,42 +2,43 @@
 
 use std::time::{Duration, Instant};
 
+use api::types::{Domain, Status};
+use api::{Daemon, Events};
 use clap::ArgMatches;
-use control::{
-    Client, ClientError, Entry, Registry, RegistryError, ShutdownKind, StateFlags, kill,
-};
+use control::{ErrorCode, Hint, RegistryError, ShutdownKind};
 
+use crate::daemon::{Subject, daemon, known, run};
 use crate::error::Error;
 use crate::output::{note, put};
-use crate::target::{Target, connect};
 
-/// How often a wait looks at the registry.
-const POLL: Duration = Duration::from_millis(250);
+/// How long a wait goes on without looking again: events say when there is something to see.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// The same while a domain is absent that has to come back.
+const SHORT_LOOK: Duration = Duration::from_secs(1);
 
 /// How long a rebooting domain may be absent before it counts as lost.
 const ABSENT: Duration = Duration::from_secs(30);
-
-/// How long `destroy` lets a process that does not answer take to die.
-const DEATH: Duration = Duration::from_secs(10);
 
 /// `destroy D`. Returns when the domain is gone; a process that does not answer is killed.
 ///
 /// # Errors
 ///
-/// When there is no such domain, it is Domain-0, or its process cannot be reached; so for all of
-/// these.
+/// When there is no such domain, it is Domain-0, or it refuses; so for all of these.
 pub fn destroy(word: &str) -> Result<(), Error> {
-    let registry = Registry::open()?;
-    let entry = Target::find(&registry, word)?.unprivileged("destroy")?;
-    match Client::open(&entry).and_then(|mut client| client.destroy()) {
-        // It went away before it could say so.
-        Ok(()) | Err(ClientError::Ended { .. }) => Ok(()),
-        Err(error @ ClientError::Timeout { .. }) => {
-            note(&format!("{error}; its process {} is killed.", entry.pid));
-            Ok(kill(&registry, &entry, DEATH)?)
-        }
-        Err(error) => Err(error.into()),
+    let daemon = daemon();
+    let destroyed = known(word, daemon.destroy(&id(&daemon, word, "destroy")?))?;
+    if let Some(killed) = destroyed.killed {
+        note(&killed);
     }
+    Ok(())
+}
+
+/// The UUID of the domain that `word` names: another one with its name or number is not meant.
+fn id(daemon: &Daemon, word: &str, verb: &'static str) -> Result<String, Error> {
+    let domain = Subject::find(daemon, word)?.unprivileged(verb)?;
+    run(&domain)?;
+    Ok(domain.uuid.to_string())
 }
 
 /// `pause D`.
@@ -46,7 +47,8 @@ pub fn destroy(word: &str) -> Result<(), Error> {
 ///
 /// As [`destroy`].
 pub fn pause(word: &str) -> Result<(), Error> {
-    Ok(connect(&Registry::open()?, word, "pause")?.pause()?)
+    let daemon = daemon();
+    known(word, daemon.pause(&id(&daemon, word, "pause")?))
 }
 
 /// `unpause D`.
@@ -55,7 +57,8 @@ pub fn pause(word: &str) -> Result<(), Error> {
 ///
 /// As [`destroy`].
 pub fn unpause(word: &str) -> Result<(), Error> {
-    Ok(connect(&Registry::open()?, word, "unpause")?.unpause()?)
+    let daemon = daemon();
+    known(word, daemon.unpause(&id(&daemon, word, "unpause")?))
 }
 
 /// `shutdown [-a] [-w] [-H|-R] D`.
@@ -89,103 +92,130 @@ fn order(
     matches: &ArgMatches,
     kind: ShutdownKind,
 ) -> Result<(), Error> {
-    let registry = Registry::open()?;
+    let daemon = daemon();
     let word = matches.get_one::<String>("domain");
-    let entries = match (matches.get_flag("all"), word) {
-        (true, None) => registry.list()?,
-        (false, Some(word)) => vec![Target::find(&registry, word)?.unprivileged(verb)?],
+    let mut domains = match (matches.get_flag("all"), word) {
+        (true, None) => daemon.domains()?,
+        (false, Some(word)) => {
+            let domain = Subject::find(&daemon, word)?.unprivileged(verb)?;
+            run(&domain)?;
+            vec![domain]
+        }
         (true, Some(_)) => return Err(Error::usage(command, "Give a domain or -a, not both.")),
         (false, None) => return Err(Error::usage(command, "Give one domain, or -a for all.")),
     };
-    let (told, failed) = tell(&entries, kind)?;
-    if matches.get_flag("wait") {
+    domains.retain(|domain| domain.run.is_some());
+    // What happens from here on is in the stream.
+    let events = if matches.get_flag("wait") { Some(daemon.events()?) } else { None };
+    let (told, failed) = tell(&daemon, &domains, kind)?;
+    if let Some(events) = events {
         match kind {
-            ShutdownKind::Reboot => wait_rebooted(&registry, &told)?,
-            ShutdownKind::Poweroff | ShutdownKind::Halt => wait_gone(&registry, &told)?,
+            ShutdownKind::Reboot => wait_rebooted(&daemon, events, &told)?,
+            ShutdownKind::Poweroff | ShutdownKind::Halt => wait_gone(&daemon, events, &told)?,
         }
     }
-    if failed > 0 { Err(Error::Some { failed, all: entries.len() }) } else { Ok(()) }
+    if failed > 0 { Err(Error::Some { failed, all: domains.len() }) } else { Ok(()) }
 }
 
 /// Sends the request to each domain. One that refuses does not keep the others from being told;
 /// a single one's refusal is the command's own error.
-fn tell(entries: &[Entry], kind: ShutdownKind) -> Result<(Vec<Entry>, usize), Error> {
+fn tell(
+    daemon: &Daemon,
+    domains: &[Domain],
+    kind: ShutdownKind,
+) -> Result<(Vec<Domain>, usize), Error> {
     let mut told = Vec::new();
     let mut failed = 0;
-    for entry in entries {
-        match Client::open(entry).and_then(|mut client| client.shutdown(kind)) {
-            Ok(()) => told.push(entry.clone()),
-            Err(error) if entries.len() == 1 => return Err(error.into()),
-            Err(ClientError::Ended { .. }) => told.push(entry.clone()),
+    for domain in domains {
+        match daemon.shutdown(&domain.uuid.to_string(), kind) {
+            Ok(()) => told.push(domain.clone()),
+            // It has ended.
+            Err(error) if is_gone(&error) && domains.len() > 1 => told.push(domain.clone()),
+            Err(error) if domains.len() == 1 => return known(&domain.name, Err(error)),
             Err(error) => {
                 failed += 1;
-                note(&format!("Error: {}: {error}", entry.name));
+                note(&format!("Error: {}: {error}", domain.name));
+                if let Some(hint) = error.hint() {
+                    note(&hint);
+                }
             }
         }
     }
     Ok((told, failed))
 }
 
+fn is_gone(error: &api::Error) -> bool {
+    matches!(error.code(), Some(ErrorCode::Ended | ErrorCode::NotFound))
+}
+
+/// Waits until something has happened, or for `patience`. A stream that broke is begun anew: what
+/// was missed is seen in the list.
+fn next(daemon: &Daemon, events: &mut Events, patience: Duration) -> Result<(), Error> {
+    if events.next(Some(patience))?.is_none() {
+        *events = daemon.events()?;
+    }
+    Ok(())
+}
+
 /// Waits until each domain is gone, or has stopped and is kept by its `on_...` setting.
-fn wait_gone(registry: &Registry, told: &[Entry]) -> Result<(), Error> {
-    let mut waiting: Vec<&Entry> = told.iter().collect();
-    while !waiting.is_empty() {
-        let live = registry.list()?;
+fn wait_gone(daemon: &Daemon, mut events: Events, told: &[Domain]) -> Result<(), Error> {
+    let mut waiting: Vec<&Domain> = told.iter().collect();
+    loop {
+        let live = daemon.domains()?;
         let mut still = Vec::new();
-        for entry in waiting {
-            if live.iter().any(|other| other.domid == entry.domid) && !has_stopped(entry) {
-                still.push(entry);
+        for domain in waiting {
+            let now = live.iter().find(|other| other.domid() == domain.domid());
+            if now.is_some_and(|now| !has_stopped(now)) {
+                still.push(domain);
             } else {
-                put(&format!("Domain {} terminated\n", entry.name))?;
+                put(&format!("Domain {} terminated\n", domain.name))?;
             }
         }
         waiting = still;
-        if !waiting.is_empty() {
-            std::thread::sleep(POLL);
+        if waiting.is_empty() {
+            return put("All domains terminated\n");
         }
+        next(daemon, &mut events, LOOK)?;
     }
-    put("All domains terminated\n")
 }
 
-fn has_stopped(entry: &Entry) -> bool {
-    let state: Result<StateFlags, ClientError> =
-        Client::open(entry).and_then(|mut client| client.info()).map(|info| info.state);
-    match state {
-        Ok(state) => state.shutdown || state.crashed,
-        // No answer is no proof of its end: the registry decides.
-        Err(_) => false,
-    }
+/// No answer is no proof of an end.
+fn has_stopped(domain: &Domain) -> bool {
+    let state = domain.info.as_ref().map(|info| info.state).unwrap_or_default();
+    domain.status == Status::Halted || state.shutdown || state.crashed
 }
 
 /// Waits until each domain runs under a new number; one that stays away for [`ABSENT`] is lost.
-fn wait_rebooted(registry: &Registry, told: &[Entry]) -> Result<(), Error> {
-    let mut waiting: Vec<(&Entry, Option<Instant>)> =
-        told.iter().map(|entry| (entry, None)).collect();
-    while !waiting.is_empty() {
-        let live = registry.list()?;
+fn wait_rebooted(daemon: &Daemon, mut events: Events, told: &[Domain]) -> Result<(), Error> {
+    let mut waiting: Vec<(&Domain, Option<Instant>)> =
+        told.iter().map(|domain| (domain, None)).collect();
+    loop {
+        let live = daemon.domains()?;
         let mut still = Vec::new();
-        for (entry, absent) in waiting {
-            match live.iter().find(|other| other.name == entry.name) {
-                Some(new) if new.domid != entry.domid => {
-                    put(&format!("Domain {} rebooted\n", entry.name))?;
+        for (domain, absent) in waiting {
+            let now = live.iter().find(|other| other.name == domain.name && other.run.is_some());
+            match now {
+                Some(new) if new.domid() != domain.domid() => {
+                    put(&format!("Domain {} rebooted\n", domain.name))?;
                 }
-                Some(_) => still.push((entry, None)),
+                Some(_) => still.push((domain, None)),
                 None => {
                     let since = absent.unwrap_or_else(Instant::now);
                     if since.elapsed() >= ABSENT {
                         let seconds = ABSENT.as_secs();
-                        return Err(Error::NotBack { name: entry.name.clone(), seconds });
+                        return Err(Error::NotBack { name: domain.name.clone(), seconds });
                     }
-                    still.push((entry, Some(since)));
+                    still.push((domain, Some(since)));
                 }
             }
         }
         waiting = still;
-        if !waiting.is_empty() {
-            std::thread::sleep(POLL);
+        if waiting.is_empty() {
+            return put("All domains rebooted\n");
         }
+        let is_absent = waiting.iter().any(|(_, absent)| absent.is_some());
+        next(daemon, &mut events, if is_absent { SHORT_LOOK } else { LOOK })?;
     }
-    put("All domains rebooted\n")
 }
 
 /// Whether an error only says that there is no such domain.

@@ -1,5 +1,6 @@
 //! The tables of `list`, as the two tools print them.
 
+use config::DomainConfig;
 use control::{DomainInfo, ShutdownReason, StateFlags};
 
 use crate::tool::Tool;
@@ -9,8 +10,8 @@ use crate::tool::Tool;
 pub struct Row {
     /// Name.
     pub name: String,
-    /// Domain number.
-    pub id: u32,
+    /// Domain number; a stored domain that does not run has none.
+    pub id: Option<u32>,
     /// Memory in MiB; this and the other figures are `None` if the domain gave no answer.
     pub memory_mib: Option<u64>,
     /// Online virtual CPUs.
@@ -27,12 +28,27 @@ impl From<&DomainInfo> for Row {
     fn from(info: &DomainInfo) -> Self {
         Self {
             name: info.name.clone(),
-            id: info.domid,
+            id: Some(info.domid),
             memory_mib: Some(info.memory_mib),
             vcpus: Some(info.vcpus),
             state: info.state,
             reason: info.shutdown_reason,
             cpu_seconds: Some(info.cpu_seconds),
+        }
+    }
+}
+
+impl Row {
+    /// A stored domain that does not run.
+    pub fn halted(name: &str, config: &DomainConfig) -> Self {
+        Self {
+            name: name.to_owned(),
+            id: None,
+            memory_mib: Some(config.memory.initial),
+            vcpus: Some(config.cpus.online),
+            state: StateFlags::default(),
+            reason: None,
+            cpu_seconds: Some(0.0),
         }
     }
 }
@@ -55,14 +71,15 @@ pub fn table(tool: Tool, rows: &[Row]) -> String {
 }
 
 fn line(tool: Tool, row: &Row) -> String {
-    let Row { name, id, .. } = row;
+    let name = &row.name;
+    let id = row.id.map_or_else(String::new, |id| id.to_string());
     let memory_mib = figure(row.memory_mib);
     let vcpus = figure(row.vcpus);
     let cpu_seconds = figure(row.cpu_seconds.map(|seconds| format!("{seconds:.1}")));
     match tool {
         Tool::Xm => format!(
             "{name:<40} {id:>5} {memory_mib:>5} {vcpus:>5} {:>10} {cpu_seconds:>8}\n",
-            xm_state(row.state)
+            if row.id.is_some() { xm_state(row.state) } else { String::new() }
         ),
         Tool::Xl => format!(
             "{name:<40} {id:>5} {memory_mib:>5} {vcpus:>5}     {}  {cpu_seconds:>8}\n",
@@ -110,7 +127,7 @@ fn xl_state(state: StateFlags, reason: Option<ShutdownReason>) -> String {
 pub enum Filter {
     /// Every domain.
     All,
-    /// Stored domains that do not run; there are none yet.
+    /// Stored domains that do not run.
     Halted,
     /// Paused by a tool.
     Paused,
@@ -149,6 +166,11 @@ impl Filter {
         self == Self::All || self == Self::of(state)
     }
 
+    /// Whether a stored domain that does not run is shown.
+    pub fn shows_halted(self) -> bool {
+        matches!(self, Self::All | Self::Halted)
+    }
+
     fn of(state: StateFlags) -> Self {
         if state.crashed {
             Self::Crashed
@@ -169,7 +191,7 @@ mod tests {
     fn row(name: &str, id: u32, state: StateFlags, cpu_seconds: f64) -> Row {
         Row {
             name: name.into(),
-            id,
+            id: Some(id),
             memory_mib: Some(128),
             vcpus: Some(1),
             state,
@@ -189,6 +211,15 @@ Domain-0                                     0   128     1     r-----   1234.6
 serv1                                        5   128     1     -b----      0.0
 ";
         assert_eq!(table(Tool::Xm, &rows), expected);
+    }
+
+    #[test]
+    fn a_halted_domain_has_neither_id_nor_state() {
+        let config = config::parse_str("f", "kernel = 'k'\nmemory = 64\nvcpus = 2\n", &[]);
+        let row = Row::halted("serv1", &config.unwrap().config);
+        let expected =
+            "serv1                                             64     2                 0.0\n";
+        assert_eq!(line(Tool::Xm, &row), expected);
     }
 
     #[test]

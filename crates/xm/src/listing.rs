@@ -1,17 +1,17 @@
 //! `list`, `uptime`, `domid`, `domname` and `info`: commands that only look.
 
+use api::types::{Domain, Status};
 use clap::ArgMatches;
-use config::Sxp;
-use control::{Client, ClientError, DomainInfo, Entry, Registry, StateFlags};
+use config::{DomainConfig, Sxp};
+use control::{DomainInfo, StateFlags};
 use serde_json::{Value, json};
-use std::thread;
-use std::time::Duration;
 
+use crate::daemon::{Subject, daemon, run, subjects};
 use crate::error::Error;
 use crate::host::{self, Memory, Processors};
 use crate::list::{self, Filter, Row};
 use crate::output::{Colour, heading, note, put};
-use crate::target::{HOST_NAME, HOST_UUID, Target, targets};
+use crate::target::{HOST_NAME, HOST_UUID};
 use crate::tool::Tool;
 use crate::{info, uptime, words};
 
@@ -36,12 +36,9 @@ pub fn list(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
     }
     let names = words(matches, "domain");
     let filter = filter(given("state"), &names)?;
-    let registry = Registry::open()?;
     let mut shown = Vec::new();
-    for (target, answer) in ask_all(targets(&registry, &names)?) {
-        if let Some(seen) = seen(&target, answer)?.filter(|seen| filter.shows(seen.row.state)) {
-            shown.push(seen);
-        }
+    for subject in subjects(&daemon(), &names)? {
+        shown.extend(seen(tool, filter, subject)?);
     }
     put(&match (set("json"), set("long"), tool) {
         (true, _, _) | (false, true, Tool::Xl) => json_text(shown)?,
@@ -79,56 +76,35 @@ struct Seen {
     long: Sxp,
 }
 
-type Answer = Result<DomainInfo, ClientError>;
-
-/// How long a listing waits for a domain: whoever lists wants to see the others.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// Asks all domains about themselves at the same time, so that several which do not answer cost
-/// no more time than one. Domain-0 is not asked.
-fn ask_all(targets: Vec<Target>) -> Vec<(Target, Option<Answer>)> {
-    let mut answers: Vec<(Target, Option<Answer>)> =
-        targets.into_iter().map(|target| (target, None)).collect();
-    thread::scope(|scope| {
-        for (target, answer) in &mut answers {
-            let Target::Domain(entry) = target else { continue };
-            let entry = &*entry;
-            let asked =
-                thread::Builder::new().spawn_scoped(scope, move || *answer = Some(ask(entry)));
-            // Without a thread it stays unasked here, and is asked in its turn.
-            drop(asked);
-        }
-    });
-    answers
-}
-
-fn ask(entry: &Entry) -> Answer {
-    Client::open_with_patience(entry, PATIENCE).and_then(|mut client| client.info())
-}
-
-/// What a domain said of itself; `None` if it ended meanwhile.
+/// A subject as it is shown; `None` if the filter leaves it out, or it does not run yet.
 ///
 /// A domain that does not answer is listed all the same, with question marks and a warning, so
 /// that it can be seen and destroyed.
-fn seen(target: &Target, answer: Option<Answer>) -> Result<Option<Seen>, Error> {
-    let entry = match target {
-        Target::Host => return Ok(Some(host_seen())),
-        Target::Domain(entry) => entry,
+fn seen(tool: Tool, filter: Filter, subject: Subject) -> Result<Option<Seen>, Error> {
+    let domain = match subject {
+        Subject::Host => {
+            return Ok(Some(host_seen()).filter(|seen| filter.shows(seen.row.state)));
+        }
+        Subject::Domain(domain) => domain,
     };
-    match answer.unwrap_or_else(|| ask(entry)) {
-        Ok(info) => {
-            Ok(Some(Seen { row: Row::from(&info), whole: whole(&info)?, long: long(&info) }))
+    let seen = match (domain.status, &domain.info, &domain.config) {
+        (Status::Up, Some(info), _) => {
+            Seen { row: Row::from(info), whole: whole(info)?, long: long(info) }
         }
-        Err(ClientError::Ended { .. } | ClientError::Connect { .. }) => Ok(None),
-        Err(error) => {
-            note(&format!(
-                "{} domain {}: {error}",
-                heading("Warning:", Colour::Yellow),
-                entry.name
-            ));
-            Ok(Some(silent(entry)))
+        // xl never had stored domains.
+        (Status::Halted, _, Some(config)) => {
+            let is_shown = tool == Tool::Xm && filter.shows_halted();
+            return is_shown.then(|| halted_seen(&domain, config)).transpose();
         }
-    }
+        (Status::Starting, ..) => return Ok(None),
+        _ => {
+            let trouble = domain.trouble.as_deref().unwrap_or("it did not answer");
+            let warning = heading("Warning:", Colour::Yellow);
+            note(&format!("{warning} domain {}: {trouble}", domain.name));
+            silent(&domain)
+        }
+    };
+    Ok(Some(seen).filter(|seen| filter.shows(seen.row.state)))
 }
 
 /// All that a domain says of itself, with its state in letters.
@@ -164,12 +140,29 @@ fn facts_only(facts: &[(&str, String)]) -> Sxp {
     Sxp::list("domain", facts.iter().map(|(key, value)| Sxp::pair(key, value.clone())))
 }
 
-fn silent(entry: &Entry) -> Seen {
+/// A stored domain that does not run.
+fn halted_seen(domain: &Domain, config: &DomainConfig) -> Result<Seen, Error> {
+    Ok(Seen {
+        row: Row::halted(&domain.name, config),
+        whole: json!({
+            "name": domain.name, "uuid": domain.uuid, "state": "halted", "managed": true,
+            "memory_mib": config.memory.initial, "maxmem_mib": config.memory.maximum,
+            "vcpus": config.cpus.online, "config": serde_json::to_value(config)?,
+        }),
+        long: config.to_domain_sxp(&[], &[("status", "halted".to_owned())]),
+    })
+}
+
+fn silent(domain: &Domain) -> Seen {
     let state = StateFlags::default();
+    let (domid, pid, started) = match &domain.run {
+        Some(run) => (Some(run.domid), Some(run.pid), Some(run.started)),
+        None => (None, None, None),
+    };
     Seen {
         row: Row {
-            name: entry.name.clone(),
-            id: entry.domid,
+            name: domain.name.clone(),
+            id: domid,
             memory_mib: None,
             vcpus: None,
             state,
@@ -177,13 +170,13 @@ fn silent(entry: &Entry) -> Seen {
             cpu_seconds: None,
         },
         whole: json!({
-            "domid": entry.domid, "name": entry.name, "uuid": entry.uuid.to_string(),
-            "pid": entry.pid, "state": state.to_string(), "started": entry.started,
+            "domid": domid, "name": domain.name, "uuid": domain.uuid.to_string(),
+            "pid": pid, "state": state.to_string(), "started": started,
         }),
         long: facts_only(&[
-            ("domid", entry.domid.to_string()),
-            ("name", entry.name.clone()),
-            ("uuid", entry.uuid.to_string()),
+            ("domid", domid.map(|domid| domid.to_string()).unwrap_or_default()),
+            ("name", domain.name.clone()),
+            ("uuid", domain.uuid.to_string()),
             ("state", state.to_string()),
         ]),
     }
@@ -197,7 +190,7 @@ fn host_seen() -> Seen {
     let cpu_seconds = host::busy_seconds();
     let row = Row {
         name: HOST_NAME.to_owned(),
-        id: 0,
+        id: Some(0),
         memory_mib: Some(memory_mib),
         vcpus: Some(vcpus),
         state,
@@ -210,7 +203,7 @@ fn host_seen() -> Seen {
         "cpu_seconds": cpu_seconds, "started": now().saturating_sub(host::uptime()),
     });
     let long = facts_only(&[
-        ("domid", row.id.to_string()),
+        ("domid", "0".to_owned()),
         ("name", row.name.clone()),
         ("uuid", HOST_UUID.to_owned()),
         ("memory", memory_mib.to_string()),
@@ -232,36 +225,37 @@ fn json_text(shown: Vec<Seen>) -> Result<String, Error> {
 ///
 /// When a named domain does not exist.
 pub fn uptime(matches: &ArgMatches) -> Result<(), Error> {
-    let registry = Registry::open()?;
+    let names = words(matches, "domain");
     let now = now();
-    let up: Vec<(Target, u64)> = targets(&registry, &words(matches, "domain"))?
-        .into_iter()
-        .map(|target| {
-            let seconds = match &target {
-                Target::Host => host::uptime(),
-                Target::Domain(entry) => now.saturating_sub(entry.started),
-            };
-            (target, seconds)
-        })
-        .collect();
+    let mut up = Vec::new();
+    for subject in subjects(&daemon(), &names)? {
+        match &subject {
+            Subject::Host => up.push((HOST_NAME.to_owned(), 0, host::uptime())),
+            // Among all, one that does not run is left out.
+            Subject::Domain(domain) if domain.run.is_none() && names.is_empty() => {}
+            Subject::Domain(domain) => {
+                let run = run(domain)?;
+                up.push((domain.name.clone(), run.domid, now.saturating_sub(run.started)));
+            }
+        }
+    }
     let text = if matches.get_flag("json") {
         let values: Vec<Value> = up
             .iter()
-            .map(|(target, seconds)| {
-                json!({"domid": target.domid(), "name": target.name(), "uptime_seconds": seconds})
+            .map(|(name, domid, seconds)| {
+                json!({"domid": domid, "name": name, "uptime_seconds": seconds})
             })
             .collect();
         format!("{}\n", serde_json::to_string_pretty(&values)?)
     } else if matches.get_flag("short") {
         let clock = local_clock();
-        let line = |(target, seconds): &(Target, u64)| {
-            uptime::short_line(target.name(), target.domid(), *seconds, clock)
+        let line = |(name, domid, seconds): &(String, u32, u64)| {
+            uptime::short_line(name, *domid, *seconds, clock)
         };
         up.iter().map(line).collect()
     } else {
-        let line = |(target, seconds): &(Target, u64)| {
-            uptime::line(target.name(), target.domid(), *seconds)
-        };
+        let line =
+            |(name, domid, seconds): &(String, u32, u64)| uptime::line(name, *domid, *seconds);
         std::iter::once(uptime::header()).chain(up.iter().map(line)).collect()
     };
     put(&text)
@@ -286,8 +280,11 @@ fn local_clock() -> u64 {
 ///
 /// When there is no such domain.
 pub fn domid(word: &str) -> Result<(), Error> {
-    let target = Target::find(&Registry::open()?, word)?;
-    put(&format!("{}\n", target.domid()))
+    let domid = match Subject::find(&daemon(), word)? {
+        Subject::Host => 0,
+        Subject::Domain(domain) => run(&domain)?.domid,
+    };
+    put(&format!("{domid}\n"))
 }
 
 /// `domname ID`.
@@ -296,8 +293,7 @@ pub fn domid(word: &str) -> Result<(), Error> {
 ///
 /// When there is no such domain.
 pub fn domname(word: &str) -> Result<(), Error> {
-    let target = Target::find(&Registry::open()?, word)?;
-    put(&format!("{}\n", target.name()))
+    put(&format!("{}\n", Subject::find(&daemon(), word)?.name()))
 }
 
 /// `info [--json]`.
@@ -317,7 +313,7 @@ pub fn info(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
     if matches.get_flag("numa") {
         return Err(missing("-n", "placing of domains on NUMA nodes"));
     }
-    let facts = info::facts(tool);
+    let facts = info::facts(tool, &daemon().host()?);
     if matches.get_flag("json") {
         return put(&format!("{}\n", serde_json::to_string_pretty(&info::json(facts))?));
     }

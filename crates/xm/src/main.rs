@@ -2,7 +2,8 @@
 //!
 //! The top level is our own, since its rules are xm's: unique prefixes, old names, help on
 //! standard output with exit code 1. Each command's options are parsed by clap ([`cli`]).
-//! Tools talk to domain processes directly, through the crate `control`; there is no daemon.
+//! What happens to domains goes through the daemon, which is started when it is needed (crate `api`);
+//! consoles, devices and logs are the domains' own and are asked for at their processes (`control`).
 //!
 //! Architecture invariant: nothing here knows how a domain is built or run.
 #![forbid(unsafe_code)]
@@ -16,6 +17,7 @@ mod commands;
 mod config_tool;
 mod console;
 mod create;
+mod daemon;
 mod devices;
 mod dispatch;
 mod doctor;
@@ -33,6 +35,7 @@ mod list;
 mod listing;
 mod log_merge;
 mod logs;
+mod managed;
 mod memory;
 mod network_bridge;
 mod orders;
@@ -215,6 +218,9 @@ fn execute(tool: Tool, name: &'static str, matches: &ArgMatches) -> Result<u8, E
         "console" => return console::console(tool, matches),
         "doctor" => return doctor::doctor(matches),
         "create" => create::create(tool, matches)?,
+        "new" => managed::new(tool, matches)?,
+        "start" => managed::start(tool, matches)?,
+        "delete" => managed::delete(domain())?,
         "list" => listing::list(tool, matches)?,
         "uptime" => listing::uptime(matches)?,
         "image" => image::image(tool, matches)?,

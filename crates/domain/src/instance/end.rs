@@ -4,7 +4,8 @@ use super::Instance;
 use crate::life::{CrashDetails, Next, Report, decide};
 use crate::server::{Answer, Id};
 use control::{
-    CrashSummary, Ended, EndedAs, RegistryError, Response, ShutdownReason, Uuid, WaitUntil, launch,
+    CrashSummary, Ended, EndedAs, RegistryError, Response, ShutdownReason, Uuid, WaitUntil,
+    kill_point, launch,
 };
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -86,6 +87,7 @@ impl Instance {
     pub(super) fn destroy(mut self, asker: Option<Id>) -> Exit {
         self.guest.group.kill();
         self.devices.end();
+        kill_point("xendomain.destroying");
         self.log.line("destroyed");
         let reason = self.stopped.unwrap_or(ShutdownReason::Destroyed);
         let ended = Ended { reason, outcome: EndedAs::Destroyed };
@@ -103,6 +105,7 @@ impl Instance {
         let Self { registration, guest, mut server, console, .. } = self;
         drop(guest);
         drop(registration);
+        kill_point("xendomain.unregistered");
         if let Some(id) = asker {
             server.answer(id, Answer::Line(Response::Ok), console.history());
         }

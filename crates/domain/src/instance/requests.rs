@@ -10,6 +10,7 @@ use control::{
     DomainInfo, ErrorCode, Failure, Hint, MAX_REPLY, Request, Response, ShutdownReason, StateFlags,
 };
 use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// Pages in a MiB.
 pub(super) const PAGES_PER_MIB: u64 = 256;
@@ -22,6 +23,13 @@ pub(super) enum Reply {
     Answer(Answer),
     /// The domain goes.
     Turn(Turn),
+}
+
+/// What a memory file takes of the host, in MiB.
+fn resident_mib(file: BorrowedFd<'_>) -> Option<u64> {
+    // st_blocks counts units of 512 bytes, whatever the file system (inode(7)).
+    let blocks = rustix::fs::fstat(file).ok()?.st_blocks;
+    u64::try_from(blocks).ok().map(|blocks| blocks / (2 << 10))
 }
 
 impl Instance {
@@ -169,6 +177,7 @@ impl Instance {
             pid: entry.pid,
             memory_mib: self.guest.pages() / PAGES_PER_MIB,
             maxmem_mib: setup.max_pages / PAGES_PER_MIB,
+            resident_mib: resident_mib(self.guest.memory.ram.as_fd()),
             vcpus: setup.vcpus,
             state: self.state(),
             shutdown_reason: self.stopped,

@@ -13,7 +13,7 @@ use crate::xenstore::{GuestStore, Identity};
 use control::xenstore::StoreError;
 use control::{
     DeviceSpec, Dirs, Entry, ErrorCode, Failure, Hint, Log, Registration, Registry, RegistryError,
-    Started, Uuid,
+    Started, Uuid, kill_point,
 };
 use kernel::{KernelImage, Limits};
 use std::io::{self, Read};
@@ -37,6 +37,7 @@ impl Instance {
     pub fn start(mut spec: Spec) -> Result<Self, Failure> {
         let clock = ClockStart::now();
         let registration = register(&spec)?;
+        kill_point("xendomain.registered");
         // A restart keeps a UUID that was drawn.
         spec.create.config.general.uuid = Some(config::Uuid(registration.entry().uuid.0));
         let dirs = registration.registry().dirs();
@@ -87,6 +88,7 @@ impl Instance {
         clock: ClockStart,
     ) -> Result<(Guest, Devices<Id>, Vec<String>, Server), Failure> {
         let memory = Arc::new(build(spec, registration, clock)?);
+        kill_point("xendomain.built");
         let entry = registration.entry();
         let dirs = registration.registry().dirs();
         let opened = open_devices(&spec.config().devices, entry, dirs)?;
@@ -98,6 +100,7 @@ impl Instance {
         };
         let store =
             GuestStore::new(&memory, dirs, &identity, spec.config()).map_err(store_failure)?;
+        kill_point("xendomain.in-store");
         let owner = Owner {
             dirs: dirs.clone(),
             domid: entry.domid,
@@ -108,6 +111,7 @@ impl Instance {
         let server = control::bind(&entry.socket())
             .and_then(Server::new)
             .map_err(|error| host("open the domain's control socket", &error))?;
+        kill_point("xendomain.bound");
         let empty_root = space::empty_directory(&registration.registry().dirs().runtime)
             .map_err(|error| host("make an empty directory", &error))?;
         let time = CpuTime::new();
@@ -118,6 +122,7 @@ impl Instance {
             paused: spec.create.paused,
         };
         let (group, walls) = space::start(&start).map_err(|error| start_failure(&error))?;
+        kill_point("xendomain.spaces");
         space::keep_placed(entry.domid, group.leader(), memory.isolation);
         let doorbell = Doorbell::new(&memory)
             .map_err(|error| host("listen for the domain's events", &error))?;

@@ -11,7 +11,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use control::{Dirs, LineReader, MAX_REQUEST, Registration, Registry, Request, Uuid, bind};
+use control::{
+    Dirs, LineReader, MAX_REQUEST, Registration, Registry, Request, Uuid, WaitUntil, bind,
+};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Termios, tcgetattr};
 use serde_json::{Value, json};
@@ -19,8 +21,9 @@ use serde_json::{Value, json};
 /// How long a test waits for what has to happen.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Directories of its own, removed at the end.
+/// Directories of its own, removed at the end, and a daemon that serves them.
 pub struct Host {
+    daemon: Option<Daemon>,
     base: tempfile::TempDir,
     pub registry: Registry,
 }
@@ -29,7 +32,19 @@ impl Host {
     pub fn new() -> Self {
         let base = tempfile::tempdir().unwrap();
         let dirs = Dirs { runtime: base.path().join("run"), state: base.path().join("state") };
-        Self { registry: Registry::with_dirs(dirs).unwrap(), base }
+        let registry = Registry::with_dirs(dirs).unwrap();
+        Self { daemon: Some(Daemon::start(&registry)), registry, base }
+    }
+
+    /// The daemon is killed and another one takes over.
+    pub fn restart_daemon(&mut self) {
+        self.daemon = None;
+        self.daemon = Some(Daemon::start(&self.registry));
+    }
+
+    /// No daemon serves them any more.
+    pub fn end_daemon(&mut self) {
+        self.daemon = None;
     }
 
     pub fn path(&self) -> &Path {
@@ -72,6 +87,44 @@ impl Host {
             }
         });
         Domain { registration: Some(registration), domid, seen, consoles }
+    }
+}
+
+/// A daemon on a thread of the test; it ends when this is dropped.
+struct Daemon {
+    end: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Daemon {
+    fn start(registry: &Registry) -> Self {
+        let place = api::Place::new(registry.dirs());
+        place.create().unwrap();
+        drop(std::fs::remove_file(place.socket()));
+        let listener = bind(&place.socket()).unwrap();
+        let registry = registry.clone();
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let daemon = xend::Daemon::open(registry).unwrap();
+                tokio::select! {
+                    served = xend::serve(daemon, listener, None) => drop(served.unwrap()),
+                    _ = ended => {}
+                }
+            });
+        });
+        Self { end: Some(end), thread: Some(thread) }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
     }
 }
 
@@ -142,6 +195,8 @@ fn serve(
     let mut lines = LineReader::new(MAX_REQUEST);
     while let Ok(Some(request)) = lines.read::<Request>(&mut &stream) {
         let reply = match &request {
+            // The daemon waits for it to stop, which this one does not.
+            Request::Wait { until: WaitUntil::Shutdown } => continue,
             Request::Info => {
                 let mut reply = info.clone();
                 reply["response"] = "info".into();

@@ -1,0 +1,349 @@
+//! The tools' side.
+
+use crate::error::Error;
+use crate::http::{self, Answer, percent_encoded};
+use crate::place::reach;
+use crate::types::{
+    Create, Destroyed, Domain, Event, Host, Past, Shutdown, Start, Started, Status, Store, Stored,
+    Who,
+};
+use control::{Dirs, ErrorCode, Failure, ShutdownKind, Uuid};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+/// How long an answer may take; a destroyed domain has 10 s to answer and 10 s to die.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest answer, in bytes: some thousand domains.
+const LONGEST: u64 = 256 << 20;
+/// Longest event, in bytes.
+const LONGEST_EVENT: u64 = 1 << 20;
+/// Attempts at a request whose connection broke.
+const MOST_ATTEMPTS: u32 = 5;
+/// How often a domain is looked at that another attempt is starting.
+const POLL: Duration = Duration::from_millis(50);
+
+/// The daemon of these directories.
+#[derive(Clone, Debug)]
+pub struct Daemon {
+    dirs: Dirs,
+}
+
+/// A request whose answer may take long: the descriptor becomes readable with it. Dropping it
+/// calls the request off.
+#[derive(Debug)]
+pub struct Pending {
+    stream: UnixStream,
+}
+
+impl AsFd for Pending {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+/// The stream of events.
+#[derive(Debug)]
+pub struct Events {
+    answer: Answer,
+    lines: control::LineReader,
+}
+
+impl Events {
+    /// The next event; `None` when the stream or `patience` has ended: then begin a new stream, and
+    /// look at the list for what was missed.
+    ///
+    /// # Errors
+    /// When something arrives that is no event.
+    pub fn next(&mut self, patience: Option<Duration>) -> Result<Option<Event>, Error> {
+        let patience = patience.map(|time| time.max(Duration::from_millis(1)));
+        self.answer.stream().set_read_timeout(patience).map_err(Error::Broken)?;
+        match self.lines.read(&mut self.answer) {
+            Ok(event) => Ok(event),
+            // The place in the stream is lost.
+            Err(control::LineError::Io(_) | control::LineError::Torn) => Ok(None),
+            Err(error) => Err(Error::Unexpected(error.to_string())),
+        }
+    }
+}
+
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.answer.stream().as_fd()
+    }
+}
+
+/// Whether a connection broke as it does when the daemon is killed or ends.
+fn is_break(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionAborted
+    )
+}
+
+fn parse<T: DeserializeOwned>(answer: Answer) -> Result<T, Error> {
+    let status = answer.status;
+    let body = answer.body(LONGEST).map_err(Error::Broken)?;
+    let unexpected = |error: serde_json::Error| Error::Unexpected(error.to_string());
+    if (200..300).contains(&status) {
+        return serde_json::from_slice(&body).map_err(unexpected);
+    }
+    match serde_json::from_slice::<Failure>(&body) {
+        Ok(failure) => Err(Error::Refused(failure)),
+        Err(_) => Err(Error::Unexpected(format!("HTTP status {status}"))),
+    }
+}
+
+/// An answer, and whether the request may have been carried out before: its connection broke.
+struct Told<T> {
+    answer: T,
+    again: bool,
+}
+
+impl Daemon {
+    /// The daemon of these directories, which need not run yet.
+    pub fn new(dirs: Dirs) -> Self {
+        Self { dirs }
+    }
+
+    /// Sends a request, to a new daemon if the present one is killed meanwhile.
+    fn tell<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&[u8]>,
+    ) -> Result<Told<Result<T, Error>>, Error> {
+        let mut attempt = 1;
+        loop {
+            let result = self.begin(method, path, body).and_then(|pending| pending.finish());
+            match result {
+                Err(Error::Broken(error)) if is_break(&error) && attempt < MOST_ATTEMPTS => {
+                    attempt += 1;
+                }
+                Err(error @ Error::Refused(_)) => {
+                    return Ok(Told { answer: Err(error), again: attempt > 1 });
+                }
+                Err(error) => return Err(error),
+                Ok(answer) => return Ok(Told { answer: Ok(answer), again: attempt > 1 }),
+            }
+        }
+    }
+
+    fn begin(&self, method: &str, path: &str, body: Option<&[u8]>) -> Result<Pending, Error> {
+        let stream = reach(&self.dirs)?;
+        let set = stream.set_read_timeout(Some(PATIENCE));
+        set.and_then(|()| stream.set_write_timeout(Some(PATIENCE))).map_err(Error::Broken)?;
+        match http::send(&stream, method, path, body) {
+            // It may have refused before it read everything; its answer tells.
+            Err(error) if !is_break(&error) => Err(Error::Broken(error)),
+            _ => Ok(Pending { stream }),
+        }
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.tell("GET", path, None)?.answer
+    }
+
+    fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Told<Result<T, Error>>, Error> {
+        self.tell("POST", path, Some(&json(body)?))
+    }
+
+    /// `GET /v1/host`.
+    ///
+    /// # Errors
+    /// As [`Error`] says; so for all methods.
+    pub fn host(&self) -> Result<Host, Error> {
+        self.get("/v1/host")
+    }
+
+    /// `GET /v1/domains`.
+    #[expect(clippy::missing_errors_doc, reason = "see host")]
+    pub fn domains(&self) -> Result<Vec<Domain>, Error> {
+        self.get("/v1/domains")
+    }
+
+    /// `GET /v1/domains/{domain}`.
+    #[expect(clippy::missing_errors_doc, reason = "see host")]
+    pub fn domain(&self, word: &str) -> Result<Domain, Error> {
+        self.get(&path(word, ""))
+    }
+
+    /// `GET /v1/history`.
+    #[expect(clippy::missing_errors_doc, reason = "see host")]
+    pub fn history(&self) -> Result<Vec<Past>, Error> {
+        self.get("/v1/history")
+    }
+
+    /// `GET /v1/events`; what happens after this returns is in the stream.
+    #[expect(clippy::missing_errors_doc, reason = "see host")]
+    pub fn events(&self) -> Result<Events, Error> {
+        let mut attempt = 1;
+        loop {
+            let pending = self.begin("GET", "/v1/events", None)?;
+            match http::receive(pending.stream) {
+                Ok(answer) if answer.status == 200 => {
+                    let lines = control::LineReader::new(LONGEST_EVENT as usize);
+                    let mut events = Events { answer, lines };
+                    // The first says that the stream has begun.
+                    if events.next(Some(PATIENCE))?.is_some() {
+                        return Ok(events);
+                    }
+                }
+                Ok(answer) => {
+                    return Err(parse::<()>(answer)
+                        .err()
+                        .unwrap_or_else(|| Error::Unexpected("no stream of events".into())));
+                }
+                Err(error) if is_break(&error) => {}
+                Err(error) => return Err(Error::Broken(error)),
+            }
+            if attempt >= MOST_ATTEMPTS {
+                return Err(Error::Broken(io::ErrorKind::UnexpectedEof.into()));
+            }
+            attempt += 1;
+        }
+    }
+
+    /// `POST /v1/domains`, whose answer comes when the domain runs. The configuration must have a
+    /// UUID: by it the domain is known again if the daemon is killed meanwhile.
+    #[expect(clippy::missing_errors_doc, reason = "see host")]
+    pub fn create(&self, create: &Create) -> Result<Pending, Error> {
+        self.begin("POST", "/v1/domains", Some(&json(create)?))
+    }
+
+    /// `POST /v1/managed/{domain}/start`, whose answer comes when the domain runs.
+    #[expect(clippy::missing_errors_doc, reason = "see host")]
+    pub fn start(&self, word: &str, start: &Start) -> Result<Pending, Error> {
+        let path = format!("/v1/managed/{}/start", percent_encoded(word));
+        self.begin("POST", &path, Some(&json(start)?))
+    }
+
+    /// What became of a start whose answer did not come because the daemon was killed: `None` if
+    /// there is no such domain and it can be started again.
+    #[expect(clippy::missing_errors_doc, reason = "see host")]
+    pub fn started_meanwhile(
+        &self,
+        uuid: Uuid,
+        patience: Duration,
+    ) -> Result<Option<Started>, Error> {
+        let end = Instant::now() + patience;
+        loop {
+            let domain = match self.domain(&uuid.to_string()) {
+                Ok(domain) => domain,
+                Err(error) if error.code() == Some(ErrorCode::NotFound) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            match (domain.status, domain.run) {
+                (Status::Up, Some(run)) => {
+                    return Ok(Some(Started { domid: run.domid, name: domain.name }));
+                }
+                (Status::Halted, _) | (Status::Up, None) => return Ok(None),
+                _ if Instant::now() < end => std::thread::sleep(POLL),
+                _ => return Err(Error::Timeout { seconds: patience.as_secs() }),
+            }
+        }
+    }
+
+    /// `POST /v1/domains/{domain}/pause`.
+    #[expect(clippy::missing_errors_doc, reason = "see host")]
+    pub fn pause(&self, word: &str) -> Result<(), Error> {
+        self.post::<Who>(&path(word, "/pause"), &())?.answer.map(drop)
+    }
+
+    /// `POST /v1/domains/{domain}/unpause`.
+    #[expect(clippy::missing_errors_doc, reason = "see host")]
+    pub fn unpause(&self, word: &str) -> Result<(), Error> {
+        self.post::<Who>(&path(word, "/unpause"), &())?.answer.map(drop)
+    }
+
+    /// `POST /v1/domains/{domain}/shutdown`.
+    #[expect(clippy::missing_errors_doc, reason = "see host")]
+    pub fn shutdown(&self, word: &str, reason: ShutdownKind) -> Result<(), Error> {
+        self.post::<Who>(&path(word, "/shutdown"), &Shutdown { reason })?.answer.map(drop)
+    }
+
+    /// `POST /v1/domains/{domain}/destroy`; returns when the domain is gone.
+    #[expect(clippy::missing_errors_doc, reason = "see host")]
+    pub fn destroy(&self, word: &str) -> Result<Destroyed, Error> {
+        let told = self.post(&path(word, "/destroy"), &())?;
+        match told.answer {
+            // The first attempt was carried out.
+            Err(error) if told.again && error.code() == Some(ErrorCode::NotFound) => {
+                Ok(Destroyed::default())
+            }
+            answer => answer,
+        }
+    }
+
+    /// `POST /v1/managed`. The configuration must have a UUID, as with [`Daemon::create`].
+    #[expect(clippy::missing_errors_doc, reason = "see host")]
+    pub fn store(&self, store: &Store) -> Result<Stored, Error> {
+        let told = self.post("/v1/managed", store)?;
+        let (name, uuid) = (&store.config.general.name, &store.config.general.uuid);
+        match told.answer {
+            Err(error) if told.again && error.code() == Some(ErrorCode::Busy) => {
+                match self.domain(name) {
+                    Ok(domain) if domain.managed && Some(domain.uuid.0) == uuid.map(|u| u.0) => {
+                        Ok(Stored { name: domain.name, uuid: domain.uuid })
+                    }
+                    _ => Err(error),
+                }
+            }
+            answer => answer,
+        }
+    }
+
+    /// `DELETE /v1/managed/{domain}`.
+    #[expect(clippy::missing_errors_doc, reason = "see host")]
+    pub fn delete(&self, word: &str) -> Result<(), Error> {
+        let path = format!("/v1/managed/{}", percent_encoded(word));
+        let told = self.tell::<Stored>("DELETE", &path, None)?;
+        match told.answer {
+            Err(error) if told.again && error.code() == Some(ErrorCode::NotFound) => Ok(()),
+            answer => answer.map(drop),
+        }
+    }
+}
+
+impl Pending {
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// When the daemon refuses, is killed ([`Error::is_break`]), or does not answer in time.
+    pub fn finish<T: DeserializeOwned>(self) -> Result<T, Error> {
+        match http::receive(self.stream) {
+            Ok(answer) => parse(answer),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                    Err(Error::Timeout { seconds: PATIENCE.as_secs() })
+                }
+                _ => Err(Error::Broken(error)),
+            },
+        }
+    }
+}
+
+impl Error {
+    /// Whether the daemon was killed before it answered.
+    pub fn is_break(&self) -> bool {
+        matches!(self, Self::Broken(error) if is_break(error))
+    }
+}
+
+fn path(word: &str, order: &str) -> String {
+    format!("/v1/domains/{}{order}", percent_encoded(word))
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(value).map_err(|error| Error::Unexpected(error.to_string()))
+}

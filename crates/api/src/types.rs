@@ -1,0 +1,296 @@
+//! What travels between the daemon and its clients.
+
+use config::DomainConfig;
+use control::{DomainInfo, EndedAs, Entry, ErrorCode, Failure, ShutdownKind, ShutdownReason, Uuid};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use utoipa::ToSchema;
+
+/// How far a domain is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// It is being built.
+    Starting,
+    /// It is there (running, paused, or kept after its end: see `info.state`).
+    Up,
+    /// Its process is there, but did not answer in time.
+    Silent,
+    /// It is stored and does not run.
+    Halted,
+}
+
+/// The process of a domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Run {
+    /// Domain number.
+    pub domid: u32,
+    /// Process id of `xendomain`.
+    pub pid: u32,
+    /// Start, in seconds since the epoch.
+    pub started: u64,
+    /// Directory of the domain; its control socket `control.sock` is there, and consoles are
+    /// attached to it, so that they outlive the daemon.
+    #[schema(value_type = String)]
+    pub directory: PathBuf,
+}
+
+/// A domain, running or stored.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Domain {
+    /// Name, unique among running and stored domains.
+    pub name: String,
+    /// UUID.
+    #[schema(value_type = String, format = "uuid")]
+    pub uuid: Uuid,
+    /// How far it is.
+    pub status: Status,
+    /// Whether it is stored: it stays when it ends.
+    pub managed: bool,
+    /// Its process, unless it is halted.
+    pub run: Option<Run>,
+    /// What it says of itself, if it is up.
+    pub info: Option<DomainInfo>,
+    /// Why it is silent.
+    pub trouble: Option<String>,
+    /// The stored configuration of a halted domain.
+    #[schema(value_type = Object)]
+    pub config: Option<DomainConfig>,
+}
+
+impl Domain {
+    /// Its number, unless it is halted.
+    pub fn domid(&self) -> Option<u32> {
+        self.run.as_ref().map(|run| run.domid)
+    }
+
+    /// Its place in the registry of running domains.
+    pub fn entry(&self) -> Option<Entry> {
+        let run = self.run.as_ref()?;
+        Some(Entry {
+            domid: run.domid,
+            name: self.name.clone(),
+            uuid: self.uuid,
+            pid: run.pid,
+            started: run.started,
+            directory: run.directory.clone(),
+        })
+    }
+}
+
+/// A new domain.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Create {
+    /// Its configuration, as `xl create -n` prints it. One without a UUID gets one.
+    #[schema(value_type = Object)]
+    pub config: DomainConfig,
+    /// Leave it paused.
+    #[serde(default)]
+    pub paused: bool,
+    /// Where relative paths of the configuration are seen from.
+    #[schema(value_type = String)]
+    pub directory: PathBuf,
+    /// Variables for the domain's process, for development; only names that begin with
+    /// `XENOLITH_`, and not those of the directories.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+}
+
+/// A domain to be stored.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Store {
+    /// Its configuration, as `xl create -n` prints it. One without a UUID gets one.
+    #[schema(value_type = Object)]
+    pub config: DomainConfig,
+    /// Where relative paths of the configuration are seen from.
+    #[schema(value_type = String)]
+    pub directory: PathBuf,
+}
+
+/// A domain that was stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Stored {
+    /// Name.
+    pub name: String,
+    /// UUID.
+    #[schema(value_type = String, format = "uuid")]
+    pub uuid: Uuid,
+}
+
+/// How a stored domain is to start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Start {
+    /// Leave it paused.
+    #[serde(default)]
+    pub paused: bool,
+    /// As in `Create`.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+}
+
+/// A domain that was started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Started {
+    /// Domain number.
+    pub domid: u32,
+    /// Name.
+    pub name: String,
+}
+
+/// What a guest is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Shutdown {
+    /// What.
+    pub reason: ShutdownKind,
+}
+
+/// A domain that was destroyed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Destroyed {
+    /// Why its process had to be killed, if it did not end by itself.
+    pub killed: Option<String>,
+}
+
+/// The host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Host {
+    /// Version of the daemon.
+    pub version: String,
+    /// Process id of the daemon.
+    pub pid: u32,
+    /// Running domains.
+    pub domains: u64,
+    /// The host's memory, in MiB.
+    pub total_mib: u64,
+    /// What can be had without swapping, in MiB.
+    pub available_mib: u64,
+    /// What running domains may still take of it, in MiB.
+    pub claimed_mib: u64,
+    /// What new domains can have, in MiB.
+    pub free_mib: u64,
+}
+
+/// How a domain ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Past {
+    /// Name.
+    pub name: String,
+    /// UUID.
+    #[schema(value_type = String, format = "uuid")]
+    pub uuid: Uuid,
+    /// Domain number.
+    pub domid: u32,
+    /// Start, in seconds since the epoch.
+    pub started: u64,
+    /// When its end was noticed, in seconds since the epoch.
+    pub ended: u64,
+    /// Why, if it said so.
+    pub reason: Option<ShutdownReason>,
+    /// Its number after a restart.
+    pub successor: Option<u32>,
+    /// How, in words.
+    pub how: String,
+}
+
+/// Which domain an event is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Who {
+    /// Domain number, unless it is halted.
+    pub domid: Option<u32>,
+    /// Name.
+    pub name: String,
+    /// UUID.
+    #[schema(value_type = String, format = "uuid")]
+    pub uuid: Uuid,
+}
+
+impl Who {
+    /// A running domain.
+    pub fn running(entry: &Entry) -> Self {
+        Self { domid: Some(entry.domid), name: entry.name.clone(), uuid: entry.uuid }
+    }
+}
+
+/// What happened. One line of JSON in the stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// When, in seconds since the epoch.
+    pub at: u64,
+    /// What.
+    #[serde(flatten)]
+    pub what: Happening,
+}
+
+/// What can happen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Happening {
+    /// The stream begins: whatever happens from now on comes in it.
+    Listening,
+    /// A domain is up, or was found running by a daemon that started.
+    Up(Who),
+    /// It was paused.
+    Paused(Who),
+    /// It goes on.
+    Unpaused(Who),
+    /// It has another name.
+    Renamed {
+        /// Which, with its new name.
+        #[serde(flatten)]
+        who: Who,
+        /// Its name before.
+        before: String,
+    },
+    /// Its guest stopped.
+    Stopped {
+        /// Which.
+        #[serde(flatten)]
+        who: Who,
+        /// Why.
+        reason: ShutdownReason,
+        /// What becomes of it.
+        #[serde(flatten)]
+        outcome: EndedAs,
+    },
+    /// Its process is gone.
+    Gone(Past),
+    /// A domain was stored.
+    Stored(Who),
+    /// A stored domain was deleted.
+    Deleted(Who),
+    /// This client reads too slowly and has missed events: look at the list.
+    Lost {
+        /// How many.
+        count: u64,
+    },
+}
+
+/// A failure without a hint, for an unknown domain.
+pub fn unknown(word: &str) -> Failure {
+    let shown: String = word.chars().take(64).collect();
+    Failure::new(ErrorCode::NotFound, format!("Domain '{shown}' does not exist."))
+        .with_hint("'xm list' shows the domains that exist.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_flat_lines() {
+        let who = Who { domid: Some(3), name: "one".into(), uuid: Uuid([0; 16]) };
+        let what = Happening::Stopped {
+            who,
+            reason: ShutdownReason::Reboot,
+            outcome: EndedAs::Restarting,
+        };
+        let text = serde_json::to_string(&Event { at: 7, what: what.clone() }).unwrap();
+        let expected = concat!(
+            r#"{"at":7,"event":"stopped","domid":3,"name":"one","#,
+            r#""uuid":"00000000-0000-0000-0000-000000000000","reason":"reboot","as":"restarting"}"#
+        );
+        assert_eq!(text, expected);
+        assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), Event { at: 7, what });
+    }
+}

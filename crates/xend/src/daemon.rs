@@ -1,0 +1,266 @@
+//! What the daemon knows.
+
+use crate::journal::Journal;
+use crate::register::{Change, Content, Kept, MOST_HISTORY, Register, Seen};
+use api::types::{Event, Happening, Past, Who};
+use control::{Dirs, Ended, Entry, Hint, Log, PathError, Registry, RegistryError, Uuid};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::{Notify, broadcast};
+
+/// Events that a slow client may be behind.
+const BACKLOG: usize = 1024;
+
+/// The daemon could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The registry of running domains.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// A file.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// Something of the host.
+    #[error("Cannot {what}: {source}")]
+    Host {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Hint for StartError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Registry(error) => error.hint(),
+            Self::Path(error) => error.hint(),
+            Self::Host { .. } => None,
+        }
+    }
+}
+
+/// A domain that runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Running {
+    /// Its place in the registry.
+    pub entry: Entry,
+    /// Whether a task waits for its end.
+    pub watched: bool,
+    /// Whether it has ever answered.
+    pub up: bool,
+    /// What it said of its end.
+    pub last: Option<Ended>,
+    /// Told when it has left the registry.
+    pub forgotten: Arc<Notify>,
+}
+
+/// A domain that this daemon is starting.
+#[derive(Debug)]
+pub(crate) struct Starting {
+    pub name: String,
+    pub uuid: Uuid,
+    pub mib: u64,
+    /// Calls the start off.
+    pub cancel: Notify,
+}
+
+/// What changes.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub running: BTreeMap<u32, Running>,
+    pub starting: Vec<Arc<Starting>>,
+    pub managed: Vec<Kept>,
+    pub history: VecDeque<Past>,
+    /// Our children among the domains' processes, and how they ended.
+    pub children: HashMap<u32, Option<ExitStatus>>,
+}
+
+/// The daemon.
+pub struct Daemon {
+    pub(crate) registry: Registry,
+    pub(crate) journal: Journal,
+    /// Held while a name is checked and taken.
+    pub(crate) names: tokio::sync::Mutex<()>,
+    /// Something changed that the main loop may wait for.
+    pub(crate) changed: Notify,
+    state: Mutex<State>,
+    events: broadcast::Sender<Event>,
+    log: Arc<Mutex<Log>>,
+    boot: String,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Seconds since the epoch.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+impl Daemon {
+    /// Opens the register and finds the domains that run. What ended while no daemon ran is
+    /// reported as gone.
+    ///
+    /// # Errors
+    /// When the registry or the register cannot be used.
+    pub fn open(registry: Registry) -> Result<Arc<Self>, StartError> {
+        let dirs = registry.dirs().clone();
+        let (log, _works_without) = Log::open(&dirs.state.join("xend.log"), "xend");
+        let log = Arc::new(Mutex::new(log));
+        let register = Register::open(&kept(&dirs))?;
+        let content = register.load()?;
+        control::kill_point("xend.start.loaded");
+        let complaints = Arc::clone(&log);
+        let complain = move |error: &PathError| locked(&complaints).line(&error.to_string());
+        let journal = Journal::start(register, complain)
+            .map_err(|source| StartError::Host { what: "start a thread", source })?;
+        let daemon = Arc::new(Self {
+            registry,
+            journal,
+            names: tokio::sync::Mutex::new(()),
+            changed: Notify::new(),
+            state: Mutex::new(State::default()),
+            events: broadcast::channel(BACKLOG).0,
+            log,
+            boot: boot_id(),
+        });
+        daemon.log(&format!("started as process {}", std::process::id()));
+        daemon.take_over(content)?;
+        Ok(daemon)
+    }
+
+    /// Takes what an earlier daemon left, and reports what it did not live to see.
+    fn take_over(self: &Arc<Self>, content: Content) -> Result<(), StartError> {
+        let live = self.registry.list()?;
+        {
+            let mut state = self.state();
+            state.managed = content.managed;
+            state.history = content.history.into();
+        }
+        for seen in content.running {
+            let is_same = |entry: &&Entry| {
+                (entry.domid, entry.pid, entry.started)
+                    == (seen.entry.domid, seen.entry.pid, seen.entry.started)
+            };
+            if live.iter().find(is_same).is_none() {
+                let how = self.how_unseen(&seen);
+                let heir = live.iter().find(|entry| entry.uuid == seen.entry.uuid);
+                self.gone(&seen.entry, None, heir.map(|entry| entry.domid), how);
+            }
+        }
+        control::kill_point("xend.start.reported");
+        Ok(())
+    }
+
+    /// How a domain ended that nobody watched: its own log may tell.
+    fn how_unseen(&self, seen: &Seen) -> String {
+        if seen.boot != self.boot {
+            return "the host was started anew".to_owned();
+        }
+        let entry = &seen.entry;
+        let path = self.registry.dirs().log(&entry.name);
+        let tail = Log::open(&path, "").0.tail(16 << 10).unwrap_or_default();
+        let tail = String::from_utf8_lossy(&tail).into_owned();
+        let mark = format!(" dom{} ", entry.domid);
+        let last = tail.lines().rev().find_map(|line| line.split_once(&mark));
+        match last {
+            Some((_, words)) => format!("while xend did not run; its log ends with: {words}"),
+            None => "while xend did not run".to_owned(),
+        }
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        locked(&self.state)
+    }
+
+    /// Logs one line.
+    pub fn log(&self, line: &str) {
+        locked(&self.log).line(line);
+    }
+
+    /// The log's file.
+    pub fn log_path(&self) -> PathBuf {
+        locked(&self.log).path().to_path_buf()
+    }
+
+    /// Tells everybody who listens.
+    pub(crate) fn tell(&self, what: Happening) {
+        let _nobody_listens = self.events.send(Event { at: now(), what });
+    }
+
+    pub(crate) fn listen(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    /// Records and tells that a domain's process is gone.
+    pub(crate) fn gone(
+        &self,
+        entry: &Entry,
+        reason: Option<control::ShutdownReason>,
+        successor: Option<u32>,
+        how: String,
+    ) {
+        self.log(&format!("domain {} ({}) is gone: {how}", entry.name, entry.domid));
+        let past = Past {
+            name: entry.name.clone(),
+            uuid: entry.uuid,
+            domid: entry.domid,
+            started: entry.started,
+            ended: now(),
+            reason,
+            successor,
+            how,
+        };
+        control::kill_point("xend.gone.unrecorded");
+        let _written_in_its_time = self.journal.write(Change::Ended(past.clone()));
+        let mut state = self.state();
+        state.running.remove(&entry.domid);
+        state.children.remove(&entry.pid);
+        state.history.push_back(past.clone());
+        while state.history.len() as u64 > MOST_HISTORY {
+            state.history.pop_front();
+        }
+        drop(state);
+        self.tell(Happening::Gone(past));
+        self.changed.notify_one();
+    }
+
+    /// Records and tells that a domain is up.
+    pub(crate) fn up(&self, entry: &Entry) {
+        if let Some(running) = self.state().running.get_mut(&entry.domid) {
+            running.up = true;
+        }
+        self.log(&format!("domain {} ({}) is up", entry.name, entry.domid));
+        let seen = Seen { entry: entry.clone(), boot: self.boot.clone() };
+        let _written_in_its_time = self.journal.write(Change::Saw(seen));
+        self.tell(Happening::Up(Who::running(entry)));
+    }
+
+    /// Whether there is nothing that an end of the daemon would miss.
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.state();
+        state.running.is_empty() && state.starting.is_empty()
+    }
+}
+
+/// The directory of what is kept. Run-time directories that share a directory of logs have one each,
+/// named by the hash of its path (FNV-1a).
+fn kept(dirs: &Dirs) -> PathBuf {
+    let path = dirs.runtime.as_os_str().as_encoded_bytes().iter();
+    let hash = path.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    dirs.kept().join(format!("{hash:016x}"))
+}
+
+/// What tells one boot of the host from another.
+fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}

@@ -1,0 +1,92 @@
+//! Changes of the registry of running domains, as the host's kernel tells them (inotify(7)).
+
+use crate::daemon::Daemon;
+use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
+use std::collections::BTreeSet;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::time::sleep;
+
+/// Changes that follow each other closer than this are looked at once.
+const TOGETHER: Duration = Duration::from_millis(5);
+
+/// Follows the registry.
+pub struct Notice {
+    inotify: Arc<OwnedFd>,
+    changes: mpsc::Receiver<()>,
+    watched: BTreeSet<u32>,
+}
+
+impl Notice {
+    /// Begins to follow it.
+    ///
+    /// # Errors
+    /// When the host has no inotify instance or no thread left.
+    pub fn new(daemon: &Daemon) -> io::Result<Self> {
+        let inotify = Arc::new(inotify::init(CreateFlags::CLOEXEC)?);
+        let dirs = daemon.registry.dirs();
+        let own = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF | WatchFlags::ONLYDIR;
+        let coming = WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::ONLYDIR;
+        inotify::add_watch(&*inotify, dirs.domains(), own | coming)?;
+        // One that waits stands for all that have gathered.
+        let (tell, changes) = mpsc::channel(1);
+        let read = Arc::clone(&inotify);
+        let wait = move || wait(&read, &tell);
+        std::thread::Builder::new().name("registry".into()).spawn(wait)?;
+        Ok(Self { inotify, changes, watched: BTreeSet::new() })
+    }
+
+    /// Scans the registry now and after every change, until its directory is taken away.
+    pub async fn follow(mut self, daemon: Arc<Daemon>) {
+        while daemon.registry.dirs().domains().exists() {
+            self.look(&daemon);
+            if self.changes.recv().await.is_none() {
+                daemon.log("changes of the run-time directory are not told any more");
+                return;
+            }
+            sleep(TOGETHER).await;
+        }
+        daemon.log("the run-time directory is gone");
+    }
+
+    fn look(&mut self, daemon: &Arc<Daemon>) {
+        match daemon.scan() {
+            Ok(live) => {
+                let live: BTreeSet<u32> = live.iter().map(|entry| entry.domid).collect();
+                // The watch of a directory that is gone is gone with it.
+                self.watched.retain(|domid| live.contains(domid));
+                let mut is_new = false;
+                for domid in live {
+                    if self.watched.insert(domid) {
+                        let directory = daemon.registry.dirs().domains().join(domid.to_string());
+                        // Its socket comes; its entry is replaced when it is renamed.
+                        let flags = WatchFlags::CREATE | WatchFlags::MOVED_TO;
+                        let _gone_already = inotify::add_watch(&*self.inotify, directory, flags);
+                        is_new = true;
+                    }
+                }
+                if is_new {
+                    // What happened before the watch was there.
+                    let _seen_just_now = daemon.scan();
+                }
+            }
+            Err(error) => daemon.log(&error.to_string()),
+        }
+    }
+}
+
+/// Waits for changes, in a thread of its own, until nobody wants to know.
+fn wait(inotify: &OwnedFd, tell: &mpsc::Sender<()>) {
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut reader = Reader::new(inotify, &mut buffer);
+    while reader.next().is_ok() {
+        match tell.try_send(()) {
+            Ok(()) | Err(TrySendError::Full(())) => {}
+            Err(TrySendError::Closed(())) => return,
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Conversations with domains' processes, in their own protocol.
+
+use control::{
+    ClientError, Entry, ErrorCode, Failure, Hint, LineError, MAX_REPLY, RegistryError, Request,
+    Response, connect_now,
+};
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::time::{sleep, timeout};
+
+/// How long a domain may take to answer an order.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a process is tried that has no room for another connection.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// A connection to a domain's process.
+#[derive(Debug)]
+pub struct Talk {
+    stream: BufReader<UnixStream>,
+    domid: u32,
+}
+
+impl Talk {
+    /// Connects, however long the process has no room for another connection.
+    ///
+    /// # Errors
+    /// When nobody listens.
+    pub async fn open(entry: &Entry) -> Result<Self, ClientError> {
+        let domid = entry.domid;
+        loop {
+            match connect_now(&entry.socket()).and_then(UnixStream::from_std) {
+                Ok(stream) => return Ok(Self { stream: BufReader::new(stream), domid }),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(RETRY).await,
+                Err(source) => return Err(ClientError::Connect { domid, source }),
+            }
+        }
+    }
+
+    /// Sends a request and waits for its reply; a refusal is an error.
+    ///
+    /// # Errors
+    /// As [`control::Client::request`], but it does not give up.
+    pub async fn ask(&mut self, request: &Request) -> Result<Response, ClientError> {
+        match self.exchange(request).await {
+            Ok(Response::Error(failure)) => Err(ClientError::Refused(failure)),
+            Ok(response) => Ok(response),
+            Err(error) => Err(self.broken(error)),
+        }
+    }
+
+    async fn exchange(&mut self, request: &Request) -> Result<Response, LineError> {
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        self.stream.write_all(&line).await?;
+        line.clear();
+        let limited = &mut (&mut self.stream).take(MAX_REPLY as u64);
+        limited.read_until(b'\n', &mut line).await?;
+        if line.last() == Some(&b'\n') {
+            return Ok(serde_json::from_slice(&line)?);
+        }
+        Err(if line.len() < MAX_REPLY {
+            LineError::Torn
+        } else {
+            LineError::TooLong { limit: MAX_REPLY }
+        })
+    }
+
+    fn broken(&self, error: LineError) -> ClientError {
+        let domid = self.domid;
+        let is_end = match &error {
+            LineError::Torn => true,
+            LineError::Io(error) => {
+                matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+            }
+            _ => false,
+        };
+        if is_end {
+            ClientError::Ended { domid }
+        } else {
+            ClientError::Broken { domid, source: error }
+        }
+    }
+}
+
+/// Asks one thing and waits at most `patience`.
+///
+/// # Errors
+/// As [`control::Client::request`].
+pub async fn ask(
+    entry: &Entry,
+    request: &Request,
+    patience: Duration,
+) -> Result<Response, ClientError> {
+    let asked = async { Talk::open(entry).await?.ask(request).await };
+    let late = |_| ClientError::Timeout { domid: entry.domid, after: patience };
+    timeout(patience, asked).await.map_err(late)?
+}
+
+/// Gives an order whose reply is [`Response::Ok`].
+///
+/// # Errors
+/// As [`ask`].
+pub async fn order(entry: &Entry, request: &Request) -> Result<(), ClientError> {
+    match ask(entry, request, PATIENCE).await? {
+        Response::Ok => Ok(()),
+        _ => Err(ClientError::Unexpected { domid: entry.domid }),
+    }
+}
+
+/// An error as it travels.
+pub fn failure(error: &ClientError) -> Failure {
+    let code = match error {
+        ClientError::Refused(failure) => return failure.clone(),
+        ClientError::Registry(error) => return registry_failure(error),
+        ClientError::Timeout { .. } => ErrorCode::Timeout,
+        ClientError::Ended { .. } => ErrorCode::Ended,
+        ClientError::Connect { .. } | ClientError::Broken { .. } => ErrorCode::Host,
+        ClientError::Unexpected { .. } => ErrorCode::NotSupported,
+    };
+    hinted(Failure::new(code, error.to_string()), error.hint())
+}
+
+/// An error of the registry as it travels.
+pub fn registry_failure(error: &RegistryError) -> Failure {
+    let code = match error {
+        RegistryError::NameTaken { .. } | RegistryError::UuidTaken { .. } => ErrorCode::Busy,
+        RegistryError::Unknown(_) => ErrorCode::NotFound,
+        RegistryError::BadName { .. } => ErrorCode::Config,
+        RegistryError::Path(_) | RegistryError::NoNumber => ErrorCode::Host,
+    };
+    hinted(Failure::new(code, error.to_string()), error.hint())
+}
+
+/// A failure with a hint, if there is one.
+pub fn hinted(failure: Failure, hint: Option<String>) -> Failure {
+    match hint {
+        Some(hint) => failure.with_hint(hint),
+        None => failure,
+    }
+}
