@@ -82,6 +82,7 @@ class Rig:
             self.environment.pop(name, None)
         # Words before each command: another user, say.
         self.prefix = []
+        self.last_surroundings = None
         self.kernels = sorted(path.name for path in (self.base / "kernels").iterdir())
 
     def _stage(self, binaries):
@@ -127,8 +128,17 @@ class Rig:
         path.write_text(text if text is not None else "\n".join(lines) + "\n")
         return str(path)
 
+    def renew_daemon(self):
+        """The daemon has the wrapper and the environment of the command that started it. When those
+        have changed, the next command starts another one, which adopts the domains."""
+        surroundings = (list(self.prefix), dict(self.environment))
+        if self.last_surroundings not in (None, surroundings):
+            self.end_daemon()
+        self.last_surroundings = surroundings
+
     def run(self, *words, timeout=60, program="xm"):
         """Runs xm and returns (exit code, standard output, standard error)."""
+        self.renew_daemon()
         done = subprocess.run(
             [*self.prefix, str(self.base / "bin" / program), *words],
             env=self.environment,
@@ -254,6 +264,7 @@ class Rig:
         wait_for(lambda: name not in self.names(), seconds, f"domain {name} is still listed")
 
     def console(self, *words):
+        self.renew_daemon()
         command = [*self.prefix, str(self.base / "bin/xm"), *words]
         return Terminal(command, self.environment, lambda: diagnosis.of(self))
 
