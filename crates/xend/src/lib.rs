@@ -22,6 +22,7 @@ mod launch;
 mod look;
 mod managed;
 mod memory;
+mod metrics;
 mod notice;
 mod orders;
 mod refusal;

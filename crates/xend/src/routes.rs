@@ -3,6 +3,7 @@
 use crate::daemon::Daemon;
 use crate::launch::Order;
 use crate::memory::{Memory, claimed};
+use crate::metrics::OPEN_METRICS;
 use crate::refusal::{Input, Refusal};
 use api::types::{
     Create, Destroyed, Domain, Event, Host, Past, Shutdown, Start, Started, Store, Stored, Who,
@@ -50,6 +51,7 @@ fn api() -> OpenApiRouter<Arc<Daemon>> {
         .routes(routes!(start))
         .routes(routes!(delete))
         .routes(routes!(history))
+        .routes(routes!(metrics))
         .routes(routes!(events))
 }
 
@@ -187,6 +189,15 @@ async fn history(State(daemon): Shared) -> Answer<Vec<Past>> {
     // What ended just now.
     daemon.live()?;
     Ok(Json(daemon.state().history.iter().cloned().collect()))
+}
+
+/// What running domains have used and moved, for monitoring systems.
+#[utoipa::path(get, path = "/v1/metrics", responses(
+    (status = OK, body = String, content_type = "application/openmetrics-text"),
+    (status = "default", body = Failure)))]
+async fn metrics(State(daemon): Shared) -> Result<Response, Refusal> {
+    let text = daemon.metrics().await?;
+    Ok(([(CONTENT_TYPE, OPEN_METRICS)], text).into_response())
 }
 
 /// What happens from now on, until the client leaves. The first line says that it has begun.
