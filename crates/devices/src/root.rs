@@ -20,19 +20,21 @@ use rustix::thread::{
 use std::io;
 
 /// Makes the working directory the root, if this process was started for that, and gives up the
-/// capabilities that it takes. Whether the root is the new one.
+/// capabilities that it takes. A host that does not allow it leaves the other walls, and a line in the log.
 ///
 /// # Errors
 /// When capabilities cannot be given up.
-pub fn leave() -> io::Result<bool> {
+pub fn leave() -> io::Result<()> {
     if !capability_is_in_ambient_set(CapabilitySet::SYS_CHROOT).unwrap_or(false) {
-        return Ok(false);
+        return Ok(());
     }
-    let left = leave_mounts().or_else(|_| leave_by_chroot()).is_ok();
+    if let Err(error) = leave_mounts().or_else(|_| leave_by_chroot()) {
+        eprintln!("the root stays the host's, behind the other walls: {error}");
+    }
     clear_ambient_capability_set()?;
     let none = CapabilitySet::empty();
     set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
-    Ok(left)
+    Ok(())
 }
 
 /// All mounts of the host's stay behind. The directory is reached by descriptor: its path may be

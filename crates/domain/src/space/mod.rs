@@ -21,11 +21,11 @@ pub use placement::{keep_placed, usable_cpus};
 use crate::sys::memory::PrivateMemory;
 use crate::sys::{JailedProgram, Kind, SpawnError, Walls, spawn};
 use std::ffi::CString;
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Environment variable that names another `space` program.
@@ -96,6 +96,9 @@ pub fn find_walls(empty_root: &Path) -> Result<Walls, StartError> {
     Ok(walls)
 }
 
+/// Nobody writes to the empty directory, and everybody may go there.
+const EMPTY_MODE: u32 = 0o555;
+
 /// The directory below the run-time directory that is to be the root of spaces: it
 /// is empty, and made if it is not there.
 ///
@@ -103,10 +106,15 @@ pub fn find_walls(empty_root: &Path) -> Result<Walls, StartError> {
 /// When it cannot be made.
 pub fn empty_directory(runtime: &Path) -> io::Result<PathBuf> {
     let path = runtime.join("empty");
-    match DirBuilder::new().mode(0o555).create(&path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(path),
+    match DirBuilder::new().create(&path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
     }
+    // Whatever the umask is: a backend goes there as nobody.
+    if path.symlink_metadata()?.mode() & 0o7777 != EMPTY_MODE {
+        std::fs::set_permissions(&path, Permissions::from_mode(EMPTY_MODE))?;
+    }
+    Ok(path)
 }
 
 fn start_with(
@@ -136,4 +144,23 @@ fn start_with(
         spawn(&jailed).map_err(|source| StartError::Spawn { path: path.clone(), source })?;
     let walls = spawned.walls;
     Ok((Group::new(spawned), walls))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_may_go_to_the_empty_directory() {
+        let runtime = tempfile::tempdir().unwrap();
+        let path = runtime.path().join("empty");
+        let mode = || path.metadata().unwrap().mode() & 0o7777;
+        // As a careful umask makes it.
+        DirBuilder::new().create(&path).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o500)).unwrap();
+        for _ in 0..2 {
+            assert_eq!(empty_directory(runtime.path()).unwrap(), path);
+            assert_eq!(mode(), EMPTY_MODE);
+        }
+    }
 }
