@@ -8,6 +8,7 @@ raises SIGSYS, which is seen here and kept from the process, so that many tries 
 import ctypes
 import errno
 import os
+import pathlib
 import signal
 import time
 
@@ -179,7 +180,9 @@ class Attacker:
             self._go(PTRACE_CONT)
             time.sleep(0.01)
         if self.memory is None:
-            raise Busy(f"process {self.tid} does not wait on a futex")
+            state = pathlib.Path(f"/proc/{self.tid}/stat").read_text().rsplit(")", 1)[1].split()
+            raise Busy(f"process {self.tid} does not wait on a futex: state {state[0]}, ticks {state[11:13]}, "
+                f"at {registers.rip:#x} in call {registers.orig_rax:#x}")
         self.registers = registers
         # Below the stack pointer: strings and structures of the tries.
         self.scratch = (registers.rsp - 0x2000) & ~0xFFF

@@ -243,6 +243,11 @@ class Rig:
         return max(pids, key=lambda pid: ticks(pid) - before[pid])
 
     @staticmethod
+    def largest(pids):
+        """The process that uses most memory now."""
+        return max(pids, key=lambda pid: int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]))
+
+    @staticmethod
     def parent(pid):
         """The number of a process's parent, 0 if it is gone."""
         try:
