@@ -32,6 +32,7 @@
 mod diagnostic;
 mod error;
 mod eval;
+mod host;
 mod keys;
 mod load;
 mod model;
@@ -45,6 +46,7 @@ mod syntax;
 
 pub use diagnostic::{Diagnostic, Level, Place};
 pub use error::{Error, MAX_FILE_BYTES, SpecError};
+pub use host::{HOST_VARIABLE, HostConfig, HostDaemon, HostMemory, HostNetwork, Migrated};
 pub use load::{LoadOptions, Loaded, load, parse_str};
 pub use model::{
     AccessControl, Action, Affinity, Boot, BootNetwork, Bootloader, CpuItem, CpuList, CpuidMask,

@@ -94,7 +94,7 @@ fn find(name: &Path, search: &[PathBuf]) -> Result<PathBuf, Error> {
     Err(Error::NotFound { name: name.display().to_string(), searched })
 }
 
-fn read_text(path: &Path) -> Result<String, Error> {
+pub(crate) fn read_text(path: &Path) -> Result<String, Error> {
     let failed = |source| Error::Read { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed)?;

@@ -92,6 +92,8 @@ pub struct Daemon {
     events: broadcast::Sender<Event>,
     log: Arc<Mutex<Log>>,
     boot: String,
+    /// Memory that no domain gets, in MiB.
+    pub(crate) reserve_mib: u64,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -109,7 +111,7 @@ impl Daemon {
     ///
     /// # Errors
     /// When the registry or the register cannot be used.
-    pub fn open(registry: Registry) -> Result<Arc<Self>, StartError> {
+    pub fn open(registry: Registry, reserve_mib: u64) -> Result<Arc<Self>, StartError> {
         let dirs = registry.dirs().clone();
         let (log, _works_without) = Log::open(&dirs.state.join("xend.log"), "xend");
         let log = Arc::new(Mutex::new(log));
@@ -129,6 +131,7 @@ impl Daemon {
             events: broadcast::channel(BACKLOG).0,
             log,
             boot: boot_id(),
+            reserve_mib,
         });
         daemon.log(&format!("started as process {}", std::process::id()));
         daemon.take_over(content)?;

@@ -6,6 +6,7 @@
 )]
 
 use api::{ENDED, Place, READY};
+use config::HostConfig;
 use control::{Dirs, Hint, Registry, kill_point};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, Write};
@@ -16,8 +17,6 @@ use xend::{Daemon, End, activated, notify, serve};
 
 /// Word that makes the process serve itself instead of starting one that does.
 const SERVE: &str = "--serve";
-/// How long nobody may need it before it ends, if a tool started it.
-const IDLE: Duration = Duration::from_secs(5);
 /// How long the lock of a daemon that does not listen is waited for, and how often it is tried.
 const HELD: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(10);
@@ -33,15 +32,15 @@ themselves; it ends some seconds after the last domain and client, and domains g
   --help     prints this text
   --version  prints the version
 
-Environment: XENOLITH_RUNTIME_DIR, XENOLITH_STATE_DIR, as for xm.
+Environment: XENOLITH_RUNTIME_DIR, XENOLITH_STATE_DIR, XENOLITH_HOST_CONFIG, as for xm.
 ";
 
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
     let result = match (words.next().as_deref(), words.next().as_deref()) {
         (None, _) => start(),
-        (Some(SERVE), None) => run(None),
-        (Some(SERVE), Some("on-demand")) => run(Some(IDLE)),
+        (Some(SERVE), None) => run(false),
+        (Some(SERVE), Some("on-demand")) => run(true),
         (Some("openapi"), None) => match xend::openapi() {
             Ok(text) => {
                 say(text.trim_end());
@@ -108,11 +107,13 @@ fn shown(error: &(impl std::fmt::Display + Hint)) -> String {
 }
 
 /// Serves until there is a reason to end.
-fn run(idle: Option<Duration>) -> Result<(), String> {
+fn run(on_demand: bool) -> Result<(), String> {
     kill_point("xend.start.begun");
     // Fails for a process group leader, which is detached enough.
     let _in_own_session = rustix::process::setsid();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let host = HostConfig::load().map_err(|error| error.to_string())?;
+    let idle = on_demand.then(|| Duration::from_secs(host.daemon.idle));
     let registry = Registry::open().map_err(|error| shown(&error))?;
     let place = Place::new(registry.dirs());
     place.create().map_err(|error| shown(&error))?;
@@ -124,8 +125,9 @@ fn run(idle: Option<Duration>) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("Cannot start: {error}"))?;
-    let daemon =
-        runtime.block_on(async { Daemon::open(registry) }).map_err(|error| shown(&error))?;
+    let daemon = runtime
+        .block_on(async { Daemon::open(registry, host.memory.reserve) })
+        .map_err(|error| shown(&error))?;
     let listener = match handed {
         Some(listener) => listener,
         None => bind(&place)

@@ -62,13 +62,18 @@ impl Daemon {
     ) -> Result<(), Failure> {
         let available = Memory::now().available_mib;
         let claimed = claimed(known).saturating_add(self.claimed_by_starting());
-        let free = available.saturating_sub(claimed);
+        let reserve = self.reserve_mib;
+        let free = available.saturating_sub(claimed).saturating_sub(reserve);
         if mib <= free {
             return Ok(());
         }
+        let kept = match reserve {
+            0 => String::new(),
+            mib => format!(", {mib} MiB are kept for the host"),
+        };
         let message = format!(
             "Domain '{name}' needs {mib} MiB, but the host has {free} MiB for new domains \
-             ({available} MiB are available, running domains may still take {claimed} MiB)"
+             ({available} MiB are available, running domains may still take {claimed} MiB{kept})"
         );
         let hint = "Give it less 'memory', or end another domain ('xm list').";
         Err(Failure::new(ErrorCode::Memory, message).with_hint(hint))

@@ -91,7 +91,10 @@ async fn host(State(daemon): Shared) -> Answer<Host> {
         total_mib: memory.total_mib,
         available_mib: memory.available_mib,
         claimed_mib,
-        free_mib: memory.available_mib.saturating_sub(claimed_mib),
+        free_mib: memory
+            .available_mib
+            .saturating_sub(claimed_mib)
+            .saturating_sub(daemon.reserve_mib),
     }))
 }
 

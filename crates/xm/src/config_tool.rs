@@ -1,9 +1,10 @@
-//! `config check` and `config show`: configurations without starting anything.
+//! `config check` and `config show`: configurations without starting anything; `config host`: the
+//! settings of the host.
 
 use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
-use config::{Diagnostic, Level, LoadOptions, Loaded, load};
+use config::{Diagnostic, HostConfig, Level, LoadOptions, Loaded, Migrated, load};
 use control::{Client, Registry};
 use serde_json::{Value, json};
 
@@ -12,14 +13,18 @@ use crate::output::{note, put};
 use crate::target::Target;
 use crate::tool::Tool;
 
-/// `config check FILE... [key=value]`, `config show FILE|DOMAIN [key=value]`. The exit code is 1 when
-/// a file that was checked has errors.
+/// `config check FILE... [key=value]`, `config show FILE|DOMAIN [key=value]`, `config host [FILE]`. The
+/// exit code is 1 when a file that was checked has errors.
 ///
 /// # Errors
 ///
 /// When a file cannot be read, or, with `show`, has errors.
 pub fn config(tool: Tool, matches: &ArgMatches) -> Result<u8, Error> {
     let words = crate::words(matches, "words");
+    let json = matches.get_flag("json");
+    if matches.get_one::<String>("action").is_some_and(|action| action == "host") {
+        return host(&words, json).map(|()| 0);
+    }
     let (settings, files): (Vec<String>, Vec<String>) =
         words.into_iter().partition(|word| word.contains('='));
     if files.is_empty() {
@@ -32,7 +37,6 @@ pub fn config(tool: Tool, matches: &ArgMatches) -> Result<u8, Error> {
         Tool::Xl => Vec::new(),
     };
     let options = LoadOptions { overrides, search };
-    let json = matches.get_flag("json");
     match matches.get_one::<String>("action").map(String::as_str) {
         Some("check") => check(&files, &options, json),
         _ => show(tool, &files, &options, matches).map(|()| 0),
@@ -112,7 +116,11 @@ fn show(
     };
     let config = match running(word)? {
         Some(config) => config,
-        None => load(Path::new(word), options)?.config,
+        None => {
+            let mut config = load(Path::new(word), options)?.config;
+            HostConfig::load()?.apply(&mut config);
+            config
+        }
     };
     let format = matches.get_one::<String>("format").map(String::as_str);
     let text = match (matches.get_flag("json"), format, tool) {
@@ -133,4 +141,31 @@ fn running(word: &str) -> Result<Option<config::DomainConfig>, Error> {
         Some(Target::Domain(entry)) => Ok(Some(Client::open(&entry)?.info()?.config)),
         _ => Ok(None),
     }
+}
+
+/// The settings of the host as they hold now, or what an old `xend-config.sxp` comes to.
+fn host(files: &[String], json: bool) -> Result<(), Error> {
+    let (migrated, origin) = match files {
+        [] => {
+            let host = HostConfig::load()?;
+            let (path, _) = HostConfig::place();
+            let there = if path.exists() { "From" } else { "Defaults; there is no" };
+            (Migrated { host, left: Vec::new() }, format!("{there} {}", path.display()))
+        }
+        [file] => (HostConfig::from_sxp(Path::new(file))?, format!("From {file}")),
+        _ => return Err(Error::usage("config", "Name one xend-config.sxp, or none.")),
+    };
+    if json {
+        let left: Vec<Value> =
+            migrated.left.iter().map(|(key, why)| json!({"key": key, "why": why})).collect();
+        let value = json!({"settings": migrated.host, "left": left});
+        return put(&format!("{}\n", serde_json::to_string_pretty(&value)?));
+    }
+    let mut text = format!("# {origin}\n");
+    for (key, why) in &migrated.left {
+        // A key may hold anything but a line's end would end the comment.
+        let key: String = key.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        text += &format!("# {key}: {why}\n");
+    }
+    put(&format!("{text}\n{}", migrated.host.to_toml()))
 }

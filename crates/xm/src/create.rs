@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use api::Daemon;
 use api::types::{Create, Started};
 use clap::ArgMatches;
-use config::{DomainConfig, LoadOptions, Loaded, load};
+use config::{DomainConfig, HostConfig, LoadOptions, Loaded, load};
 use control::{Client, Registry, Uuid, check_name};
 
 use crate::console::{Finished, Manner, attach};
@@ -180,7 +180,8 @@ fn xl_settings(word: &str) -> Result<Vec<(String, String)>, Error> {
 /// When the configuration is at fault.
 pub fn read(tool: Tool, order: &Order, quiet: bool) -> Result<Loaded, Error> {
     let options = LoadOptions { search: order.search.clone(), overrides: order.settings.clone() };
-    let loaded = load(Path::new(&order.file), &options)?;
+    let mut loaded = load(Path::new(&order.file), &options)?;
+    HostConfig::load()?.apply(&mut loaded.config);
     if !quiet {
         match tool {
             Tool::Xm => put(&format!("Using config file \"{}\".\n", loaded.path.display()))?,

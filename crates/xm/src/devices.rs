@@ -1,7 +1,7 @@
 //! `block-attach`, `-detach`, `-list`, `-refresh` and `network-attach`, `-detach`, `-list`.
 
 use clap::ArgMatches;
-use config::{Disk, Mac, Vif};
+use config::{Disk, HostConfig, Mac, Vif};
 use control::xenstore::{StoreClient, Transaction};
 use control::{Client, ClientError, DeviceSpec, ErrorCode, Registry, Request};
 use serde_json::{Map, Value, json};
@@ -98,6 +98,7 @@ pub fn network_attach(matches: &ArgMatches) -> Result<(), Error> {
     let spec = words(matches, "words").join(",");
     let mut vif = Vif::parse(&spec)
         .map_err(|error| Error::usage(command, format!("Interface '{spec}': {error}")))?;
+    HostConfig::load()?.apply_to_vif(&mut vif);
     if vif.link.devid.is_none() {
         vif.link.devid = Some(free_number(domain(matches))?);
     }

@@ -112,6 +112,7 @@ fn subcommands(text: &mut Vec<u8>, command: &Command) {
     for (name, about) in [
         ("XENOLITH_RUNTIME_DIR", "Directory of sockets and locks of the domains that run."),
         ("XENOLITH_STATE_DIR", "Directory of logs and crash reports."),
+        ("XENOLITH_HOST_CONFIG", "File of the host's settings; see xm-config(1)."),
         ("XENOLITH_XENDOMAIN", "The domain process's program."),
         ("NO_COLOR", "No colours, even on a terminal."),
     ] {

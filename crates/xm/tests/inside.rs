@@ -262,6 +262,42 @@ fn configurations_are_checked_and_shown() {
 }
 
 #[test]
+fn settings_of_the_host() {
+    let host = Host::new();
+    let write = |name: &str, text: &str| std::fs::write(host.path().join(name), text).unwrap();
+    let with = |words: &[&str]| {
+        host.xm().env("XENOLITH_HOST_CONFIG", "host.toml").args(words).output().unwrap()
+    };
+    assert!(err(&with(&["config", "host"])).contains("host.toml"), "a named file must be there");
+    write("host.toml", "[network]\nbridge = \"xenbr7\"\n");
+    let shown = out(&with(&["config", "host"]));
+    assert!(shown.starts_with("# From host.toml\n"), "{shown}");
+    assert!(shown.contains("bridge = \"xenbr7\"\n") && shown.contains("idle = 5\n"), "{shown}");
+    assert_eq!(
+        json(&with(&["config", "host", "--json"]))["settings"]["network"]["bridge"],
+        "xenbr7"
+    );
+    write("d.cfg", "kernel = '/boot/vmlinuz'\nvif = ['', 'ports=80:80']\n");
+    let domain = out(&with(&["create", "-n", "-q", "d.cfg"]));
+    assert_eq!(domain.matches("xenbr7").count(), 1, "{domain}");
+    write("host.toml", "[network]\nbrigde = \"xenbr7\"\n");
+    for words in [&["config", "host"][..], &["create", "-n", "-q", "d.cfg"]] {
+        let wrong = with(words);
+        assert_eq!(wrong.status.code(), Some(1));
+        assert!(err(&wrong).contains("--> host.toml:2:1"), "{}", err(&wrong));
+    }
+    write("old.sxp", "(dom0-min-mem 196)\n(xend-relocation-port 8002)\n");
+    let translated = out(&host.run(&["config", "host", "old.sxp"]));
+    assert!(translated.contains("reserve = 196\n"), "{translated}");
+    assert!(translated.contains("# xend-relocation-port: "), "{translated}");
+    write("host.toml", &translated);
+    assert!(out(&with(&["config", "host"])).contains("reserve = 196\n"));
+    assert_eq!(host.run(&["config", "host", "old.sxp", "x"]).status.code(), Some(1));
+    write("old.sxp", "(a b");
+    assert!(err(&host.run(&["config", "host", "old.sxp"])).contains("--> old.sxp:1:1"));
+}
+
+#[test]
 fn settings_of_this_installation() {
     let host = Host::new();
     let text = out(&host.run(&["info", "-c"]));

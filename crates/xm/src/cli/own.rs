@@ -19,22 +19,21 @@ pub(super) fn command(tool: Tool, name: &str) -> Option<Command> {
 
 fn config(tool: Tool) -> Command {
     Command::new("config")
-        .about("Check configuration files, or show what they come to")
+        .about("Check configuration files, or show what they come to; show the host's settings")
         .arg(
             Arg::new("action")
-                .value_name("check|show")
+                .value_name("check|show|host")
                 .required(true)
-                .value_parser(["check", "show"])
+                .value_parser(["check", "show", "host"])
                 .hide_possible_values(true)
-                .help("Look for faults, or print the whole configuration with its defaults"),
+                .help("Look for faults, print the whole configuration with its defaults, or print the host's settings"),
         )
         .arg(
             Arg::new("words")
                 .value_name("File] [key=value")
                 .value_hint(ValueHint::FilePath)
                 .num_args(1..)
-                .required(true)
-                .help("Files (with show: one, or a running domain); settings that override them"),
+                .help("Files (with show: one, or a running domain; with host: none, or an old xend-config.sxp to translate); settings that override them"),
         )
         .arg(
             Arg::new("format")
@@ -48,13 +47,19 @@ fn config(tool: Tool) -> Command {
         .after_help(format!(
             "Nothing is started. Each fault is told with its file, line and column, and what to do \
              about it; an unknown key with the nearest that there is.\nThe exit status of check is 1 \
-             if a file has errors; warnings do not count.\n\n{}",
+             if a file has errors; warnings do not count.\n\nThe host's settings are in \
+             /etc/xen/xenolith.toml for root, and in ~/.config/xenolith/xenolith.toml for others:\n\n  \
+             [network]\n  bridge = \"xenbr0\"   # for interfaces that name no bridge\n  [memory]\n  \
+             reserve = 512         # MiB that no domain gets\n  [daemon]\n  \
+             idle = 5              # seconds that xend stays when nobody needs it\n\n{}",
             examples(
                 tool,
                 &[
                     ("config check *.cfg", "All faults of all files"),
                     ("config show serv1.cfg memory=512", "What create would take"),
                     ("config show serv1", "What the running domain was started with"),
+                    ("config host", "The settings that hold for all domains"),
+                    ("config host /etc/xen/xend-config.sxp", "An old host's settings, for xenolith.toml"),
                 ],
             )
         ))

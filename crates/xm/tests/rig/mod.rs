@@ -108,7 +108,7 @@ impl Daemon {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
-                let daemon = xend::Daemon::open(registry).unwrap();
+                let daemon = xend::Daemon::open(registry, 0).unwrap();
                 tokio::select! {
                     served = xend::serve(daemon, listener, None) => drop(served.unwrap()),
                     _ = ended => {}
