@@ -29,6 +29,9 @@ fn main() -> io::Result<()> {
             write(folder, "device_specs", &format!("{kind}-{i}"), &input)?;
         }
     }
+    for (i, text) in HOST.iter().enumerate() {
+        write(folder, "config_parse", &format!("host-{i}"), text.as_bytes())?;
+    }
     for (i, line) in CONTROL.iter().enumerate() {
         let piece = [&[line.len() as u8 + 1], line.as_bytes(), b"\n"].concat();
         write(folder, "control_lines", &format!("{i}"), &piece)?;
@@ -55,6 +58,12 @@ const VIFS: [&str; 5] = [
     "type=vif,model=e1000,vifname=web0,backend=drv,rate=1MB/s@20ms,script=vif-route ip=x",
     "ports=2222:22 127.0.0.1:53:53/udp,mtu=9000,devid=3,untrusted",
     "accel=a,policy=p,label=l,netdev=eth0,forwarddev=f,vlan=10",
+];
+
+const HOST: [&str; 3] = [
+    "[network]\nbridge = \"xenbr0\"\n[memory]\nreserve = 512\n[daemon]\nidle = 5\n",
+    "# old\n(network-script 'network-bridge bridge=xenbr1')\n(vif-script vif-bridge)\n(dom0-min-mem 196)\n",
+    "(xen-api-server ((9363 pam '^localhost$') (unix none)))",
 ];
 
 /// Lines of the control protocol.

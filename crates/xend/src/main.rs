@@ -113,7 +113,7 @@ fn run(on_demand: bool) -> Result<(), String> {
     let _in_own_session = rustix::process::setsid();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let host = HostConfig::load().map_err(|error| error.to_string())?;
-    let idle = on_demand.then(|| Duration::from_secs(host.daemon.idle));
+    let idle = on_demand.then(|| Duration::from_secs(host.daemon.idle.into()));
     let registry = Registry::open().map_err(|error| shown(&error))?;
     let place = Place::new(registry.dirs());
     place.create().map_err(|error| shown(&error))?;
@@ -126,7 +126,7 @@ fn run(on_demand: bool) -> Result<(), String> {
         .build()
         .map_err(|error| format!("Cannot start: {error}"))?;
     let daemon = runtime
-        .block_on(async { Daemon::open(registry, host.memory.reserve) })
+        .block_on(async { Daemon::open(registry, host.memory.reserve.into()) })
         .map_err(|error| shown(&error))?;
     let listener = match handed {
         Some(listener) => listener,

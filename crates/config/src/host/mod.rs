@@ -26,7 +26,7 @@ const SYSTEM_FILE: &str = "/etc/xen/xenolith.toml";
 /// Longest name of a network interface in bytes (`IFNAMSIZ` in linux/if.h, less its end).
 const LONGEST_INTERFACE: usize = 15;
 /// How long the daemon stays after the last domain and client, in seconds.
-const IDLE: u64 = 5;
+const IDLE: u32 = 5;
 
 /// Settings of the host; what a file leaves out has its default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +54,7 @@ pub struct HostNetwork {
 #[serde(default, deny_unknown_fields)]
 pub struct HostMemory {
     /// What no domain gets, in MiB.
-    pub reserve: u64,
+    pub reserve: u32,
 }
 
 /// The control daemon.
@@ -62,7 +62,7 @@ pub struct HostMemory {
 #[serde(default, deny_unknown_fields)]
 pub struct HostDaemon {
     /// How long it stays after the last domain and client, if a tool started it, in seconds.
-    pub idle: u64,
+    pub idle: u32,
 }
 
 impl Default for HostDaemon {
@@ -125,7 +125,15 @@ impl HostConfig {
             let searched = vec![path.to_owned()];
             return Err(Error::NotFound { name: path.display().to_string(), searched });
         }
-        old::migrate(&path.display().to_string(), read_text(path)?)
+        Self::parse_sxp(&path.display().to_string(), &read_text(path)?)
+    }
+
+    /// Understands `text` as the `xend-config.sxp` called `name`.
+    ///
+    /// # Errors
+    /// When it is no S-expressions, with the place.
+    pub fn parse_sxp(name: &str, text: &str) -> Result<Migrated, Error> {
+        old::migrate(name, text)
     }
 
     /// The settings as a file has them.

@@ -48,9 +48,9 @@ struct Setting {
     values: Vec<(String, Span)>,
 }
 
-pub(super) fn migrate(name: &str, text: String) -> Result<Migrated, Error> {
-    migrated(&text).map_err(|fault| {
-        let source = Source { name: name.to_owned(), text };
+pub(super) fn migrate(name: &str, text: &str) -> Result<Migrated, Error> {
+    migrated(text).map_err(|fault| {
+        let source = Source { name: name.to_owned(), text: text.to_owned() };
         Error::Invalid(vec![Diagnostic::new(Level::Error, *fault, &[source])])
     })
 }
@@ -210,11 +210,11 @@ mod tests {
     use super::*;
 
     fn taken(text: &str) -> Migrated {
-        migrate("xend-config.sxp", text.to_owned()).unwrap()
+        migrate("xend-config.sxp", text).unwrap()
     }
 
     fn fault(text: &str) -> String {
-        migrate("xend-config.sxp", text.to_owned()).unwrap_err().to_string()
+        migrate("xend-config.sxp", text).unwrap_err().to_string()
     }
 
     #[test]
