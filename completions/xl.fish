@@ -52,7 +52,7 @@ complete -c xl -n "__fish_xl_needs_command" -f -a "crash-report" -d 'Print why a
 complete -c xl -n "__fish_xl_needs_command" -f -a "doctor" -d 'Check what of this host works for domains, and say what to do about the rest'
 complete -c xl -n "__fish_xl_needs_command" -f -a "image" -d 'Build a guest: root file system, kernel, initramfs and configuration file'
 complete -c xl -n "__fish_xl_needs_command" -f -a "network-bridge" -d 'Make or remove a bridge over the host\'s uplink, for guests with bridge=xenbr0'
-complete -c xl -n "__fish_xl_needs_command" -f -a "config" -d 'Check configuration files, or show what they come to'
+complete -c xl -n "__fish_xl_needs_command" -f -a "config" -d 'Check configuration files, or show what they come to; show the host\'s settings'
 complete -c xl -n "__fish_xl_needs_command" -f -a "explain" -d 'Explain an error code: what happened, why, what to do next'
 complete -c xl -n "__fish_xl_needs_command" -f -a "logs" -d 'Print or follow the logs of domains and programs, by time'
 complete -c xl -n "__fish_xl_needs_command" -f -a "stats" -d 'Print what domains have used and moved: CPU time, memory, disks, interfaces'

@@ -231,7 +231,7 @@ _xm() {
             return 0
             ;;
         xm__subcmd__config)
-            opts="-h --format --json --help check show"
+            opts="-h --format --json --help check show host"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

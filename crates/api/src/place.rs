@@ -136,7 +136,8 @@ pub(crate) fn reach(dirs: &Dirs) -> Result<UnixStream, ReachError> {
 
 /// Variables that a daemon takes over from the tool that starts it. All others of ours come with
 /// each request: the next tool may have been given other ones.
-const KEPT: [&str; 3] = ["XENOLITH_XENDOMAIN", "XENOLITH_XENSTORED", control::DIE_VARIABLE];
+const KEPT: [&str; 4] =
+    ["XENOLITH_XENDOMAIN", "XENOLITH_XENSTORED", config::HOST_VARIABLE, control::DIE_VARIABLE];
 
 /// Starts the daemon and waits until it serves, or has died while it started.
 fn start(dirs: &Dirs) -> Result<(), ReachError> {

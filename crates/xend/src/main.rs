@@ -9,7 +9,7 @@ use api::{ENDED, Place, READY};
 use config::HostConfig;
 use control::{Dirs, Hint, Registry, kill_point};
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Seek, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::os::unix::net::UnixListener;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -20,6 +20,8 @@ const SERVE: &str = "--serve";
 /// How long the lock of a daemon that does not listen is waited for, and how often it is tried.
 const HELD: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(10);
+/// Longest answer of a daemon that does not start, in bytes.
+const LONGEST_ANSWER: u64 = 64 << 10;
 const USAGE: &str = "\
 usage: xend [--serve | openapi | --path | --help | --version]
 
@@ -85,11 +87,16 @@ fn start() -> Result<(), String> {
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| error.to_string())?;
-    let mut line = String::new();
+    let mut answer = String::new();
     if let Some(output) = child.stdout.take() {
-        BufReader::new(output).read_line(&mut line).map_err(|error| error.to_string())?;
+        let mut output = BufReader::new(output).take(LONGEST_ANSWER);
+        output.read_line(&mut answer).map_err(|error| error.to_string())?;
+        if answer.trim_end() != READY {
+            // It ends, and says why in as many lines as it takes.
+            output.read_to_string(&mut answer).map_err(|error| error.to_string())?;
+        }
     }
-    match line.trim_end() {
+    match answer.trim_end() {
         READY => {
             say(READY);
             Ok(())
