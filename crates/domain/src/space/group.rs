@@ -7,6 +7,7 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, getpgid, kill_process_group,
     pidfd_open, pidfd_send_signal, wait, waitid, waitpgid,
 };
+use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,6 +15,11 @@ use std::time::{Duration, Instant};
 
 /// Most descriptors kept for processes that were signalled before.
 const MOST_KNOWN: usize = 64;
+
+/// How long killed processes are waited for.
+const LONGEST_DEATH: Duration = Duration::from_secs(5);
+/// When something holds them up.
+const LONG_DEATH: Duration = Duration::from_millis(30);
 
 /// How a space ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,12 +108,28 @@ impl Group {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        let end = Instant::now() + Duration::from_secs(5);
-        while self.has_spaces() && Instant::now() < end {
+        let start = Instant::now();
+        while self.has_spaces() && start.elapsed() < LONGEST_DEATH {
             // Again and again: a space may have been cloned meanwhile.
             let _all_are_gone = kill_process_group(self.group, Signal::KILL);
             while let Ok(Some(_)) = waitpgid(self.group, WaitOptions::NOHANG) {}
+            if start.elapsed() > LONG_DEATH {
+                self.fetch();
+            }
             std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Has the dying run where we run. A process dies on its CPU, and Linux can leave it waiting there
+    /// for seconds while two others wake each other up all the time.
+    fn fetch(&self) {
+        let mut here = CpuSet::new();
+        here.set(sched_getcpu());
+        for pid in children().iter().filter_map(|pid| pid.parse().ok().and_then(Pid::from_raw)) {
+            if getpgid(Some(pid)) == Ok(self.group) {
+                // Gone meanwhile, or forbidden: it dies where it is.
+                let _ = sched_setaffinity(Some(pid), &here);
+            }
         }
     }
 
