@@ -43,9 +43,9 @@ def sizes(rig):
 
 
 def files(rig):
-    """Files of the run-time directory and of the logs, and what they hold in bytes."""
-    found = [path for folder in ("run", "log") for path in (rig.work / folder).rglob("*") if path.is_file()]
-    return len(found), sum(path.stat().st_size for path in found)
+    """Files of the run-time directory, and what the logs hold in bytes (they begin anew when they are long)."""
+    logs = [path for path in (rig.work / "log").rglob("*") if path.is_file()]
+    return len([path for path in (rig.work / "run").rglob("*") if path.is_file()]), sum(path.stat().st_size for path in logs)
 
 
 def run(rig, count):
