@@ -29,7 +29,10 @@ pub fn leave() -> io::Result<()> {
         return Ok(());
     }
     if let Err(error) = leave_mounts().or_else(|_| leave_by_chroot()) {
-        eprintln!("the root stays the host's, behind the other walls: {error}");
+        eprintln!(
+            "the root stays the host's, behind the other walls: {error}; 'xm doctor' tells what this \
+             host allows"
+        );
     }
     clear_ambient_capability_set()?;
     let none = CapabilitySet::empty();

@@ -98,11 +98,7 @@ impl HostConfig {
     /// # Errors
     /// As [`HostConfig::load`].
     pub fn read(path: &Path) -> Result<Self, Error> {
-        if !path.exists() {
-            let searched = vec![path.to_owned()];
-            return Err(Error::NotFound { name: path.display().to_string(), searched });
-        }
-        Self::parse(&path.display().to_string(), &read_text(path)?)
+        Self::parse(&path.display().to_string(), &present(path)?)
     }
 
     /// Understands `text` as the file called `name`.
@@ -121,11 +117,7 @@ impl HostConfig {
     /// # Errors
     /// A file that cannot be read, or is no S-expressions, with the place.
     pub fn from_sxp(path: &Path) -> Result<Migrated, Error> {
-        if !path.exists() {
-            let searched = vec![path.to_owned()];
-            return Err(Error::NotFound { name: path.display().to_string(), searched });
-        }
-        Self::parse_sxp(&path.display().to_string(), &read_text(path)?)
+        Self::parse_sxp(&path.display().to_string(), &present(path)?)
     }
 
     /// Understands `text` as the `xend-config.sxp` called `name`.
@@ -154,6 +146,15 @@ impl HostConfig {
             vif.bridge.clone_from(&self.network.bridge);
         }
     }
+}
+
+/// The text of a file that has to be there.
+fn present(path: &Path) -> Result<String, Error> {
+    if path.exists() {
+        return read_text(path);
+    }
+    let searched = vec![path.to_owned()];
+    Err(Error::NotFound { name: path.display().to_string(), searched })
 }
 
 /// The rule behind [`HostConfig::place`].
