@@ -2,6 +2,7 @@
 // page borders, in other processes, and with the pages' rights changing.
 
 #include "check.h"
+#include <sys/time.h>
 
 #define PAGE 4096ul
 
@@ -249,6 +250,57 @@ static void state_restored(void) {
     check(bad == 0, "state-refused", "%d of 2 allowed", bad);
 }
 
+// System calls in code that several processes share: one runs each site first, which may change how
+// it is run from then on; another runs it next, and stops within it: by a single step, or a timer.
+static volatile int stops;
+static void on_stop(int number) {
+    (void)number;
+    stops++;
+}
+
+static void shared_sites(void) {
+    enum { SITES = 60, SIZE = 64, STEPPED = 6 };
+    // pushf; orl $0x100, (%rsp); popf; mov $110, %eax; syscall; pushf; andl $~0x100, (%rsp); popf; ret
+    static const unsigned char bytes[] = {0x9c, 0x81, 0x0c, 0x24, 0, 1, 0, 0, 0x9d, 0xb8, 110, 0, 0, 0, 0x0f, 0x05,
+        0x9c, 0x81, 0x24, 0x24, 0xff, 0xfe, 0xff, 0xff, 0x9d, 0xc3};
+    enum { PLAIN = 9 };
+    int file = memfd_create("sites", 0);
+    require(file >= 0 && ftruncate(file, PAGE) == 0, "memfd");
+    char *writable = map(PROT_READ | PROT_WRITE, MAP_SHARED, file, PAGE);
+    for (int i = 0; i <= SITES; i++) memcpy(writable + i * SIZE, bytes, sizeof bytes);
+    char *code = map(PROT_READ | PROT_EXEC, MAP_SHARED, file, PAGE);
+    volatile int *shared = (volatile int *)map(PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, PAGE);
+    pid_t own = getpid(), child = fork();
+    if (child == 0) {
+        signal(SIGTRAP, on_stop);
+        signal(SIGALRM, on_stop);
+        struct itimerval often = {{.tv_usec = 200}, {.tv_usec = 200}};
+        setitimer(ITIMER_REAL, &often, NULL);
+        int bad = 0, silent = 0;
+        // The page is in use here before others change it.
+        for (int i = 0; i < 3; i++) bad += ((function)(uintptr_t)(code + PLAIN))() != own;
+        for (int i = 1; i <= SITES; i++) {
+            shared[0] = i;
+            while (shared[1] != i) sched_yield();
+            int before = stops, step = i % STEPPED == 0;
+            bad += ((function)(uintptr_t)(code + i * SIZE + (step ? 0 : PLAIN)))() != own;
+            silent += step && stops == before;
+        }
+        _exit(bad ? 1 : silent ? 2 : 0);
+    }
+    for (int i = 1; i <= SITES; i++) {
+        siginfo_t ended = {0};
+        while (shared[0] != i && waitid(P_PID, (id_t)child, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && !ended.si_pid)
+            sched_yield();
+        for (int n = 0; n < 3; n++) ((function)(uintptr_t)(code + i * SIZE + PLAIN))();
+        shared[1] = i;
+    }
+    int status = reap(child);
+    check(status == 0, "shared-sites", "ended with %d", status);
+    munmap(code, PAGE);
+    close(file);
+}
+
 int main(void) {
     check_start("codegen");
     in_place();
@@ -256,6 +308,7 @@ int main(void) {
     two_views();
     changing_rights();
     reuse();
+    shared_sites();
     hidden_bytes();
     state_restored();
     return check_failed;

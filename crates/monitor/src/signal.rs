@@ -381,11 +381,14 @@ pub fn is_stub(rip: u64) -> bool {
 
 /// Within a site's stub, or at a slot that is not filled.
 fn on_stub_signal(m: &mut Monitor, signal: u32, mc: &mut SigContext) -> Next {
-    let late = if signal == SIGILL { m.fill_late(mc.rip) } else { None };
+    // A timer or a single step may stop the program right before the invalid instruction.
+    let stopped = signal == SIGILL || is_request(signal);
+    let late = if stopped { m.fill_late(mc.rip) } else { None };
     if let Some(site) = late {
         // From the site's start again.
         take_user_registers(mc, reason::ATTENTION);
         context().rip = site;
+        note_request(signal);
         return Next::Leave;
     }
     if is_request(signal)

@@ -74,12 +74,15 @@ impl Monitor {
             local().pending = true;
             self.timer_fired();
         }
+        let between = asks || s.number == SIGTRAP;
+        // A timer or a single step may stop the program right before the invalid instruction.
+        let late = if between || s.number == SIGILL { self.fill_late(rip) } else { None };
         let c = context();
-        if let Some(site) = self.fill_late(rip).filter(|_| s.number == SIGILL) {
+        if let Some(site) = late {
             // From the site's start again.
             c.rip = site;
         } else if let Some((after, number)) = self.call_of_stub(rip)
-            && (asks || s.number == SIGTRAP)
+            && between
         {
             (c.rip, c.reason) = (after, reason::SYSCALL);
             c.regs[0] = number.unwrap_or(c.regs[0]);
