@@ -5,7 +5,7 @@
 //! indexes that the store owns live in [`Ring`] and are only published to the page; the two that
 //! the guest owns are read once per step and checked before use.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
@@ -127,7 +127,8 @@ pub enum NextLook {
     /// Also in about [`SOON`], without being asked: an index moved. Linux's guests send an event only if
     /// they find the ring empty (requests) or full (replies), and look at the other side's index
     /// without a barrier behind the write of their own. The processor may do the look first: then
-    /// each side sees the other's old index, no event is sent, and both wait for ever.
+    /// each side sees the other's old index, no event is sent, and both wait for ever. A look that comes
+    /// earlier, for an event that was on its way, may be too early.
     Soon,
     /// At once; the call stopped only so that others get their turn.
     Now,
@@ -141,6 +142,8 @@ pub const SOON: Duration = Duration::from_millis(1);
 pub struct Ring {
     req_cons: u32,
     rsp_prod: u32,
+    /// When an index moved last, until it is looked at long enough afterwards.
+    moved: Option<Instant>,
     broken: Option<RingError>,
 }
 
@@ -151,6 +154,7 @@ impl Ring {
         let ring = Self {
             req_cons: page.load_u32(REQ_CONS),
             rsp_prod: page.load_u32(RSP_PROD),
+            moved: None,
             broken: None,
         };
         page.store_u32(SERVER_FEATURES, FEATURES);
@@ -190,7 +194,7 @@ impl Ring {
     /// Drops all state of the connection and empties both rings, as the guest asked.
     fn reconnect<P: SharedPage + ?Sized>(&mut self, page: &P, channel: &mut impl Channel) {
         channel.reset();
-        *self = Self { req_cons: 0, rsp_prod: 0, broken: None };
+        *self = Self { req_cons: 0, rsp_prod: 0, moved: None, broken: None };
         for index in [REQ_CONS, REQ_PROD, RSP_CONS, RSP_PROD] {
             page.store_u32(index, 0);
         }
@@ -203,18 +207,27 @@ impl Ring {
         page: &P,
         channel: &mut impl Channel,
     ) -> Result<Pumped, RingError> {
+        // Before the look: the time until it begins does not count.
+        self.moved = self.moved.filter(|moved| moved.elapsed() < SOON);
         let mut moved = 0;
         while moved < BUDGET {
             let sent = self.send(page, channel.output())?;
             channel.consume(sent);
             let received = self.receive(page, channel)?;
             if sent == 0 && received == 0 {
-                let next = if moved > 0 { NextLook::Soon } else { NextLook::WhenAsked };
-                return Ok(Pumped { notify: moved > 0, next });
+                break;
             }
             moved += sent + received;
         }
-        Ok(Pumped { notify: true, next: NextLook::Now })
+        if moved > 0 {
+            self.moved = Some(Instant::now());
+        }
+        let next = match self.moved {
+            _ if moved >= BUDGET => NextLook::Now,
+            Some(_) => NextLook::Soon,
+            None => NextLook::WhenAsked,
+        };
+        Ok(Pumped { notify: moved > 0, next })
     }
 
     /// Copies the start of `bytes` into the response ring; gives the number of bytes copied.
