@@ -10,6 +10,7 @@ mod symbols {
 }
 #[path = "src/jail_rules.rs"]
 mod jail_rules;
+use jail_rules::Jailed;
 
 fn main() {
     println!("cargo:rerun-if-changed=src/layout_symbols.rs");
@@ -23,14 +24,17 @@ fn main() {
         println!("cargo:rustc-link-arg-bins=-Wl,--defsym={name}={value:#x}");
     }
     let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR");
-    for (name, keys) in [("jail-keys.bpf", true), ("jail-processes.bpf", false)] {
-        fs::write(Path::new(&out).join(name), filter_bytes(keys)).expect("write the filter");
+    for (name, of) in
+        [("keys", Jailed::Keys), ("space", Jailed::Space), ("nursery", Jailed::Nursery)]
+    {
+        let file = Path::new(&out).join(format!("jail-{name}.bpf"));
+        fs::write(file, filter_bytes(of)).expect("write the filter");
     }
 }
 
 /// The filter of `jail_rules` as the bytes of `struct sock_filter[]`.
-fn filter_bytes(keys: bool) -> Vec<u8> {
-    let rules: Vec<(i64, Vec<SeccompRule>)> = jail_rules::rules(keys);
+fn filter_bytes(of: Jailed) -> Vec<u8> {
+    let rules: Vec<(i64, Vec<SeccompRule>)> = jail_rules::rules(of);
     let filter = SeccompFilter::new(
         rules.into_iter().collect(),
         SeccompAction::Trap,

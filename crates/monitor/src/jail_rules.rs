@@ -18,6 +18,7 @@ const ARCH_PRCTL: i64 = 158;
 const FUTEX: i64 = 202;
 const EXIT_GROUP: i64 = 231;
 const RESTART_SYSCALL: i64 = 219;
+const SECCOMP: i64 = 317;
 const PKEY_MPROTECT: i64 = 329;
 
 /// `boundary::at::SITES`.
@@ -42,6 +43,8 @@ const PR_SET_PDEATHSIG: u64 = 1;
 const PR_SET_SYSCALL_USER_DISPATCH: u64 = 59;
 const PR_SYS_DISPATCH_ON: u64 = 1;
 const ARCH_SET_CPUID: u64 = 0x1012;
+const SET_MODE_FILTER: u64 = 1;
+const FILTER_SPEC_ALLOW: u64 = 4;
 const FUTEX_WAIT: u64 = 0;
 const FUTEX_WAKE: u64 = 1;
 
@@ -65,21 +68,62 @@ fn rule(conditions: Vec<SeccompCondition>) -> SeccompRule {
     SeccompRule::new(conditions).expect("at least one condition")
 }
 
-/// System call number and its allowed argument patterns (none = any arguments),
-/// where guest programs are kept apart by protection keys (`keys`) or by processes.
+/// Whose calls a filter lets through.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Jailed {
+    /// A space that keeps guest programs from their kernel by protection keys.
+    Keys,
+    /// A space whose guest programs are in processes of their own.
+    Space,
+    /// The process that makes those; each narrows its own calls further (`runner::filter`).
+    Nursery,
+}
+
+/// System call number and its allowed argument patterns (none = any arguments).
 ///
 /// Every rule is one that a guest at work needs; `tests/drill` watches that.
-pub fn rules(keys: bool) -> Vec<(i64, Vec<SeccompRule>)> {
+pub fn rules(of: Jailed) -> Vec<(i64, Vec<SeccompRule>)> {
     let mut rules = vec![
-        (MMAP, mappings(keys)),
+        (MMAP, mappings(of)),
         // No growing stacks (PROT_GROWSDOWN), which could be given room without `mmap`.
         (MPROTECT, vec![rule(vec![masked(2, 0xffff_ffff & !PROTECTIONS, 0)])]),
         (MUNMAP, vec![]),
+        (RT_SIGRETURN, vec![]),
+        (SETITIMER, vec![rule(vec![is(0, 0)])]),
+        (FUTEX, vec![rule(vec![is(1, FUTEX_WAIT)]), rule(vec![is(1, FUTEX_WAKE)])]),
+        // A wait with a time limit that was stopped (`xm pause`) goes on by this one.
+        (RESTART_SYSCALL, vec![]),
+        (EXIT_GROUP, vec![]),
+    ];
+    if of != Jailed::Nursery {
+        rules.extend(for_the_monitor());
+    }
+    if of != Jailed::Space {
+        rules.extend(for_new_processes());
+    }
+    match of {
+        Jailed::Keys => {
+            rules.push((PKEY_MPROTECT, vec![rule(vec![masked(2, 0xffff_ffff & !PROTECTIONS, 0)])]));
+        }
+        Jailed::Space => {}
+        Jailed::Nursery => {
+            let filter = rule(vec![is(0, SET_MODE_FILTER), is(1, FILTER_SPEC_ALLOW)]);
+            rules.push((SECCOMP, vec![filter]));
+        }
+    }
+    rules
+}
+
+fn for_the_monitor() -> Vec<(i64, Vec<SeccompRule>)> {
+    vec![
         // Memory that the guest gives back (its balloon): of its RAM only.
         (MADVISE, vec![rule(vec![at_least(0, RAM[0]), below(0, RAM[1]), is(2, REMOVE)])]),
         (WRITE, BELLS.map(|bell| rule(vec![is(0, bell), is_long(2, 8)])).into()),
-        (RT_SIGRETURN, vec![]),
-        (SETITIMER, vec![rule(vec![is(0, 0)])]),
+    ]
+}
+
+fn for_new_processes() -> Vec<(i64, Vec<SeccompRule>)> {
+    vec![
         (CLONE, vec![rule(vec![is_long(0, CLONE_PARENT | SIGCHLD)])]),
         (
             PRCTL,
@@ -95,29 +139,21 @@ pub fn rules(keys: bool) -> Vec<(i64, Vec<SeccompRule>)> {
             ],
         ),
         (ARCH_PRCTL, vec![rule(vec![is(0, ARCH_SET_CPUID), is_long(1, 0)])]),
-        (FUTEX, vec![rule(vec![is(1, FUTEX_WAIT)]), rule(vec![is(1, FUTEX_WAKE)])]),
-        // A wait with a time limit that was stopped (`xm pause`) goes on by this one.
-        (RESTART_SYSCALL, vec![]),
         (GETPID, vec![]),
         (GETPPID, vec![]),
-        (EXIT_GROUP, vec![]),
-    ];
-    if keys {
-        rules.push((PKEY_MPROTECT, vec![rule(vec![masked(2, 0xffff_ffff & !PROTECTIONS, 0)])]));
-    }
-    rules
+    ]
 }
 
 /// Guest memory only: shared mappings of the RAM and shadow memfds, and nothing
 /// anonymous. Pages of RAM and shadow may be executable: guest user code runs
 /// directly.
-fn mappings(keys: bool) -> Vec<SeccompRule> {
+fn mappings(of: Jailed) -> Vec<SeccompRule> {
     let flags = !MAP_POPULATE & 0xffff_ffff;
     let mut rules = vec![
         rule(vec![masked(3, flags, MAP_SHARED_FIXED), is(4, FD_RAM)]),
         rule(vec![masked(3, flags, MAP_SHARED_FIXED), is(4, FD_SHADOW)]),
     ];
-    if !keys {
+    if of == Jailed::Nursery {
         // A new runner maps its part of the arena, at four places and nowhere else.
         use crate::symbols::{MAILBOX, ORDERS, RETURNS};
         rules.extend(

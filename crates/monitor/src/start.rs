@@ -44,9 +44,11 @@ pub fn monitor() -> *mut Monitor {
 /// guest code would kill its space.
 const OLDEST_KERNEL: (u32, u32) = (6, 12);
 
-/// The jail's filters, compiled by the build script: with protection keys, and without.
+/// The jail's filters, compiled by the build script: for spaces with protection keys, for those
+/// without, and for the process that makes runners.
 static JAIL_KEYS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/jail-keys.bpf"));
-static JAIL_PROCESSES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/jail-processes.bpf"));
+static JAIL_SPACE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/jail-space.bpf"));
+pub static JAIL_NURSERY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/jail-nursery.bpf"));
 
 #[cfg(not(fuzzing))]
 global_asm!(
@@ -308,23 +310,22 @@ extern "C" fn start() -> ! {
         refuse("Landlock was refused", 95);
     }
     if is_separate() {
-        m.runners.nursery = runner::become_nursery(m.setup.parent);
+        m.runners.nursery = runner::become_nursery(&m.setup);
         page().nursery.store(m.runners.nursery, core::sync::atomic::Ordering::Release);
         // Unlike runners the space returns from all its signals.
         signal::take(signal::REQUESTS);
     }
-    close_jail();
+    close_jail(if is_separate() { JAIL_SPACE } else { JAIL_KEYS });
     page().active_pid.store(m.pid, core::sync::atomic::Ordering::Release);
     page().spaces.store(1, core::sync::atomic::Ordering::Relaxed);
     crate::run::run(m)
 }
 
 /// From here on only what the jail's filter lists can be asked of the host.
-pub fn close_jail() {
+pub fn close_jail(filter: &[u8]) {
     if page().setup.flags & boundary::setup_flag::NO_SECCOMP != 0 {
         return;
     }
-    let filter = if is_separate() { JAIL_PROCESSES } else { JAIL_KEYS };
     // SAFETY: the build script wrote arrays of `struct sock_filter`.
     if unsafe { sys::seccomp(filter) } != 0 {
         refuse("the seccomp filter was refused", 95);

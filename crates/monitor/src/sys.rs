@@ -227,14 +227,30 @@ pub fn futex_wake(word: &core::sync::atomic::AtomicU32) {
 /// # Safety
 /// `program` is an array of `struct sock_filter`.
 pub unsafe fn seccomp(program: &[u8]) -> i64 {
-    let prog: [u64; 2] = [(program.len() / 8) as u64, program.as_ptr() as u64];
+    // SAFETY: the caller's promise; `PR_SET_NO_NEW_PRIVS` touches no memory.
+    unsafe {
+        call6(PRCTL, [38, 1, 0, 0, 0, 0]);
+        add_filter(program.len() / 8, program.as_ptr())
+    }
+}
+
+/// Narrows the jail further.
+///
+/// # Safety
+/// `program` is an array of `struct sock_filter`.
+pub unsafe fn narrow(program: &[u64]) -> i64 {
+    // SAFETY: the caller's promise.
+    unsafe { add_filter(program.len(), program.as_ptr().cast()) }
+}
+
+/// # Safety
+/// As for `seccomp`.
+unsafe fn add_filter(length: usize, program: *const u8) -> i64 {
+    let prog: [u64; 2] = [length as u64, program as u64];
     // SAFETY: the caller's promise; `prog` has the layout of `struct sock_fprog`.
     // SECCOMP_FILTER_FLAG_SPEC_ALLOW (4): a space is a sandbox of one trust level,
     // and speculation controls would slow the guest by a third.
-    unsafe {
-        call6(PRCTL, [38, 1, 0, 0, 0, 0]);
-        call6(SECCOMP, [1, 4, prog.as_ptr() as u64, 0, 0, 0])
-    }
+    unsafe { call6(SECCOMP, [1, 4, prog.as_ptr() as u64, 0, 0, 0]) }
 }
 
 /// What Landlock can forbid, by version of its interface (linux/landlock.h): bits of

@@ -1,8 +1,13 @@
-//! The way from a runner's loop to the guest program and back.
+//! The way from a runner's loop to the guest program and back, and its mapping calls.
+//!
+//! A program can reach all of this with any registers. What it cannot do is to change a mapping that
+//! the space did not order: the host lets these calls through from one place each (`filter`), and
+//! right behind it the code compares what was asked for with the orders, which a runner only reads.
+//! Who came there by another way ends.
 
-use core::arch::global_asm;
+use core::{arch::global_asm, mem::offset_of};
 
-use super::mailbox::{Event, Frame, Mailbox};
+use super::mailbox::{Command, Event, Frame, Mailbox, Orders};
 
 unsafe extern "C" {
     /// Runs the program as the mailbox says until it leaves.
@@ -14,7 +19,37 @@ unsafe extern "C" {
     static runner_gates_start: u8;
     static runner_gates_end: u8;
     fn runner_syscall();
+    /// Carry out the command with this number; the host's answer.
+    pub fn runner_map(command: u64) -> i64;
+    pub fn runner_unmap(command: u64) -> i64;
+    pub fn runner_protect(command: u64) -> i64;
+    static runner_map_made: u8;
+    static runner_map_compared: u8;
+    static runner_unmap_made: u8;
+    static runner_unmap_compared: u8;
+    static runner_protect_made: u8;
+    static runner_protect_compared: u8;
 }
+
+/// Where the host sees `mmap`, `munmap` and `mprotect` come from: behind the instruction.
+pub fn mapping_calls() -> [u64; 3] {
+    // SAFETY: labels; only their addresses are used.
+    unsafe { [&runner_map_made, &runner_unmap_made, &runner_protect_made] }
+        .map(|label| core::ptr::from_ref(label) as u64)
+}
+
+/// Has a mapping call been made there, and not been compared with the orders yet?
+pub fn is_unproved(rip: u64) -> bool {
+    // SAFETY: as above.
+    unsafe {
+        within(rip, &runner_map_made, &runner_map_compared)
+            || within(rip, &runner_unmap_made, &runner_unmap_compared)
+            || within(rip, &runner_protect_made, &runner_protect_compared)
+    }
+}
+
+/// Exit status of a runner whose mappings were changed without an order.
+pub const FORGED: u32 = 98;
 
 /// Where patched system calls of a runner go.
 pub fn syscall() -> u64 {
@@ -55,6 +90,20 @@ macro_rules! gates {
             VECTOR = const core::mem::offset_of!(Mailbox, vector),
             SYSTEM_CALL = const Event::SYSTEM_CALL,
             COMPONENTS = const crate::space::COMPONENTS,
+            COUNT = const offset_of!(Orders, count),
+            COMMANDS = const offset_of!(Orders, commands),
+            COMMAND = const size_of::<Command>(),
+            WHAT = const offset_of!(Command, what),
+            PROT = const offset_of!(Command, prot),
+            START = const offset_of!(Command, start),
+            LEN = const offset_of!(Command, len),
+            OFFSET = const offset_of!(Command, offset),
+            FILE = const offset_of!(Command, file),
+            MAP = const Command::MAP,
+            UNMAP = const Command::UNMAP,
+            PROTECT = const Command::PROTECT,
+            SHARED_FIXED = const crate::sys::MAP_SHARED | crate::sys::MAP_FIXED,
+            FORGED = const FORGED,
         );
     };
 }
@@ -176,6 +225,79 @@ gates! {
     "mov edx, 0"
     "xsave64 [rip + MAILBOX + {VECTOR}]"
     "ret"
+
+    // RDI = a command's number: the arguments of its call; the number stays in RBX.
+    ".macro MAKE_CALL number"
+    "push rbx"
+    "mov rbx, rdi"
+    "imul rcx, rbx, {COMMAND}"
+    "lea rax, [rip + ORDERS + {COMMANDS}]"
+    "add rcx, rax"
+    "mov rdi, [rcx + {START}]"
+    "mov rsi, [rcx + {LEN}]"
+    "mov edx, [rcx + {PROT}]"
+    "mov r10d, {SHARED_FIXED}"
+    "mov r8d, [rcx + {FILE}]"
+    "mov r9, [rcx + {OFFSET}]"
+    "mov eax, \\number"
+    "syscall"
+    ".endm"
+    // The call keeps all registers but RAX, RCX and R11: is there such a command, with that number?
+    ".macro COMPARE what"
+    "mov ecx, [rip + ORDERS + {COUNT}]"
+    "cmp rbx, rcx"
+    "jae runner_forged"
+    "imul rcx, rbx, {COMMAND}"
+    "lea r11, [rip + ORDERS + {COMMANDS}]"
+    "add rcx, r11"
+    "cmp dword ptr [rcx + {WHAT}], \\what"
+    "jne runner_forged"
+    "cmp rdi, [rcx + {START}]"
+    "jne runner_forged"
+    "cmp rsi, [rcx + {LEN}]"
+    "jne runner_forged"
+    ".endm"
+    ".macro COMPARE_PROTECTION"
+    "cmp edx, [rcx + {PROT}]"
+    "jne runner_forged"
+    ".endm"
+    ".globl runner_map, runner_map_made, runner_map_compared"
+    "runner_map:"
+    "MAKE_CALL 9"
+    "runner_map_made:"
+    "COMPARE {MAP}"
+    "COMPARE_PROTECTION"
+    "cmp r10, {SHARED_FIXED}"
+    "jne runner_forged"
+    "cmp r8d, [rcx + {FILE}]"
+    "jne runner_forged"
+    "cmp r9, [rcx + {OFFSET}]"
+    "jne runner_forged"
+    "runner_map_compared:"
+    "pop rbx"
+    "ret"
+    ".globl runner_unmap, runner_unmap_made, runner_unmap_compared"
+    "runner_unmap:"
+    "MAKE_CALL 11"
+    "runner_unmap_made:"
+    "COMPARE {UNMAP}"
+    "runner_unmap_compared:"
+    "pop rbx"
+    "ret"
+    ".globl runner_protect, runner_protect_made, runner_protect_compared"
+    "runner_protect:"
+    "MAKE_CALL 10"
+    "runner_protect_made:"
+    "COMPARE {PROTECT}"
+    "COMPARE_PROTECTION"
+    "runner_protect_compared:"
+    "pop rbx"
+    "ret"
+    "runner_forged:"
+    "mov eax, 231" // exit_group
+    "mov edi, {FORGED}"
+    "syscall"
+    "ud2"
     "runner_gates_end:"
     ".text"
 }

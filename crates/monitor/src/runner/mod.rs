@@ -9,12 +9,14 @@
 //! address has two owners.
 //!
 //! - `mailbox` is what both sides share.
-//! - `process` is the runner's side, `gates` its way to the program and back.
+//! - `process` is the runner's side, `gates` its way to the program and back, `filter` what of the
+//!   host a program can still ask for there.
 //! - `turn` is the space's side; `commands` changes a runner's mappings.
 //! - `vector` says where the vector state is.
 //! - `pool` finds, makes and recycles runners; `gone` replaces those that died or do not answer.
 
 mod commands;
+mod filter;
 mod gates;
 mod gone;
 pub(crate) mod mailbox;
@@ -24,7 +26,8 @@ mod reach;
 mod turn;
 mod vector;
 
-pub use gates::syscall as syscall_gate;
+pub use filter::LONGEST;
+pub use gates::{is_unproved, syscall as syscall_gate};
 pub use pool::Pool;
 pub use process::{become_nursery, on_signal};
 pub use reach::init_places;

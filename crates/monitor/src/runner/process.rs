@@ -3,10 +3,14 @@
 
 use core::sync::atomic::{Ordering, fence};
 
-use boundary::{at, fd};
+use boundary::{Setup, at, fd};
 
 use super::{
-    gates::{is_gate, is_on_entry, runner_enter, runner_save},
+    filter,
+    gates::{
+        FORGED, is_gate, is_on_entry, is_unproved, runner_enter, runner_map, runner_protect,
+        runner_save, runner_unmap,
+    },
     mailbox::{self, Command, Event, Frame, Mailbox, Orders, registers, request},
     turn::ticks,
 };
@@ -18,6 +22,7 @@ use crate::{
     },
     signal::{self, UContext},
     space::local,
+    start,
     sys::{self, MAP_FIXED, MAP_SHARED, READ, WRITE_ACCESS},
     user_signal::UserSignal,
 };
@@ -35,10 +40,10 @@ pub const NURSERY: usize = 0;
 
 /// Clones this process into the nursery, which closes its jail by itself; the nursery's
 /// process id. Before guest code runs.
-pub fn become_nursery(parent: i32) -> u32 {
+pub fn become_nursery(setup: &Setup) -> u32 {
     // SAFETY: both sides go on: here, and in `nursery`.
     match unsafe { sys::clone() } {
-        0 => nursery(parent),
+        0 => nursery(setup.parent, setup.flags),
         pid => pid.max(0) as u32,
     }
 }
@@ -72,8 +77,8 @@ fn forget_the_monitor() {
     }
 }
 
-fn nursery(parent: i32) -> ! {
-    crate::start::close_jail();
+fn nursery(parent: i32, flags: u32) -> ! {
+    start::close_jail(start::JAIL_NURSERY);
     sys::die_with_parent(parent);
     map_mailbox(NURSERY);
     forget_the_monitor();
@@ -90,7 +95,7 @@ fn nursery(parent: i32) -> ! {
             -1
         };
         if born == 0 {
-            run(number, parent);
+            run(number, parent, flags);
         }
         own.event = if born > 0 { Event::DONE } else { Event::FAILED };
         give_back(own, turn);
@@ -98,7 +103,7 @@ fn nursery(parent: i32) -> ! {
 }
 
 /// A new runner's life.
-fn run(number: usize, parent: i32) -> ! {
+fn run(number: usize, parent: i32, flags: u32) -> ! {
     sys::die_with_parent(parent);
     let part = mailbox::part_of(number);
     map_mailbox(number);
@@ -109,6 +114,7 @@ fn run(number: usize, parent: i32) -> ! {
     sys::dispatch_syscalls(core::ptr::from_ref(&own.selector) as u64);
     sys::fault_on_cpuid();
     own.pid.store(sys::getpid(), Ordering::Release);
+    filter::close(flags);
     let orders = mailbox::own_orders();
     let mut turn = 0;
     loop {
@@ -150,24 +156,20 @@ fn run_program(own: &mut Mailbox, orders: &Orders) {
 
 /// Carries out the commands; false if the host refused one.
 fn carry_out(orders: &Orders) -> bool {
-    orders.commands.iter().take(orders.count as usize).all(|c| {
+    let commands = orders.commands.iter().take(orders.count as usize);
+    (0..).zip(commands).all(|(number, command)| {
         // SAFETY: addresses of the user half, checked by the space that wrote them.
-        let r = unsafe {
-            match c.what {
-                Command::MAP => {
-                    let flags = MAP_SHARED | MAP_FIXED;
-                    let r = sys::mmap(c.start, c.len, c.prot, flags, c.file, c.offset);
-                    if r as u64 == c.start { 0 } else { -1 }
-                }
-                Command::UNMAP => sys::munmap(c.start, c.len),
-                // Pages that are gone need no protection.
+        unsafe {
+            match command.what {
+                Command::MAP => runner_map(number) as u64 == command.start,
+                Command::UNMAP => runner_unmap(number) == 0,
                 _ => {
-                    sys::mprotect(c.start, c.len, c.prot);
-                    0
+                    // Pages that are gone need no protection.
+                    runner_protect(number);
+                    true
                 }
             }
-        };
-        r == 0
+        }
     })
 }
 
@@ -235,6 +237,14 @@ pub fn on_signal(number: u32, info: *const u8, uc: &mut UContext) -> u64 {
     own.selector = 0;
     let asks = matches!(number, signal::SIGALRM | signal::SIGUSR1);
     let rip = uc.mc.rip;
+    if is_unproved(rip) {
+        // Whoever made the call, nothing happens before it is compared with the orders.
+        if !asks {
+            sys::exit(FORGED);
+        }
+        own.kicked.store(1, Ordering::Relaxed);
+        return 0;
+    }
     if is_on_entry(rip) {
         if !asks {
             // IRETQ refused what it was given: the program's general protection fault.

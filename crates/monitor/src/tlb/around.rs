@@ -16,6 +16,7 @@ use crate::{
 
 /// Pages of the cluster looked at; divides 512.
 const CLUSTER: usize = 16;
+const _: () = assert!(CLUSTER << 12 <= crate::runner::LONGEST as usize);
 
 /// A page to map.
 #[derive(Clone, Copy)]
