@@ -1,6 +1,6 @@
 //! Where the daemon is, and how it is started.
 
-use control::{Dirs, Hint, LaunchError, PathError, find_program};
+use control::{Dirs, Hint, LaunchError, PathError, find_program, kill_point};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -122,11 +122,13 @@ pub(crate) fn reach(dirs: &Dirs) -> Result<UnixStream, ReachError> {
         place.create()?;
         let lock = place.start_lock_file()?;
         lock.lock().map_err(PathError::at("lock", &place.directory))?;
+        kill_point("daemon-start.locked");
         // Somebody else may have started it meanwhile.
         if let Ok(stream) = control::connect(&path) {
             return Ok(stream);
         }
         start(dirs)?;
+        kill_point("daemon-start.done");
         if let Ok(stream) = control::connect(&path) {
             return Ok(stream);
         }
@@ -158,6 +160,7 @@ fn start(dirs: &Dirs) -> Result<(), ReachError> {
         .stderr(Stdio::null())
         .spawn()
         .map_err(failed)?;
+    kill_point("daemon-start.spawned");
     let mut answer = String::new();
     if let Some(output) = child.stdout.take() {
         output.take(LONGEST_ANSWER).read_to_string(&mut answer).map_err(failed)?;

@@ -4,6 +4,7 @@ use crate::dirs::Dirs;
 use crate::entry::{Entry, replace};
 use crate::error::{Hint, PathError};
 use crate::uuid::Uuid;
+use kill_point::kill_point;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -175,6 +176,7 @@ impl Registry {
     pub fn register(&self, name: &str, uuid: Uuid) -> Result<Registration, RegistryError> {
         check_name(name)?;
         let _held = self.lock()?;
+        kill_point("registry.locked");
         self.free_for(name, uuid, None)?;
         self.make(name, uuid)
     }
@@ -207,19 +209,24 @@ impl Registry {
     /// Makes a domain's directory; the registry is locked.
     fn make(&self, name: &str, uuid: Uuid) -> Result<Registration, RegistryError> {
         let domid = self.next_domid()?;
+        kill_point("registry.numbered");
         let directory = self.dirs.domains().join(domid.to_string());
         DirBuilder::new()
             .mode(0o700)
             .create(&directory)
             .map_err(PathError::at("create", &directory))?;
+        kill_point("registry.directory-made");
         let lock_path = Entry::lock_file(&directory);
         let lock = open_lock(&lock_path)?;
+        kill_point("registry.lock-made");
         lock.lock().map_err(PathError::at("lock", &lock_path))?;
+        kill_point("registry.domain-locked");
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let entry =
             Entry { domid, name: name.into(), uuid, pid: std::process::id(), started, directory };
         let registration = Registration { registry: self.clone(), entry, _lock: lock };
         registration.entry.write()?;
+        kill_point("registry.entered");
         Ok(registration)
     }
 
@@ -257,9 +264,11 @@ impl Registry {
     /// Removes what dead domain processes left behind.
     fn sweep(&self) -> Result<(), PathError> {
         let _held = self.lock()?;
+        kill_point("registry.sweeping");
         for (_, directory) in self.directories()? {
             if !alive(&directory) {
                 remove(&directory);
+                kill_point("registry.swept");
             }
         }
         Ok(())
@@ -327,15 +336,18 @@ impl Registration {
     pub fn rename(&mut self, name: &str) -> Result<(), RegistryError> {
         check_name(name)?;
         let _held = self.registry.lock()?;
+        kill_point("registry.rename-locked");
         self.registry.free_for(name, self.entry.uuid, Some(self.entry.domid))?;
         let old = std::mem::replace(&mut self.entry.name, name.into());
         self.entry.write().inspect_err(|_| self.entry.name = old)?;
+        kill_point("registry.renamed");
         Ok(())
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
+        kill_point("registry.leaving");
         remove(&self.entry.directory);
     }
 }

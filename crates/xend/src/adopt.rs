@@ -6,7 +6,9 @@
 use crate::daemon::{Daemon, Running};
 use crate::talk::Talk;
 use api::types::{Happening, Who};
-use control::{ClientError, Ended, EndedAs, Entry, RegistryError, Request, Response, WaitUntil};
+use control::{
+    ClientError, Ended, EndedAs, Entry, RegistryError, Request, Response, WaitUntil, kill_point,
+};
 use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +52,7 @@ impl Daemon {
                     running.entry = entry.clone();
                     if !running.watched && entry.socket().exists() {
                         running.watched = true;
+                        kill_point("xend.watch.begun");
                         let forgotten = Arc::clone(&running.forgotten);
                         tokio::spawn(Arc::clone(self).watch(entry.clone(), forgotten));
                     }
@@ -66,6 +69,7 @@ impl Daemon {
         }
         for (entry, before) in renamed {
             self.log(&format!("domain {} ({before}) is called {} now", entry.domid, entry.name));
+            kill_point("xend.scan.renamed");
             self.tell(Happening::Renamed { who: Who::running(&entry), before });
         }
         self.changed.notify_one();
@@ -84,6 +88,7 @@ impl Daemon {
             }
             sleep(PAUSE).await;
         }
+        kill_point("xend.watch.over");
         let running = self.state().running.get(&entry.domid).cloned();
         match running.filter(|running| running.up) {
             Some(Running { entry, last, .. }) => {
@@ -119,21 +124,23 @@ impl Daemon {
 
     async fn accompany(&self, entry: &Entry) -> Result<(), ClientError> {
         let mut talk = Talk::open(entry).await?;
+        kill_point("xend.watch.connected");
         talk.ask(&Request::Info).await?;
         let is_new = self.state().running.get(&entry.domid).is_some_and(|running| !running.up);
         if is_new {
             self.up(entry);
         }
-        control::kill_point("xend.watch.up");
+        kill_point("xend.watch.up");
         if let Response::Ended(ended) = talk.ask(&wait(WaitUntil::Shutdown)).await? {
             let Ended { reason, outcome } = ended;
             let who = Who::running(&self.ends(entry, ended));
             self.log(&format!("domain {} ({}) stopped: {reason}", who.name, entry.domid));
             self.tell(Happening::Stopped { who, reason, outcome });
-            control::kill_point("xend.watch.stopped");
+            kill_point("xend.watch.stopped");
         }
         if let Response::Ended(ended) = talk.ask(&wait(WaitUntil::Gone)).await? {
             self.ends(entry, ended);
+            kill_point("xend.watch.gone");
         }
         Ok(())
     }

@@ -51,6 +51,7 @@ impl Drop for Attempt {
         let (daemon, starting) = (Arc::clone(&self.daemon), Arc::clone(&self.starting));
         let Some(mut child) = self.child.take() else { return daemon.forget(&starting) };
         let _dead_already = child.start_kill();
+        kill_point("xend.create.abandoned");
         // Without a runtime the daemon itself ends.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
@@ -97,13 +98,16 @@ impl Daemon {
         match started {
             Ok(started) => {
                 attempt.keep();
+                kill_point("xend.create.kept");
                 Ok(started)
             }
             Err(failure) => {
                 self.log(&format!("domain {name} did not start: {failure}"));
                 if let Some(mut child) = attempt.child.take() {
+                    kill_point("xend.create.failed");
                     // Reaped too: nothing is left of it when the failure is told.
                     let _dead_already = child.kill().await;
+                    kill_point("xend.create.reaped");
                 }
                 Err(failure)
             }
@@ -123,6 +127,7 @@ impl Daemon {
         self.check_free(name, uuid, order.is_stored)?;
         let mib = order.config.memory.initial;
         self.check_memory(name, mib, &known)?;
+        kill_point("xend.create.checked");
         let cancel = tokio::sync::Notify::new();
         let starting = Arc::new(Starting { name: name.to_owned(), uuid, mib, cancel });
         self.state().starting.push(Arc::clone(&starting));

@@ -22,6 +22,7 @@ use crate::dirs::{Dirs, private_directory};
 use crate::error::{Hint, PathError};
 use crate::launch::{LaunchError, find_program};
 use crate::socket;
+use kill_point::kill_point;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -164,11 +165,13 @@ pub(crate) fn reach(dirs: &Dirs, door: Door) -> Result<UnixStream, ReachError> {
         place.create()?;
         let lock = place.start_lock_file()?;
         lock.lock().map_err(PathError::at("lock", &place.directory))?;
+        kill_point("store-start.locked");
         // Somebody else may have started it meanwhile.
         if let Ok(stream) = socket::connect(&path) {
             return Ok(stream);
         }
         start(dirs)?;
+        kill_point("store-start.done");
         if let Ok(stream) = socket::connect(&path) {
             return Ok(stream);
         }
@@ -199,6 +202,7 @@ fn start(dirs: &Dirs) -> Result<(), ReachError> {
         setup(&mut command);
     }
     let mut child = command.spawn().map_err(failed)?;
+    kill_point("store-start.spawned");
     let mut answer = String::new();
     if let Some(output) = child.stdout.take() {
         output.take(LONGEST_ANSWER).read_to_string(&mut answer).map_err(failed)?;

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use kill_point::kill_point;
 use rustix::fs::{FileType, Stat};
 
 /// Longest name of a domain that is read from a record.
@@ -103,14 +104,17 @@ impl Record {
         let name = format!("{}{}.{number}", image.prefix(), std::process::id());
         let (path, draft) = (folder.join(&name), folder.join(format!("new-{name}")));
         let mut file = File::options().write(true).create(true).truncate(true).open(&draft)?;
+        kill_point("image.record.made");
         // It is locked before it can be found.
         let is_locked = lock(&file, Use::Exclusive)?;
         let written = file.write_all(domain.as_bytes());
+        kill_point("image.record.written");
         let done = written.and_then(|()| std::fs::rename(&draft, &path));
         if let Err(error) = done {
             let _left = std::fs::remove_file(&draft);
             return Err(error);
         }
+        kill_point("image.record.placed");
         if !is_locked {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -120,6 +124,7 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        kill_point("image.record.leaving");
         let _already_gone = std::fs::remove_file(&self.path);
     }
 }

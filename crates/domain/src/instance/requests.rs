@@ -8,6 +8,7 @@ use boundary::vcpu_state;
 use control::xenstore::StoreError;
 use control::{
     DomainInfo, ErrorCode, Failure, Hint, MAX_REPLY, Request, Response, ShutdownReason, StateFlags,
+    kill_point,
 };
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -88,6 +89,7 @@ impl Instance {
         self.check_running()?;
         self.guest.group.stop();
         self.paused = true;
+        kill_point("xendomain.paused");
         Ok(())
     }
 
@@ -95,6 +97,7 @@ impl Instance {
         self.check_running()?;
         self.guest.group.resume();
         self.paused = false;
+        kill_point("xendomain.unpaused");
         self.devices.wish(Wish::Retry);
         Ok(())
     }
@@ -114,6 +117,7 @@ impl Instance {
             order(&mut self.guest.store)
                 .map_err(|error| Failure::new(ErrorCode::Host, error.to_string()))
         });
+        kill_point("xendomain.wish-written");
         written.into()
     }
 
@@ -130,8 +134,10 @@ impl Instance {
         self.log
             .line(&format!("renamed from {old} to {name}; the log goes on in {}", path.display()));
         self.log.move_to(&path);
+        kill_point("xendomain.rename.log-moved");
         self.log.line(&format!("renamed from {old}, whose log has what was before"));
         let renamed = self.guest.store.rename(name);
+        kill_point("xendomain.rename.in-store");
         renamed.map_err(|error| Failure::new(ErrorCode::Host, error.to_string()))
     }
 

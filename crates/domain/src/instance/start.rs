@@ -13,7 +13,7 @@ use crate::xenstore::{GuestStore, Identity};
 use control::xenstore::StoreError;
 use control::{
     DeviceSpec, Dirs, Entry, ErrorCode, Failure, Hint, Log, Registration, Registry, RegistryError,
-    Started, Uuid, kill_point,
+    Started, Uuid, kill_point, kill_point_of,
 };
 use kernel::{KernelImage, Limits};
 use std::io::{self, Read};
@@ -44,9 +44,11 @@ impl Instance {
         let entry = registration.entry();
         let (mut log, log_error) = Log::open(&dirs.log(&entry.name), format!("dom{}", entry.domid));
         log.line(&format!("creating domain {} ({})", entry.name, entry.uuid));
+        kill_point("xendomain.logged");
         let started = Self::start_guest(&spec, &registration, clock);
         let (guest, devices, walls, server) = started.inspect_err(|failure| {
             log.line(&format!("not started: {failure}"));
+            kill_point("xendomain.failed");
         })?;
         log.line(&format!("started; jail: {}", walls.join(" ")));
         log.line(&format!("guest programs kept from their kernel by {}", guest.memory.isolation));
@@ -92,6 +94,7 @@ impl Instance {
         let entry = registration.entry();
         let dirs = registration.registry().dirs();
         let opened = open_devices(&spec.config().devices, entry, dirs)?;
+        kill_point("xendomain.opened");
         let identity = Identity {
             domid: entry.domid,
             name: &entry.name,
@@ -108,12 +111,14 @@ impl Instance {
             memory: memory.clone(),
         };
         let devices = Devices::start(owner, opened)?;
+        kill_point("xendomain.devices");
         let server = control::bind(&entry.socket())
             .and_then(Server::new)
             .map_err(|error| host("open the domain's control socket", &error))?;
         kill_point("xendomain.bound");
         let empty_root = space::empty_directory(&registration.registry().dirs().runtime)
             .map_err(|error| host("make an empty directory", &error))?;
+        kill_point("xendomain.empty-root");
         let time = CpuTime::new();
         let start = space::Start {
             memory: &memory,
@@ -123,6 +128,8 @@ impl Instance {
         };
         let (group, walls) = space::start(&start).map_err(|error| start_failure(&error))?;
         kill_point("xendomain.spaces");
+        kill_point_of(group.leader(), "space.started");
+        group.kill_points();
         space::keep_placed(entry.domid, group.leader(), memory.isolation);
         let doorbell = Doorbell::new(&memory)
             .map_err(|error| host("listen for the domain's events", &error))?;

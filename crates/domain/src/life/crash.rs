@@ -2,7 +2,7 @@
 
 use super::symbols::Symbols;
 use boundary::CrashRecord;
-use control::utc;
+use control::{kill_point, utc};
 use std::fmt::Write;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -146,7 +146,12 @@ impl Report<'_> {
     pub fn save(&self, path: &Path) -> io::Result<()> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
-        options.open(path)?.write_all(self.text().as_bytes())?;
+        // Whole or not there.
+        let draft = path.with_extension("new");
+        options.open(&draft)?.write_all(self.text().as_bytes())?;
+        kill_point("xendomain.report.written");
+        fs::rename(&draft, path)?;
+        kill_point("xendomain.report.placed");
         remove_old(path, self.name);
         Ok(())
     }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::ArgMatches;
-use control::{Client, ClientError, Dirs, Entry, MemoryImage, PathError, Registry};
+use control::{Client, ClientError, Dirs, Entry, MemoryImage, PathError, Registry, kill_point};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
@@ -112,15 +112,20 @@ fn dump(
 ) -> Result<Option<i32>, Error> {
     // A guest that stands still cannot tell its registers, so they are asked for before.
     let (image, memory) = Client::open(entry)?.memory()?;
+    kill_point("xm.dump.handed");
     let _still = if live { Still(None) } else { Still::new(entry, image.stopped)? };
+    kill_point("xm.dump.still");
     if image.registers.is_none() {
         note("The guest's registers are not known: the core file has none.");
     }
     let partial = Partial::create(path)?;
+    kill_point("xm.dump.made");
     let outcome = write(&partial, &image, &File::from(memory), signals);
     match outcome.map_err(PathError::at("write", path))? {
         None => {
+            kill_point("xm.dump.written");
             partial.finish().map_err(PathError::at("write", path))?;
+            kill_point("xm.dump.placed");
             Ok(None)
         }
         signal => Ok(signal),

@@ -1,6 +1,7 @@
 //! Ethernet addresses of guests: fixed or made up, and each used once on this host.
 
 use super::SetupError;
+use kill_point::kill_point;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -48,6 +49,7 @@ impl Lease {
             let mode = Mode::RUSR | Mode::WUSR;
             let open = rustix::fs::open(&path, flags, mode);
             let mut file = File::from(open.map_err(|error| Err(error.into()))?);
+            kill_point("mac.made");
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -63,7 +65,9 @@ impl Lease {
             if !there.is_ok_and(|there| there.ino() == ours.ino() && there.dev() == ours.dev()) {
                 continue;
             }
+            kill_point("mac.locked");
             file.set_len(0).and_then(|()| file.write_all(user.as_bytes())).map_err(Err)?;
+            kill_point("mac.written");
             return Ok(Self { path, _file: file });
         }
     }
@@ -98,6 +102,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        kill_point("mac.leaving");
         let _is_left_behind = std::fs::remove_file(&self.path);
     }
 }
