@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use store::{Domid, Store};
 
 use crate::client::{Client, End, cpu_time};
-use crate::domains::{admit, make_first_nodes, retire};
+use crate::domains::{admit, homes, make_first_nodes, retire};
 use crate::doors::{listen, take, take_lock};
 use crate::journal::{Journal, JournalError, Past};
 
@@ -259,10 +259,9 @@ impl Server {
             if let Some(End::Broken(why)) = client.end() {
                 self.log.line(&format!("a connection was closed: {why}"));
             }
-            if client.domid().is_some() {
-                let now = Instant::now();
-                self.orphaned = Some((now, now));
-            }
+            // A domain's process writes its nodes as a client.
+            let now = Instant::now();
+            self.orphaned = Some((now, now));
             client.close(&mut self.store);
             kill_point("xenstored.client-gone");
         }
@@ -303,12 +302,11 @@ impl Server {
         if !is_due {
             return;
         }
-        let orphans: Vec<Domid> = self
-            .store
-            .domains()
-            .map(|(domid, _)| domid)
-            .filter(|domid| !connected.contains(domid))
-            .collect();
+        let introduced = self.store.domains().map(|(domid, _)| domid);
+        let mut orphans: Vec<Domid> = introduced.chain(homes(&self.store)).collect();
+        orphans.retain(|domid| !connected.contains(domid));
+        orphans.sort_unstable();
+        orphans.dedup();
         let mut is_any_left = false;
         for domid in orphans {
             if self.registry.lives(u32::from(domid)) {
