@@ -5,9 +5,10 @@ use crate::entry::{Entry, replace};
 use crate::error::{Hint, PathError};
 use crate::uuid::Uuid;
 use kill_point::kill_point;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use rustix::fs::{FlockOperation, fcntl_lock};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -271,6 +272,9 @@ impl Registry {
                 kill_point("registry.swept");
             }
         }
+        for records in ["locks", "macs"] {
+            remove_unlocked(&self.dirs.runtime.join(records));
+        }
         Ok(())
     }
 }
@@ -297,6 +301,26 @@ fn open_lock(path: &Path) -> Result<File, PathError> {
 /// Removes a domain's directory; what cannot be removed is swept later.
 fn remove(directory: &Path) {
     let _swept_later: io::Result<()> = std::fs::remove_dir_all(directory);
+}
+
+/// Removes records of what domains use (crate `devices`) whose owners are gone: nobody has them locked.
+/// Images' records are locked in one way, addresses' in the other.
+fn remove_unlocked(directory: &Path) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let Ok(file) = OpenOptions::new().read(true).write(true).open(&path) else { continue };
+        let is_free = file.try_lock().is_ok()
+            && fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        // Its owner may have removed it meanwhile, and somebody made another one.
+        let identity = |data: Metadata| (data.dev(), data.ino());
+        let is_there = || {
+            let there = std::fs::symlink_metadata(&path).ok()?;
+            Some(identity(there) == identity(file.metadata().ok()?))
+        };
+        if is_free && is_there() == Some(true) {
+            let _swept_later: io::Result<()> = std::fs::remove_file(path);
+        }
+    }
 }
 
 /// A domain's place in the registry. Dropping it removes the domain's directory.
@@ -420,9 +444,15 @@ mod tests {
         let stale = registry.dirs().domains().join("9");
         std::fs::create_dir(&stale).unwrap();
         std::fs::write(stale.join("lock"), "").unwrap();
+        let records = registry.dirs().runtime.join("macs");
+        std::fs::create_dir(&records).unwrap();
+        std::fs::write(records.join("dead"), "").unwrap();
+        let held = File::create(records.join("held")).unwrap();
+        held.lock().unwrap();
         let live = add(&registry, "live").unwrap();
         assert_eq!(registry.list().unwrap(), vec![live.entry().clone()]);
         assert!(!stale.exists());
+        assert!(!records.join("dead").exists() && records.join("held").exists());
     }
 
     #[test]

@@ -7,6 +7,11 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long an address may be in use before it is called so, and how often it is tried.
+const PATIENCE: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(2);
 
 /// An Ethernet address.
 pub type Mac = [u8; 6];
@@ -44,6 +49,7 @@ impl Lease {
     fn try_take(directory: &Path, mac: Mac, user: &str) -> Result<Self, io::Result<String>> {
         std::fs::create_dir_all(directory).map_err(Err)?;
         let path = directory.join(text(mac));
+        let end = Instant::now() + PATIENCE;
         loop {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
             let mode = Mode::RUSR | Mode::WUSR;
@@ -52,6 +58,11 @@ impl Lease {
             kill_point("mac.made");
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
+                // Somebody looks whether it is a dead domain's, or that is just being killed.
+                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < end => {
+                    std::thread::sleep(LOOK);
+                    continue;
+                }
                 Err(rustix::io::Errno::WOULDBLOCK) => {
                     let mut other = String::new();
                     let _whoever = (&file).take(256).read_to_string(&mut other);
