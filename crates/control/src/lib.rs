@@ -38,6 +38,7 @@ mod protocol;
 mod registry;
 mod socket;
 mod stats;
+mod unnamed;
 mod uuid;
 pub mod xenstore;
 
@@ -59,4 +60,5 @@ pub use protocol::{
 pub use registry::{Registration, Registry, RegistryError, check_name};
 pub use socket::{bind, connect, connect_now, peer_allowed};
 pub use stats::{DeviceStats, DomainStats, VcpuStats};
+pub use unnamed::{name_file, unnamed_file};
 pub use uuid::{Uuid, UuidError};

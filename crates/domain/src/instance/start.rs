@@ -56,6 +56,7 @@ impl Instance {
         let mut instance = Self {
             console: Console::new(guest.memory.setup.console_mfn),
             paused: spec.create.paused,
+            held: None,
             last_crash: spec.last_crash.clone(),
             spec,
             registration,
