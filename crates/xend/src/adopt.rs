@@ -36,13 +36,8 @@ impl Daemon {
         {
             let mut state = self.state();
             for entry in &live {
-                let running = state.running.entry(entry.domid).or_insert_with(|| Running {
-                    entry: entry.clone(),
-                    watched: false,
-                    up: false,
-                    last: None,
-                    forgotten: Arc::default(),
-                });
+                let new = || Running::new(entry.clone());
+                let running = state.running.entry(entry.domid).or_insert_with(new);
                 if running.entry.name != entry.name && running.entry.pid == entry.pid {
                     renamed.push((entry.clone(), running.entry.name.clone()));
                 }
@@ -60,6 +55,12 @@ impl Daemon {
             }
             state.running.retain(|domid, running| {
                 let is_listed = live.iter().any(|entry| entry.domid == *domid);
+                // It was up when another daemon watched it; its end is told.
+                if running.up && !running.watched && !is_listed {
+                    running.watched = true;
+                    let forgotten = Arc::clone(&running.forgotten);
+                    tokio::spawn(Arc::clone(self).watch(running.entry.clone(), forgotten));
+                }
                 if running.watched && !is_listed {
                     running.forgotten.notify_one();
                 }
@@ -74,6 +75,29 @@ impl Daemon {
         }
         self.changed.notify_one();
         Ok(live)
+    }
+
+    /// Takes note of a domain whose start is about to be told, so that its end is told as well: it may
+    /// have come already, before anybody watched.
+    pub(crate) fn welcome(self: &Arc<Self>, entry: Entry) {
+        // It knows more than we do of a domain that lives.
+        let _told_by_those_who_ask = self.scan();
+        let is_same = |domid, uuid| (domid, uuid) == (entry.domid, entry.uuid);
+        let mut state = self.state();
+        let has_ended = state.history.iter().any(|past| is_same(past.domid, past.uuid));
+        let entry = match state.running.get(&entry.domid) {
+            Some(running) if running.entry.pid == entry.pid && !running.up => running.entry.clone(),
+            None if !has_ended => {
+                let running = Running { watched: true, ..Running::new(entry.clone()) };
+                let watch = Arc::clone(self).watch(entry.clone(), Arc::clone(&running.forgotten));
+                state.running.insert(entry.domid, running);
+                tokio::spawn(watch);
+                entry
+            }
+            _ => return,
+        };
+        drop(state);
+        self.up(&entry);
     }
 
     /// Waits for a domain's end and reports it.

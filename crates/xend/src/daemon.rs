@@ -59,6 +59,13 @@ pub(crate) struct Running {
     pub forgotten: Arc<Notify>,
 }
 
+impl Running {
+    /// A domain that nobody has watched yet.
+    pub fn new(entry: Entry) -> Self {
+        Self { entry, watched: false, up: false, last: None, forgotten: Arc::default() }
+    }
+}
+
 /// A domain that this daemon is starting.
 #[derive(Debug)]
 pub(crate) struct Starting {
@@ -152,7 +159,11 @@ impl Daemon {
                 (entry.domid, entry.pid, entry.started)
                     == (seen.entry.domid, seen.entry.pid, seen.entry.started)
             };
-            if live.iter().find(is_same).is_none() {
+            if let Some(entry) = live.iter().find(is_same) {
+                // It was up: whatever becomes of it is told.
+                let running = Running { up: true, ..Running::new(entry.clone()) };
+                self.state().running.insert(entry.domid, running);
+            } else {
                 control::kill_point("xend.start.missed");
                 let how = self.how_unseen(&seen);
                 let heir = live.iter().find(|entry| entry.uuid == seen.entry.uuid);

@@ -4,12 +4,12 @@
 //! [`StartReply`] line. If it takes too long, or the client goes away, or the domain is destroyed
 //! meanwhile, its process is killed: nothing half-done is left.
 
-use crate::daemon::{Daemon, Starting};
+use crate::daemon::{Daemon, Starting, now};
 use crate::talk::{hinted, registry_failure};
 use api::types::Started;
 use config::DomainConfig;
 use control::{
-    CreateSpec, ErrorCode, Failure, Hint, LaunchError, MAX_REPLY, PathError, RegistryError,
+    CreateSpec, Entry, ErrorCode, Failure, Hint, LaunchError, MAX_REPLY, PathError, RegistryError,
     StartReply, Uuid, check_name, find_program, kill_point,
 };
 use std::collections::BTreeMap;
@@ -97,7 +97,9 @@ impl Daemon {
         kill_point("xend.create.answered");
         match started {
             Ok(started) => {
+                let entry = attempt.entry(&started);
                 attempt.keep();
+                entry.into_iter().for_each(|entry| self.welcome(entry));
                 kill_point("xend.create.kept");
                 Ok(started)
             }
@@ -213,6 +215,19 @@ impl Attempt {
             Ok(StartReply::Failed(failure)) => Err(failure),
             Err(error) => Err(launch_failure(&LaunchError::Reply(error.into()))),
         }
+    }
+
+    /// The domain that has started.
+    fn entry(&self, started: &Started) -> Option<Entry> {
+        let domid = started.domid;
+        Some(Entry {
+            domid,
+            name: started.name.clone(),
+            uuid: self.starting.uuid,
+            pid: self.child.as_ref()?.id()?,
+            started: now(),
+            directory: self.daemon.registry.dirs().domains().join(domid.to_string()),
+        })
     }
 
     /// The domain stays.
