@@ -2,7 +2,8 @@
  * milliseconds. tests/daemon kills what serves it.
  *
  * It says "ready", answers a line "ping" on its console with "pong", uses what devices it is given,
- * lets go of those that are to go, and obeys control/shutdown. A line "crash" ends it so. */
+ * lets go of those that are to go, and obeys control/shutdown. A line "reopen" has it close its devices
+ * and use them anew, a line "crash" ends it so. */
 #include "devices.h"
 
 enum { DIRECTORY = 1 };
@@ -15,7 +16,7 @@ struct held {
 	struct device device;
 	u32 grants[2], port;
 	u64 *rings[2];
-	int state;
+	int state, reopens;
 };
 static struct held all[DEVICES];
 
@@ -82,7 +83,8 @@ static void follow(struct held *h)
 	case 4:
 		if (h->state == 3) {
 			show(h, 4);
-			print("%s %s connected\n", h->class, h->number);
+			print("%s %s %s\n", h->class, h->number, h->reopens ? "reopened" : "connected");
+			h->reopens = 0;
 		}
 		break;
 	case 0:
@@ -90,6 +92,11 @@ static void follow(struct held *h)
 		break;
 	case 5:
 	case 6:
+		if (h->reopens) {
+			if (backend_state(h) == 6)
+				show(h, 1);
+			break;
+		}
 		if (h->state < 6) {
 			show(h, 5);
 			show(h, 6);
@@ -150,6 +157,12 @@ static void listen(void)
 		length = 0;
 		if (same(line, "ping"))
 			print("pong\n");
+		for (struct held *h = all; same(line, "reopen") && h < all + DEVICES; h++)
+			if (h->class[0]) {
+				h->reopens = 1;
+				show(h, 5);
+				show(h, 6);
+			}
 		if (same(line, "crash"))
 			shutdown(3);
 	}
