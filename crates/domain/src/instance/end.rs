@@ -34,6 +34,7 @@ impl Instance {
         self.take_rings();
         self.stopped = Some(reason);
         self.paused = false;
+        self.held = None;
         self.log.line(&format!("the guest stopped: {reason}"));
         if let Some(details) = crash {
             self.report(&details);
