@@ -17,12 +17,12 @@ import tempfile
 import time
 
 from lab import make_qcow2, store_list
-from rig import PATIENCE, ROOT, DaemonConnection, Failure, expect, wait_for
+from rig import PATIENCE, ROOT, DaemonConnection, Failure, Rig, expect, wait_for
 
 CALL = re.compile(r"(?<!fn )\b(?:kill_point|kill_point_of|kill_backend)\(([^;]*?)\)(?:;|,\n)", re.S)
 FLOWS = []
 # Programs of ours, and what they start.
-OURS = ("xend", "xendomain", "xenstored", "xm", "xenblock", "xennet", "space", "space-keeper", "passt")
+OURS = ("xend", "xendomain", "xenstored", "xm", "xenblock", "xennet", "space", "space-keeper", "passt", "passt.avx2")
 # What the daemon and the store keep between two domains.
 KEPT = {"lock", "next-domid", "domains", "empty", "locks", "macs", "xend/lock", "xend/start.lock", "xend/socket", "xenstored/lock",
     "xenstored/start.lock", "xenstored/socket", "xenstored/domains.sock", "xenstored/journal", "xend", "xenstored"}
@@ -173,11 +173,14 @@ class Life:
 
     def processes(self, programs=OURS):
         """Numbers and names of this life's processes, those included that have lost their parents."""
-        ours, found = str(self.run).encode(), {}
+        ours, found, spaces = str(self.run).encode(), {}, []
         for entry in pathlib.Path("/proc").glob("[0-9]*"):
             try:
                 comm = (entry / "comm").read_text().strip()
-                if comm not in programs or (entry / "stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX":
+                if comm not in (*programs, "xendomain") or (entry / "stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX":
+                    continue
+                if comm == "space":
+                    spaces.append(int(entry.name))  # it has let go of all that could name it
                     continue
                 told = (entry / "cmdline").read_bytes()
                 with contextlib.suppress(OSError):
@@ -186,7 +189,8 @@ class Life:
                 continue
             if ours in told or self.suffix.encode() in told:
                 found[int(entry.name)] = comm
-        return found
+        found |= {pid: "space" for pid in spaces if Rig.parent(pid) in found}
+        return {pid: comm for pid, comm in found.items() if comm in programs}
 
     def kill(self, program, how=signal.SIGKILL):
         pids = self.processes((program,))
@@ -275,7 +279,7 @@ class Life:
             ".core")]
         drafts = [path.name for path in (self.work / "log").rglob("*") if path.suffix in (".new", ".partial")]
         locked = [f"a lock on {path.name}" for path in self.work.glob("*.img") if is_locked(path)]
-        return strangers + sorted(self.files()) + self.nodes() + links + here + drafts + locked
+        return strangers + orphans() + sorted(self.files()) + self.nodes() + links + here + drafts + locked
 
     def nothing_is_left(self):
         try:
@@ -304,6 +308,18 @@ def is_locked(path):
         except BlockingIOError:
             return True
     return False
+
+
+def orphans():
+    """Spaces that have outlived their domain's process, whosever they are."""
+    found = []
+    for entry in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (entry / "comm").read_text() == "space\n" and (entry / "stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX":
+                parent = Rig.parent(int(entry.name))
+                if pathlib.Path(f"/proc/{parent}/comm").read_text() not in ("xendomain\n", "devices\n"):
+                    found.append(f"space {entry.name} without its domain's process")
+    return found
 
 
 class Network:

@@ -1,5 +1,5 @@
 /* The opposite of all others: a guest that keeps the rules and does what it is told, and is there in
- * milliseconds. tests/daemon kills what serves it.
+ * milliseconds. tests/kills kills what serves it.
  *
  * It says "ready", answers a line "ping" on its console with "pong", uses what devices it is given,
  * lets go of those that are to go, and obeys control/shutdown. A line "reopen" has it close its devices

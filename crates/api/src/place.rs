@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 pub const READY: &str = "ready";
 /// What it says when the process that should have served is gone.
 pub const ENDED: &str = "it ended while it started";
+/// What it says when there is one already: another attempt to start it was faster, even if whoever made
+/// that was killed meanwhile.
+pub const SERVED: &str = "another xend serves these domains already";
 /// Longest answer of `xend` that is read, in bytes.
 const LONGEST_ANSWER: u64 = 4096;
 /// How long a daemon may take to start.
@@ -167,7 +170,7 @@ fn start(dirs: &Dirs) -> Result<(), ReachError> {
     }
     let _ended = child.wait();
     match answer.trim() {
-        READY | ENDED | "" => Ok(()),
+        READY | ENDED | SERVED | "" => Ok(()),
         why => Err(ReachError::Failed(why.chars().filter(|c| !c.is_control()).collect())),
     }
 }

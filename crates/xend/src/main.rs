@@ -5,7 +5,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
-use api::{ENDED, Place, READY};
+use api::{ENDED, Place, READY, SERVED};
 use config::HostConfig;
 use control::{Dirs, Hint, Registry, kill_point};
 use std::fs::{File, OpenOptions};
@@ -174,7 +174,7 @@ fn take_lock(place: &Place, is_handed: bool) -> Result<File, String> {
     while lock.try_lock().is_err() {
         let is_served = || !is_handed && control::connect(&place.socket()).is_ok();
         if Instant::now() >= end || is_served() {
-            return Err("another xend serves these domains already".into());
+            return Err(SERVED.into());
         }
         std::thread::sleep(LOOK);
     }

@@ -21,7 +21,9 @@ pub(crate) fn take_lock(lock: &File, place: &StorePlace) -> Result<(), ServeErro
     loop {
         match lock.try_lock() {
             Ok(()) => return Ok(()),
-            Err(TryLockError::WouldBlock) if Instant::now() < end => {
+            Err(TryLockError::WouldBlock)
+                if Instant::now() < end && control::connect(&place.socket()).is_err() =>
+            {
                 std::thread::sleep(Duration::from_millis(2));
             }
             Err(TryLockError::WouldBlock) => {

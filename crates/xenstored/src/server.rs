@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
-use control::xenstore::StorePlace;
+use control::xenstore::{SERVED, StorePlace};
 use control::{Log, PathError, Registry, kill_point};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use store::{Domid, Store};
@@ -30,7 +30,7 @@ pub enum ServeError {
     #[error(transparent)]
     Path(#[from] PathError),
     /// Another process serves it.
-    #[error("Another process serves {0} already")]
+    #[error("{} {0} already", SERVED)]
     Served(String),
     /// The journal.
     #[error(transparent)]

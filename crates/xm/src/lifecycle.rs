@@ -198,7 +198,7 @@ fn wait_rebooted(daemon: &Daemon, mut events: Events, told: &[Domain]) -> Result
         for (domain, absent) in waiting {
             let now = live.iter().find(|other| other.name == domain.name && other.run.is_some());
             match now {
-                Some(new) if new.domid() != domain.domid() => {
+                Some(new) if new.domid() != domain.domid() && new.status == Status::Up => {
                     put(&format!("Domain {} rebooted\n", domain.name))?;
                 }
                 Some(_) => still.push((domain, None)),

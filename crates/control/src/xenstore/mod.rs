@@ -36,6 +36,8 @@ use std::time::{Duration, Instant};
 pub const READY: &str = "ready";
 /// What it says when the process that should have served is gone.
 pub const ENDED: &str = "it ended while it started";
+/// How it begins to say that there is one already: another attempt to start it was faster.
+pub const SERVED: &str = "Another process serves";
 /// Longest answer of `xenstored` that is read, in bytes.
 const LONGEST_ANSWER: u64 = 4096;
 /// How long a store may take to start.
@@ -211,6 +213,7 @@ fn start(dirs: &Dirs) -> Result<(), ReachError> {
     let _ended = child.wait();
     match answer.trim() {
         READY | ENDED | "" => Ok(()),
+        why if why.starts_with(SERVED) => Ok(()),
         why => Err(ReachError::Failed(why.chars().filter(|c| !c.is_control()).collect())),
     }
 }
