@@ -227,7 +227,6 @@ impl Registry {
             Entry { domid, name: name.into(), uuid, pid: std::process::id(), started, directory };
         let registration = Registration { registry: self.clone(), entry, _lock: lock };
         registration.entry.write()?;
-        kill_point("registry.entered");
         Ok(registration)
     }
 

@@ -65,7 +65,6 @@ fn write_all(
         }
         kill_point("xend.journal.taken");
         let result = register.apply(&changes);
-        kill_point("xend.journal.written");
         if let Err(error) = &result {
             complain(error);
         }

@@ -116,7 +116,6 @@ impl StoreClient {
                 order(&mut transaction)?;
                 kill_point("store-transaction.filled");
                 if transaction.commit()? {
-                    kill_point("store-transaction.committed");
                     return Ok(());
                 }
             }

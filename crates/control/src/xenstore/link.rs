@@ -79,7 +79,6 @@ impl StoreLink {
                 link.relay.disconnected();
             }
         }
-        kill_point("store-link.online");
         Ok(link)
     }
 

@@ -111,7 +111,6 @@ impl Instance {
     fn depart(self, ended: Ended, asker: Option<Id>) -> Exit {
         let Self { registration, guest, mut server, console, .. } = self;
         drop(guest);
-        kill_point("xendomain.depart.without-guest");
         drop(registration);
         kill_point("xendomain.unregistered");
         if let Some(id) = asker {

@@ -225,7 +225,6 @@ pub fn spawn(what: &JailedProgram<'_>) -> Result<Spawned, SpawnError> {
         let _reaped = waitpid(Some(helper), WaitOptions::empty());
     }
     let spawned = report.into_spawned(helper, life_writer)?;
-    kill_point("xendomain.spawn.made");
     if what.stopped {
         await_stop(spawned.leader)?;
     }
