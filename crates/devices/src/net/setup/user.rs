@@ -71,9 +71,9 @@ impl User {
         let mut user = Self { child };
         // The command holds the other end as long as it lives.
         drop(command);
-        kill_point("passt.started");
+        kill_point("network.started");
         user.wait_until_ready(mac, &ours)?;
-        kill_point("passt.ready");
+        kill_point("network.ready");
         user.kill_point();
         Ok((user, ours))
     }
@@ -138,7 +138,7 @@ impl User {
 
     /// Ends it, whatever it does.
     pub(super) fn end(&mut self) {
-        kill_point("passt.ending");
+        kill_point("network.ending");
         let _ended_already = self.child.kill();
         let _reaped = self.child.wait();
     }
