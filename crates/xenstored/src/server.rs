@@ -30,7 +30,7 @@ pub enum ServeError {
     #[error(transparent)]
     Path(#[from] PathError),
     /// Another process serves it.
-    #[error("{} {0} already", SERVED)]
+    #[error("{} {} already", SERVED, .0)]
     Served(String),
     /// The journal.
     #[error(transparent)]

@@ -84,17 +84,19 @@ fn default_path(dirs: &Dirs, entry: &Entry) -> Result<PathBuf, PathError> {
 
 /// A domain that stands still while this is there: while a connection is open, so that it goes on too if
 /// this process is killed.
-struct Still(Option<Client>);
+struct Still {
+    _connection: Option<Client>,
+}
 
 impl Still {
     /// Pauses the domain, unless it stands still already.
     fn new(entry: &Entry, is_still: bool) -> Result<Self, ClientError> {
         if is_still {
-            return Ok(Self(None));
+            return Ok(Self { _connection: None });
         }
         let mut client = Client::open(entry)?;
         client.hold()?;
-        Ok(Self(Some(client)))
+        Ok(Self { _connection: Some(client) })
     }
 }
 
@@ -108,7 +110,7 @@ fn dump(
     // A guest that stands still cannot tell its registers, so they are asked for before.
     let (image, memory) = Client::open(entry)?.memory()?;
     kill_point("xm.dump.handed");
-    let still = if live { Still(None) } else { Still::new(entry, image.stopped)? };
+    let still = if live { Still { _connection: None } } else { Still::new(entry, image.stopped)? };
     kill_point("xm.dump.still");
     if image.registers.is_none() {
         note("The guest's registers are not known: the core file has none.");
