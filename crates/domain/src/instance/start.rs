@@ -16,6 +16,7 @@ use control::{
     Started, Uuid, kill_point, kill_point_of,
 };
 use kernel::{KernelImage, Limits};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,6 +39,12 @@ impl Instance {
         let clock = ClockStart::now();
         let registration = register(&spec)?;
         kill_point("xendomain.registered");
+        // From here on everybody finds the domain. Before, whoever wanted to call its start off by way of
+        // another daemon was told that there is none: so it may not come up. Who still wants it asks again.
+        if !spec.follows && !is_awaited() {
+            let message = "Whoever asked for the domain has gone";
+            return Err(Failure::new(ErrorCode::Ended, message));
+        }
         // A restart keeps a UUID that was drawn.
         spec.create.config.general.uuid = Some(config::Uuid(registration.entry().uuid.0));
         let dirs = registration.registry().dirs();
@@ -136,6 +143,18 @@ impl Instance {
             .map_err(|error| host("listen for the domain's events", &error))?;
         Ok((Guest::new(group, doorbell, memory, store, time), devices, walls.names(), server))
     }
+}
+
+/// Whether somebody waits for the answer on standard output (poll(2): `POLLERR` when a pipe has no reader).
+fn is_awaited() -> bool {
+    let output = rustix::stdio::stdout();
+    let mut fds = [PollFd::new(&output, PollFlags::OUT)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let [fd] = match poll(&mut fds, Some(&at_once)) {
+        Ok(_) => fds,
+        Err(_) => return true,
+    };
+    !fd.revents().contains(PollFlags::ERR)
 }
 
 fn open_devices(
