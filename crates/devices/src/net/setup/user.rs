@@ -74,7 +74,7 @@ impl User {
         kill_point("network.started");
         user.wait_until_ready(mac, &ours)?;
         kill_point("network.ready");
-        user.kill_point();
+        user.may_die();
         Ok((user, ours))
     }
 
@@ -125,7 +125,7 @@ impl User {
 
 impl User {
     /// It may be made to die.
-    fn kill_point(&self) {
+    fn may_die(&self) {
         if let Some(pid) = i32::try_from(self.id()).ok().and_then(rustix::process::Pid::from_raw) {
             kill_point_of(pid, "passt.gone");
         }
