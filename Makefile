@@ -23,7 +23,8 @@ help:
 	@echo 'make hostile  guest kernels that break every rule (TESTS="NAME or kind ...")'
 	@echo 'make devices  disks and networks in guests'
 	@echo 'make debian   a whole Debian in a guest: ssh, apt, iperf3, stressed disks, swap'
-	@echo 'make daemon   the control daemon: killed everywhere, many domains, two users'
+	@echo 'make daemon   the control daemon: killed under load, many domains, two users'
+	@echo 'make kills    every program killed at each of its points'
 	@echo 'make drill    what an attacker inside the jail can do'
 	@echo 'make e2e-keyed'
 	@echo '              a part of the end-to-end tests, for machines without protection keys or'
@@ -70,12 +71,16 @@ test: setup
 	tests/drill --bin $(TARGET)
 	tests/devices --bin $(TARGET)
 	tests/daemon --bin $(TARGET)
+	tests/kills --bin $(TARGET)
 	tests/image --bin $(TARGET)
 	tests/debian --bin $(TARGET)
 	tests/package --bin $(TARGET)
 
 daemon: setup build
 	tests/daemon --bin $(TARGET) $(TESTS)
+
+kills: setup build
+	tests/kills --bin $(TARGET) $(TESTS)
 
 devices: setup build
 	tests/devices --bin $(TARGET) $(TESTS)
@@ -150,4 +155,4 @@ clean:
 	$(CARGO) clean
 	rm -rf out
 
-.PHONY: help build run setup check test e2e hostile daemon devices debian drill e2e-keyed bench soak fuzz install install-built deb package clean
+.PHONY: help build run setup check test e2e hostile daemon kills devices debian drill e2e-keyed bench soak fuzz install install-built deb package clean

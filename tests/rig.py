@@ -1,6 +1,7 @@
 """What the end-to-end tests stand on: programs, configuration files, consoles."""
 
 import errno
+import http.client
 import json
 import os
 import pathlib
@@ -9,6 +10,7 @@ import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -272,6 +274,19 @@ class Rig:
         self.renew_daemon()
         command = [*self.prefix, str(self.base / "bin/xm"), *words]
         return Terminal(command, self.environment, lambda: diagnosis.of(self))
+
+
+class DaemonConnection(http.client.HTTPConnection):
+    """HTTP on the daemon's socket of a run-time directory."""
+
+    def __init__(self, run):
+        super().__init__("xend", timeout=60 * PATIENCE)
+        self.place = str(run / "xend/socket")
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.place)
 
 
 def wait_for(condition, seconds, message):

@@ -7,7 +7,7 @@ use crate::types::{
     Create, Destroyed, Domain, Event, Host, Past, Shutdown, Start, Started, Status, Store, Stored,
     Who,
 };
-use control::{Dirs, ErrorCode, Failure, ShutdownKind, Uuid};
+use control::{Dirs, ErrorCode, Failure, ShutdownKind, Uuid, kill_point};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io;
@@ -137,12 +137,16 @@ impl Daemon {
 
     fn begin(&self, method: &str, path: &str, body: Option<&[u8]>) -> Result<Pending, Error> {
         let stream = reach(&self.dirs)?;
+        kill_point("request.connected");
         let set = stream.set_read_timeout(Some(PATIENCE));
         set.and_then(|()| stream.set_write_timeout(Some(PATIENCE))).map_err(Error::Broken)?;
         match http::send(&stream, method, path, body) {
             // It may have refused before it read everything; its answer tells.
             Err(error) if !is_break(&error) => Err(Error::Broken(error)),
-            _ => Ok(Pending { stream }),
+            _ => {
+                kill_point("request.sent");
+                Ok(Pending { stream })
+            }
         }
     }
 

@@ -27,4 +27,4 @@ pub mod types;
 pub use client::{Daemon, Events, Pending};
 pub use error::Error;
 pub use http::percent_encoded;
-pub use place::{ENDED, Place, READY, ReachError};
+pub use place::{ENDED, Place, READY, ReachError, SERVED};

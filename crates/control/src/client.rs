@@ -231,6 +231,12 @@ impl Client {
         self.order(&Request::Unpause)
     }
 
+    /// [`Request::Hold`]; the domain goes on when this client is dropped.
+    #[expect(clippy::missing_errors_doc, reason = "see info")]
+    pub fn hold(&mut self) -> Result<(), ClientError> {
+        self.order(&Request::Hold)
+    }
+
     /// [`Request::Shutdown`].
     #[expect(clippy::missing_errors_doc, reason = "see info")]
     pub fn shutdown(&mut self, reason: ShutdownKind) -> Result<(), ClientError> {

@@ -2,6 +2,7 @@
 
 use crate::error::PathError;
 use crate::uuid::Uuid;
+use kill_point::kill_point;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -66,5 +67,6 @@ pub(crate) fn replace(path: &Path, text: &[u8]) -> Result<(), PathError> {
     let new = path.with_extension("new");
     let written = File::create(&new).and_then(|mut file| file.write_all(text));
     written.map_err(PathError::at("write", &new))?;
+    kill_point("registry.file-written");
     std::fs::rename(&new, path).map_err(PathError::at("replace", path))
 }

@@ -3,6 +3,7 @@
 use crate::entry::Entry;
 use crate::error::PathError;
 use crate::registry::{Registry, RegistryError};
+use kill_point::kill_point;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -32,8 +33,10 @@ pub fn kill(registry: &Registry, entry: &Entry, patience: Duration) -> Result<()
         Ok(()) | Err(Errno::SRCH) => {}
         Err(errno) => return Err(failed(errno).into()),
     }
+    kill_point("domain-killed.sent");
     let patience = Timespec::try_from(patience).ok();
     let _ended_or_late = poll(&mut [PollFd::new(&process, PollFlags::IN)], patience.as_ref());
+    kill_point("domain-killed.dead");
     // The list takes away what a dead domain left.
     registry.list()?;
     Ok(())

@@ -8,6 +8,7 @@ use crate::error::{Hint, PathError};
 use crate::line::{LineError, LineReader};
 use crate::protocol::{Failure, MAX_REPLY};
 use config::DomainConfig;
+use kill_point::kill_point;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -122,6 +123,7 @@ pub fn launch(spec: &impl Serialize) -> Result<Started, LaunchError> {
         .stderr(Stdio::inherit())
         .spawn()
         .map_err(run_error)?;
+    kill_point("successor.spawned");
     let text = serde_json::to_vec(spec).map_err(|error| run_error(io::Error::other(error)))?;
     // A process that ended early does not read; its reply says why.
     if let Some(mut input) = child.stdin.take() {
@@ -132,6 +134,7 @@ pub fn launch(spec: &impl Serialize) -> Result<Started, LaunchError> {
             _ => {}
         }
     }
+    kill_point("successor.ordered");
     let Some(mut output) = child.stdout.take() else { return Err(LaunchError::Silent) };
     match LineReader::new(MAX_REPLY).read(&mut output)? {
         Some(StartReply::Started(started)) => Ok(started),

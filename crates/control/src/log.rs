@@ -1,5 +1,6 @@
 //! Logs of long-lived processes: bounded, with times.
 
+use kill_point::kill_point;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -53,7 +54,9 @@ impl Log {
     /// Logs one line.
     pub fn line(&mut self, text: &str) {
         if self.size >= MOST {
+            kill_point("log.long");
             let _old_is_kept = std::fs::rename(&self.path, self.path.with_extension("log.1"));
+            kill_point("log.moved");
             if self.reopen().is_err() {
                 return;
             }

@@ -29,6 +29,8 @@ pub enum Request {
     Pause,
     /// Let the vCPUs run again.
     Unpause,
+    /// Stop the vCPUs for as long as the connection is open, or until another request says otherwise.
+    Hold,
     /// Ask the guest to shut down (it may ignore it).
     Shutdown {
         /// What the guest shall do.

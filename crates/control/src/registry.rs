@@ -4,9 +4,11 @@ use crate::dirs::Dirs;
 use crate::entry::{Entry, replace};
 use crate::error::{Hint, PathError};
 use crate::uuid::Uuid;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use kill_point::kill_point;
+use rustix::fs::{FlockOperation, fcntl_lock};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -175,6 +177,7 @@ impl Registry {
     pub fn register(&self, name: &str, uuid: Uuid) -> Result<Registration, RegistryError> {
         check_name(name)?;
         let _held = self.lock()?;
+        kill_point("registry.locked");
         self.free_for(name, uuid, None)?;
         self.make(name, uuid)
     }
@@ -207,14 +210,18 @@ impl Registry {
     /// Makes a domain's directory; the registry is locked.
     fn make(&self, name: &str, uuid: Uuid) -> Result<Registration, RegistryError> {
         let domid = self.next_domid()?;
+        kill_point("registry.numbered");
         let directory = self.dirs.domains().join(domid.to_string());
         DirBuilder::new()
             .mode(0o700)
             .create(&directory)
             .map_err(PathError::at("create", &directory))?;
+        kill_point("registry.directory-made");
         let lock_path = Entry::lock_file(&directory);
         let lock = open_lock(&lock_path)?;
+        kill_point("registry.lock-made");
         lock.lock().map_err(PathError::at("lock", &lock_path))?;
+        kill_point("registry.domain-locked");
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let entry =
             Entry { domid, name: name.into(), uuid, pid: std::process::id(), started, directory };
@@ -257,10 +264,15 @@ impl Registry {
     /// Removes what dead domain processes left behind.
     fn sweep(&self) -> Result<(), PathError> {
         let _held = self.lock()?;
+        kill_point("registry.sweeping");
         for (_, directory) in self.directories()? {
             if !alive(&directory) {
                 remove(&directory);
+                kill_point("registry.swept");
             }
+        }
+        for records in ["locks", "macs"] {
+            remove_unlocked(&self.dirs.runtime.join(records));
         }
         Ok(())
     }
@@ -288,6 +300,26 @@ fn open_lock(path: &Path) -> Result<File, PathError> {
 /// Removes a domain's directory; what cannot be removed is swept later.
 fn remove(directory: &Path) {
     let _swept_later: io::Result<()> = std::fs::remove_dir_all(directory);
+}
+
+/// Removes records of what domains use (crate `devices`) whose owners are gone: nobody has them locked.
+/// Images' records are locked in one way, addresses' in the other.
+fn remove_unlocked(directory: &Path) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let Ok(file) = OpenOptions::new().read(true).write(true).open(&path) else { continue };
+        let is_free = file.try_lock().is_ok()
+            && fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        // Its owner may have removed it meanwhile, and somebody made another one.
+        let identity = |data: Metadata| (data.dev(), data.ino());
+        let is_there = || {
+            let there = std::fs::symlink_metadata(&path).ok()?;
+            Some(identity(there) == identity(file.metadata().ok()?))
+        };
+        if is_free && is_there() == Some(true) {
+            let _swept_later: io::Result<()> = std::fs::remove_file(path);
+        }
+    }
 }
 
 /// A domain's place in the registry. Dropping it removes the domain's directory.
@@ -327,15 +359,18 @@ impl Registration {
     pub fn rename(&mut self, name: &str) -> Result<(), RegistryError> {
         check_name(name)?;
         let _held = self.registry.lock()?;
+        kill_point("registry.rename-locked");
         self.registry.free_for(name, self.entry.uuid, Some(self.entry.domid))?;
         let old = std::mem::replace(&mut self.entry.name, name.into());
         self.entry.write().inspect_err(|_| self.entry.name = old)?;
+        kill_point("registry.renamed");
         Ok(())
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
+        kill_point("registry.leaving");
         remove(&self.entry.directory);
     }
 }
@@ -408,9 +443,15 @@ mod tests {
         let stale = registry.dirs().domains().join("9");
         std::fs::create_dir(&stale).unwrap();
         std::fs::write(stale.join("lock"), "").unwrap();
+        let records = registry.dirs().runtime.join("macs");
+        std::fs::create_dir(&records).unwrap();
+        std::fs::write(records.join("dead"), "").unwrap();
+        let held = File::create(records.join("held")).unwrap();
+        held.lock().unwrap();
         let live = add(&registry, "live").unwrap();
         assert_eq!(registry.list().unwrap(), vec![live.entry().clone()]);
         assert!(!stale.exists());
+        assert!(!records.join("dead").exists() && records.join("held").exists());
     }
 
     #[test]

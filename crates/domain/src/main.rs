@@ -31,12 +31,15 @@ fn main() -> ExitCode {
     let _told = write_line(&mut io::stdout(), &StartReply::Started(instance.started()));
     kill_point("xendomain.told");
     detach(&instance);
+    kill_point("xendomain.detached");
     instance.run(&signals);
     ExitCode::SUCCESS
 }
 
 fn start() -> Result<(Signals, Instance), Failure> {
+    kill_point("xendomain.begun");
     let spec = Spec::read(io::stdin())?;
+    kill_point("xendomain.read");
     // Fails for a process group leader, which is detached enough.
     let _in_own_session = rustix::process::setsid();
     let wanted = [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP];

@@ -18,6 +18,9 @@ pub struct Spec {
     /// Restarts so far.
     #[serde(default)]
     pub restarts: u32,
+    /// Another life of the domain goes before this one, and starts it.
+    #[serde(default)]
+    pub follows: bool,
     /// The last restart, in seconds since the epoch.
     #[serde(default)]
     pub last_restart: Option<u64>,
@@ -84,7 +87,13 @@ impl Spec {
     /// What starts anew after a reset by a tool, which does not count as a restart of the guest's.
     pub fn successor_after_reset(&self, crash: Option<CrashSummary>) -> Self {
         let create = CreateSpec { paused: false, ..self.create.clone() };
-        Self { create, restarts: self.restarts, last_restart: self.last_restart, last_crash: crash }
+        Self {
+            create,
+            restarts: self.restarts,
+            follows: true,
+            last_restart: self.last_restart,
+            last_crash: crash,
+        }
     }
 
     /// The specification of the domain that follows this one.
@@ -92,6 +101,7 @@ impl Spec {
         Self {
             create: CreateSpec { paused: false, ..self.create.clone() },
             restarts: self.restarts.saturating_add(1),
+            follows: true,
             last_restart: Some(now),
             last_crash: crash,
         }

@@ -7,7 +7,7 @@ use crate::space::DomainMemory;
 use boundary::{PAGE, port};
 use config::DomainConfig;
 use control::xenstore::{StoreClient, StoreError, StoreLink, Transaction};
-use control::{Dirs, Uuid};
+use control::{Dirs, Uuid, kill_point};
 use rustix::event::PollFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -124,6 +124,7 @@ impl GuestStore {
             write_home(to, &home, &vm, memory, identity, config)?;
             write_vm(to, &vm, domid, &vm_nodes(identity, config, setup.vcpus))
         })?;
+        kill_point("xendomain.nodes-written");
         let peer = Peer {
             domid,
             incarnation: incarnation()?,

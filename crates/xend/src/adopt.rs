@@ -6,7 +6,9 @@
 use crate::daemon::{Daemon, Running};
 use crate::talk::Talk;
 use api::types::{Happening, Who};
-use control::{ClientError, Ended, EndedAs, Entry, RegistryError, Request, Response, WaitUntil};
+use control::{
+    ClientError, Ended, EndedAs, Entry, RegistryError, Request, Response, WaitUntil, kill_point,
+};
 use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,13 +36,8 @@ impl Daemon {
         {
             let mut state = self.state();
             for entry in &live {
-                let running = state.running.entry(entry.domid).or_insert_with(|| Running {
-                    entry: entry.clone(),
-                    watched: false,
-                    up: false,
-                    last: None,
-                    forgotten: Arc::default(),
-                });
+                let new = || Running::new(entry.clone());
+                let running = state.running.entry(entry.domid).or_insert_with(new);
                 if running.entry.name != entry.name && running.entry.pid == entry.pid {
                     renamed.push((entry.clone(), running.entry.name.clone()));
                 }
@@ -50,6 +47,7 @@ impl Daemon {
                     running.entry = entry.clone();
                     if !running.watched && entry.socket().exists() {
                         running.watched = true;
+                        kill_point("xend.watch.begun");
                         let forgotten = Arc::clone(&running.forgotten);
                         tokio::spawn(Arc::clone(self).watch(entry.clone(), forgotten));
                     }
@@ -57,6 +55,12 @@ impl Daemon {
             }
             state.running.retain(|domid, running| {
                 let is_listed = live.iter().any(|entry| entry.domid == *domid);
+                // It was up when another daemon watched it; its end is told.
+                if running.up && !running.watched && !is_listed {
+                    running.watched = true;
+                    let forgotten = Arc::clone(&running.forgotten);
+                    tokio::spawn(Arc::clone(self).watch(running.entry.clone(), forgotten));
+                }
                 if running.watched && !is_listed {
                     running.forgotten.notify_one();
                 }
@@ -66,10 +70,34 @@ impl Daemon {
         }
         for (entry, before) in renamed {
             self.log(&format!("domain {} ({before}) is called {} now", entry.domid, entry.name));
+            kill_point("xend.scan.renamed");
             self.tell(Happening::Renamed { who: Who::running(&entry), before });
         }
         self.changed.notify_one();
         Ok(live)
+    }
+
+    /// Takes note of a domain whose start is about to be told, so that its end is told as well: it may
+    /// have come already, before anybody watched.
+    pub(crate) fn welcome(self: &Arc<Self>, entry: Entry) {
+        // It knows more than we do of a domain that lives.
+        let _told_by_those_who_ask = self.scan();
+        let is_same = |domid, uuid| (domid, uuid) == (entry.domid, entry.uuid);
+        let mut state = self.state();
+        let has_ended = state.history.iter().any(|past| is_same(past.domid, past.uuid));
+        let entry = match state.running.get(&entry.domid) {
+            Some(running) if running.entry.pid == entry.pid && !running.up => running.entry.clone(),
+            None if !has_ended => {
+                let running = Running { watched: true, ..Running::new(entry.clone()) };
+                let watch = Arc::clone(self).watch(entry.clone(), Arc::clone(&running.forgotten));
+                state.running.insert(entry.domid, running);
+                tokio::spawn(watch);
+                entry
+            }
+            _ => return,
+        };
+        drop(state);
+        self.up(&entry);
     }
 
     /// Waits for a domain's end and reports it.
@@ -84,6 +112,7 @@ impl Daemon {
             }
             sleep(PAUSE).await;
         }
+        kill_point("xend.watch.over");
         let running = self.state().running.get(&entry.domid).cloned();
         match running.filter(|running| running.up) {
             Some(Running { entry, last, .. }) => {
@@ -119,21 +148,23 @@ impl Daemon {
 
     async fn accompany(&self, entry: &Entry) -> Result<(), ClientError> {
         let mut talk = Talk::open(entry).await?;
+        kill_point("xend.watch.connected");
         talk.ask(&Request::Info).await?;
         let is_new = self.state().running.get(&entry.domid).is_some_and(|running| !running.up);
         if is_new {
             self.up(entry);
         }
-        control::kill_point("xend.watch.up");
+        kill_point("xend.watch.up");
         if let Response::Ended(ended) = talk.ask(&wait(WaitUntil::Shutdown)).await? {
             let Ended { reason, outcome } = ended;
             let who = Who::running(&self.ends(entry, ended));
             self.log(&format!("domain {} ({}) stopped: {reason}", who.name, entry.domid));
             self.tell(Happening::Stopped { who, reason, outcome });
-            control::kill_point("xend.watch.stopped");
+            kill_point("xend.watch.stopped");
         }
         if let Response::Ended(ended) = talk.ask(&wait(WaitUntil::Gone)).await? {
             self.ends(entry, ended);
+            kill_point("xend.watch.gone");
         }
         Ok(())
     }

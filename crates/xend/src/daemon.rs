@@ -59,6 +59,13 @@ pub(crate) struct Running {
     pub forgotten: Arc<Notify>,
 }
 
+impl Running {
+    /// A domain that nobody has watched yet.
+    pub fn new(entry: Entry) -> Self {
+        Self { entry, watched: false, up: false, last: None, forgotten: Arc::default() }
+    }
+}
+
 /// A domain that this daemon is starting.
 #[derive(Debug)]
 pub(crate) struct Starting {
@@ -116,6 +123,7 @@ impl Daemon {
         let (log, _works_without) = Log::open(&dirs.state.join("xend.log"), "xend");
         let log = Arc::new(Mutex::new(log));
         let register = Register::open(&kept(&dirs))?;
+        control::kill_point("xend.start.registered");
         let content = register.load()?;
         control::kill_point("xend.start.loaded");
         let complaints = Arc::clone(&log);
@@ -151,7 +159,12 @@ impl Daemon {
                 (entry.domid, entry.pid, entry.started)
                     == (seen.entry.domid, seen.entry.pid, seen.entry.started)
             };
-            if live.iter().find(is_same).is_none() {
+            if let Some(entry) = live.iter().find(is_same) {
+                // It was up: whatever becomes of it is told.
+                let running = Running { up: true, ..Running::new(entry.clone()) };
+                self.state().running.insert(entry.domid, running);
+            } else {
+                control::kill_point("xend.start.missed");
                 let how = self.how_unseen(&seen);
                 let heir = live.iter().find(|entry| entry.uuid == seen.entry.uuid);
                 self.gone(&seen.entry, None, heir.map(|entry| entry.domid), how);
@@ -222,6 +235,7 @@ impl Daemon {
         };
         control::kill_point("xend.gone.unrecorded");
         let _written_in_its_time = self.journal.write(Change::Ended(past.clone()));
+        control::kill_point("xend.gone.ordered");
         let mut state = self.state();
         state.running.remove(&entry.domid);
         state.children.remove(&entry.pid);
@@ -231,6 +245,7 @@ impl Daemon {
         }
         drop(state);
         self.tell(Happening::Gone(past));
+        control::kill_point("xend.gone.told");
         self.changed.notify_one();
     }
 
@@ -240,9 +255,11 @@ impl Daemon {
             running.up = true;
         }
         self.log(&format!("domain {} ({}) is up", entry.name, entry.domid));
+        control::kill_point("xend.up.unrecorded");
         let seen = Seen { entry: entry.clone(), boot: self.boot.clone() };
         let _written_in_its_time = self.journal.write(Change::Saw(seen));
         self.tell(Happening::Up(Who::running(entry)));
+        control::kill_point("xend.up.told");
     }
 
     /// Whether there is nothing that an end of the daemon would miss.

@@ -2,7 +2,7 @@
 //! for it. What has gathered meanwhile is written at once.
 
 use crate::register::{Change, Register};
-use control::PathError;
+use control::{PathError, kill_point};
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
@@ -63,6 +63,7 @@ fn write_all(
             changes.push(change);
             waiting.push(done);
         }
+        kill_point("xend.journal.taken");
         let result = register.apply(&changes);
         if let Err(error) = &result {
             complain(error);

@@ -4,12 +4,12 @@
 //! [`StartReply`] line. If it takes too long, or the client goes away, or the domain is destroyed
 //! meanwhile, its process is killed: nothing half-done is left.
 
-use crate::daemon::{Daemon, Starting};
+use crate::daemon::{Daemon, Starting, now};
 use crate::talk::{hinted, registry_failure};
 use api::types::Started;
 use config::DomainConfig;
 use control::{
-    CreateSpec, ErrorCode, Failure, Hint, LaunchError, MAX_REPLY, PathError, RegistryError,
+    CreateSpec, Entry, ErrorCode, Failure, Hint, LaunchError, MAX_REPLY, PathError, RegistryError,
     StartReply, Uuid, check_name, find_program, kill_point,
 };
 use std::collections::BTreeMap;
@@ -51,6 +51,7 @@ impl Drop for Attempt {
         let (daemon, starting) = (Arc::clone(&self.daemon), Arc::clone(&self.starting));
         let Some(mut child) = self.child.take() else { return daemon.forget(&starting) };
         let _dead_already = child.start_kill();
+        kill_point("xend.create.abandoned");
         // Without a runtime the daemon itself ends.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
@@ -96,14 +97,19 @@ impl Daemon {
         kill_point("xend.create.answered");
         match started {
             Ok(started) => {
+                let entry = attempt.entry(&started);
                 attempt.keep();
+                entry.into_iter().for_each(|entry| self.welcome(entry));
+                kill_point("xend.create.kept");
                 Ok(started)
             }
             Err(failure) => {
                 self.log(&format!("domain {name} did not start: {failure}"));
                 if let Some(mut child) = attempt.child.take() {
+                    kill_point("xend.create.failed");
                     // Reaped too: nothing is left of it when the failure is told.
                     let _dead_already = child.kill().await;
+                    kill_point("xend.create.reaped");
                 }
                 Err(failure)
             }
@@ -123,6 +129,7 @@ impl Daemon {
         self.check_free(name, uuid, order.is_stored)?;
         let mib = order.config.memory.initial;
         self.check_memory(name, mib, &known)?;
+        kill_point("xend.create.checked");
         let cancel = tokio::sync::Notify::new();
         let starting = Arc::new(Starting { name: name.to_owned(), uuid, mib, cancel });
         self.state().starting.push(Arc::clone(&starting));
@@ -208,6 +215,19 @@ impl Attempt {
             Ok(StartReply::Failed(failure)) => Err(failure),
             Err(error) => Err(launch_failure(&LaunchError::Reply(error.into()))),
         }
+    }
+
+    /// The domain that has started.
+    fn entry(&self, started: &Started) -> Option<Entry> {
+        let domid = started.domid;
+        Some(Entry {
+            domid,
+            name: started.name.clone(),
+            uuid: self.starting.uuid,
+            pid: self.child.as_ref()?.id()?,
+            started: now(),
+            directory: self.daemon.registry.dirs().domains().join(domid.to_string()),
+        })
     }
 
     /// The domain stays.

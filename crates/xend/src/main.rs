@@ -5,7 +5,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
-use api::{ENDED, Place, READY};
+use api::{ENDED, Place, READY, SERVED};
 use config::HostConfig;
 use control::{Dirs, Hint, Registry, kill_point};
 use std::fs::{File, OpenOptions};
@@ -87,6 +87,7 @@ fn start() -> Result<(), String> {
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| error.to_string())?;
+    kill_point("xend.launcher.spawned");
     let mut answer = String::new();
     if let Some(output) = child.stdout.take() {
         let mut output = BufReader::new(output).take(LONGEST_ANSWER);
@@ -96,6 +97,7 @@ fn start() -> Result<(), String> {
             output.read_to_string(&mut answer).map_err(|error| error.to_string())?;
         }
     }
+    kill_point("xend.launcher.told");
     match answer.trim_end() {
         READY => {
             say(READY);
@@ -126,6 +128,7 @@ fn run(on_demand: bool) -> Result<(), String> {
     place.create().map_err(|error| shown(&error))?;
     let handed = activated().map_err(|error| error.to_string())?;
     let is_handed = handed.is_some();
+    kill_point("xend.start.placed");
     let _lock = take_lock(&place, is_handed)?;
     kill_point("xend.start.locked");
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -142,6 +145,7 @@ fn run(on_demand: bool) -> Result<(), String> {
     };
     kill_point("xend.start.bound");
     say(READY);
+    kill_point("xend.start.told");
     if idle.is_some() {
         detach(&daemon);
     }
@@ -170,7 +174,7 @@ fn take_lock(place: &Place, is_handed: bool) -> Result<File, String> {
     while lock.try_lock().is_err() {
         let is_served = || !is_handed && control::connect(&place.socket()).is_ok();
         if Instant::now() >= end || is_served() {
-            return Err("another xend serves these domains already".into());
+            return Err(SERVED.into());
         }
         std::thread::sleep(LOOK);
     }
@@ -189,6 +193,7 @@ fn bind(place: &Place) -> io::Result<UnixListener> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
+    kill_point("xend.start.unbound");
     control::bind(&place.socket())
 }
 
@@ -197,6 +202,7 @@ fn bind(place: &Place) -> io::Result<UnixListener> {
 fn remove_socket(place: &Place) {
     let Ok(lock) = place.start_lock_file() else { return };
     if lock.lock().is_ok() {
+        kill_point("xend.end.locked");
         let _gone_already = std::fs::remove_file(place.socket());
         kill_point("xend.end.unbound");
     }

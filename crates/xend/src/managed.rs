@@ -50,6 +50,7 @@ impl Daemon {
         written.map_err(unwritten)?;
         self.log(&format!("stored domain {} ({uuid})", kept.name));
         self.tell(Happening::Stored(who(&kept)));
+        kill_point("xend.keep.told");
         let stored = Stored { name: kept.name.clone(), uuid };
         self.state().managed.push(kept);
         Ok(stored)
@@ -117,6 +118,7 @@ impl Daemon {
         drop(state);
         self.log(&format!("deleted domain {name} ({uuid})"));
         self.tell(Happening::Deleted(who(&kept)));
+        kill_point("xend.delete.told");
         Ok(Stored { name, uuid })
     }
 }

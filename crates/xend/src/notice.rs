@@ -1,6 +1,7 @@
 //! Changes of the registry of running domains, as the host's kernel tells them (inotify(7)).
 
 use crate::daemon::Daemon;
+use control::kill_point;
 use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
 use std::collections::BTreeSet;
 use std::io;
@@ -67,6 +68,7 @@ impl Notice {
                         let flags = WatchFlags::CREATE | WatchFlags::MOVED_TO;
                         let _gone_already = inotify::add_watch(&*self.inotify, directory, flags);
                         is_new = true;
+                        kill_point("xend.notice.watched");
                     }
                 }
                 if is_new {

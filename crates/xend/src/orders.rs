@@ -81,6 +81,7 @@ impl Daemon {
                 }
                 let killed = format!("{error}; its process {} is killed.", entry.pid);
                 self.log(&killed);
+                kill_point("xend.destroy.hung");
                 self.kill(entry).await?;
                 Ok(Destroyed { killed: Some(killed) })
             }
@@ -108,9 +109,11 @@ impl Daemon {
         };
         let Some(starting) = starting else { return false };
         starting.cancel.notify_one();
+        kill_point("xend.call-off.asked");
         let end = Instant::now() + DEATH;
         while Instant::now() < end {
             if !self.state().starting.iter().any(|other| Arc::ptr_eq(other, &starting)) {
+                kill_point("xend.call-off.done");
                 // It may have come up just before.
                 return !matches!(self.find(&starting.uuid.to_string()), Ok(Found::Running(_)));
             }

@@ -5,7 +5,7 @@
 
 use api::types::Past;
 use config::DomainConfig;
-use control::{Dirs, Entry, PathError, Uuid};
+use control::{Dirs, Entry, PathError, Uuid, kill_point};
 use redb::{
     Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata,
     TableDefinition,
@@ -143,6 +143,7 @@ impl Register {
     pub fn apply(&self, changes: &[Change]) -> Result<(), PathError> {
         let write = || -> Result<(), redb::Error> {
             let transaction = self.database.begin_write()?;
+            kill_point("xend.register.begun");
             {
                 let mut managed = transaction.open_table(MANAGED)?;
                 let mut running = transaction.open_table(RUNNING)?;
@@ -152,15 +153,22 @@ impl Register {
                         Change::Keep(kept) => {
                             let key = kept.uuid.to_string();
                             managed.insert(key.as_str(), text(kept)?.as_slice())?;
+                            kill_point("xend.register.keeping");
                         }
-                        Change::Drop(uuid) => drop(managed.remove(uuid.to_string().as_str())?),
+                        Change::Drop(uuid) => {
+                            managed.remove(uuid.to_string().as_str())?;
+                            kill_point("xend.register.dropping");
+                        }
                         Change::Saw(seen) => {
                             running.insert(seen.entry.domid, text(seen)?.as_slice())?;
+                            kill_point("xend.register.seeing");
                         }
                         Change::Ended(past) => {
                             running.remove(past.domid)?;
+                            kill_point("xend.register.forgetting");
                             let next = history.last()?.map_or(0, |(last, _)| last.value() + 1);
                             history.insert(next, text(past)?.as_slice())?;
+                            kill_point("xend.register.ending");
                         }
                     }
                 }
@@ -168,7 +176,9 @@ impl Register {
                     history.pop_first()?;
                 }
             }
+            kill_point("xend.register.filled");
             transaction.commit()?;
+            kill_point("xend.register.committed");
             Ok(())
         };
         write().map_err(|error| self.fault("write", error))

@@ -3,6 +3,7 @@
 use crate::daemon::Daemon;
 use crate::notice::Notice;
 use crate::routes::router;
+use control::kill_point;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -58,6 +59,7 @@ pub async fn serve(
                 tokio::select! {
                     taken = listener.accept() => match taken {
                         Ok((stream, _)) => {
+                            kill_point("xend.client-taken");
                             tokio::spawn(converse(stream, service.clone(), Arc::clone(&daemon), permit));
                         }
                         Err(error) => {
@@ -119,6 +121,7 @@ async fn converse(
         daemon.log("a client of another user was refused");
         refuse(stream).await;
     }
+    kill_point("xend.client-gone");
     drop(permit);
     daemon.changed.notify_one();
 }

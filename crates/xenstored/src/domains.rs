@@ -40,6 +40,20 @@ pub(crate) fn admit(registry: &Registry, stream: &UnixStream, peer: Peer) -> Res
     Ok(())
 }
 
+/// Domains that have nodes, as their processes make them before they introduce themselves. One may be
+/// killed in between.
+pub(crate) fn homes(store: &Store) -> Vec<Domid> {
+    let is_own = |domid: &Domid| {
+        let path = format!("/local/domain/{domid}/domid");
+        *domid != 0 && text(store, &path).is_some_and(|own| own == domid.to_string())
+    };
+    names(store, "/local/domain")
+        .iter()
+        .filter_map(|name| name.parse().ok())
+        .filter(is_own)
+        .collect()
+}
+
 /// Removes what a domain that is gone leaves, and releases it.
 pub(crate) fn retire(store: &mut Store, domid: Domid) {
     let home = format!("/local/domain/{domid}");
@@ -78,6 +92,16 @@ fn text(store: &Store, path: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn domains_are_known_by_their_nodes_before_they_are_introduced() {
+        let mut store = Store::default();
+        make_first_nodes(&mut store);
+        store.write("/local/domain/7/domid", "7").unwrap();
+        store.write("/local/domain/8/domid", "9").unwrap();
+        store.write("/local/domain/9/name", "somebody else's").unwrap();
+        assert_eq!(homes(&store), [7]);
+    }
 
     #[test]
     fn a_domain_takes_everything_of_its_own_with_it() {

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use control::xenstore::StorePlace;
-use control::{PathError, peer_allowed};
+use control::{PathError, kill_point, peer_allowed};
 
 use crate::server::ServeError;
 
@@ -21,7 +21,9 @@ pub(crate) fn take_lock(lock: &File, place: &StorePlace) -> Result<(), ServeErro
     loop {
         match lock.try_lock() {
             Ok(()) => return Ok(()),
-            Err(TryLockError::WouldBlock) if Instant::now() < end => {
+            Err(TryLockError::WouldBlock)
+                if Instant::now() < end && control::connect(&place.socket()).is_err() =>
+            {
                 std::thread::sleep(Duration::from_millis(2));
             }
             Err(TryLockError::WouldBlock) => {
@@ -38,6 +40,7 @@ pub(crate) fn take_lock(lock: &File, place: &StorePlace) -> Result<(), ServeErro
 pub(crate) fn listen(path: &Path) -> Result<UnixListener, PathError> {
     let _may_not_exist = std::fs::remove_file(path);
     let listener = control::bind(path).map_err(PathError::at("listen at", path))?;
+    kill_point("xenstored.door.bound");
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))
         .and_then(|()| listener.set_nonblocking(true))
         .map_err(PathError::at("listen at", path))?;

@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use control::kill_point;
 use store::Store;
 
 /// Longest journal that is read, in bytes.
@@ -119,9 +120,11 @@ fn begin(path: &Path, store: &mut Store) -> io::Result<(File, u64)> {
     let mut file = options().write(true).truncate(true).open(&new)?;
     file.write_all(&picture)?;
     drop(file);
+    kill_point("xenstored.journal.written");
     // Appended to, so that it does not matter where an incomplete write ended.
     let file = OpenOptions::new().append(true).open(&new)?;
     std::fs::rename(&new, path)?;
+    kill_point("xenstored.journal.placed");
     Ok((file, picture.len() as u64))
 }
 

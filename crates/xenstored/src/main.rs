@@ -11,7 +11,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Command, ExitCode, Stdio};
 
 use control::xenstore::{ENDED, READY, StorePlace};
-use control::{Dirs, Registry};
+use control::{Dirs, Registry, kill_point};
 use xenstored::{Server, confine};
 
 /// Word that makes the process serve itself instead of starting one that does.
@@ -72,10 +72,12 @@ fn start() -> Result<(), String> {
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| error.to_string())?;
+    kill_point("xenstored.launcher.spawned");
     let mut line = String::new();
     if let Some(output) = child.stdout.take() {
         BufReader::new(output).read_line(&mut line).map_err(|error| error.to_string())?;
     }
+    kill_point("xenstored.launcher.told");
     match line.trim_end() {
         READY => {
             say(READY);
@@ -88,17 +90,22 @@ fn start() -> Result<(), String> {
 
 /// Serves the store.
 fn serve() -> Result<(), String> {
+    kill_point("xenstored.start.begun");
     // Fails for a process group leader, which is detached enough.
     let _in_own_session = rustix::process::setsid();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let registry = Registry::open().map_err(|error| error.to_string())?;
     let mut server = Server::new(registry).map_err(|error| error.to_string())?;
+    kill_point("xenstored.start.open");
     let missing = confine();
     if !missing.is_empty() {
         server.log(&format!("not confined: {}", missing.join(", ")));
     }
+    kill_point("xenstored.start.confined");
     say(READY);
+    kill_point("xenstored.start.ready");
     detach();
+    kill_point("xenstored.start.detached");
     server.run();
     Ok(())
 }

@@ -4,13 +4,13 @@ use std::fs::File;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
-use control::xenstore::StorePlace;
-use control::{Log, PathError, Registry};
+use control::xenstore::{SERVED, StorePlace};
+use control::{Log, PathError, Registry, kill_point};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use store::{Domid, Store};
 
 use crate::client::{Client, End, cpu_time};
-use crate::domains::{admit, make_first_nodes, retire};
+use crate::domains::{admit, homes, make_first_nodes, retire};
 use crate::doors::{listen, take, take_lock};
 use crate::journal::{Journal, JournalError, Past};
 
@@ -30,7 +30,7 @@ pub enum ServeError {
     #[error(transparent)]
     Path(#[from] PathError),
     /// Another process serves it.
-    #[error("Another process serves {0} already")]
+    #[error("{} {} already", SERVED, .0)]
     Served(String),
     /// The journal.
     #[error(transparent)]
@@ -71,8 +71,10 @@ impl Server {
         place.create()?;
         let lock = place.lock_file()?;
         take_lock(&lock, &place)?;
+        kill_point("xenstored.start.locked");
         let (mut log, _works_without) = Log::open(&dirs.state.join("xenstored.log"), "xenstored");
         let (mut journal, mut store, past) = Journal::open(&place.journal())?;
+        kill_point("xenstored.start.restored");
         match past {
             Past::None => log.line("started"),
             Past::GoesOn { lost } => {
@@ -85,7 +87,9 @@ impl Server {
         }
         make_first_nodes(&mut store);
         journal.write(&mut store)?;
+        kill_point("xenstored.start.first-nodes");
         let hosts = listen(&place.socket())?;
+        kill_point("xenstored.start.one-door");
         let domains = listen(&place.domains())?;
         let now = Instant::now();
         Ok(Self {
@@ -198,7 +202,10 @@ impl Server {
             let welcomed =
                 may.and_then(|()| link.welcome(&mut self.store).map_err(|error| error.to_string()));
             match welcomed {
-                Ok(()) => admitted.push((i, peer.domid)),
+                Ok(()) => {
+                    kill_point("xenstored.admitted");
+                    admitted.push((i, peer.domid));
+                }
                 Err(why) => {
                     link.refuse(&why);
                     client.finish(End::Broken(why));
@@ -219,8 +226,12 @@ impl Server {
     fn write_down(&mut self) {
         let start = cpu_time();
         let bytes = self.store.journal_length();
+        if bytes > 0 {
+            kill_point("xenstored.changed");
+        }
         let mut result = self.journal.write(&mut self.store);
         if self.journal.is_long() || result.is_err() || self.is_unwritten {
+            kill_point("xenstored.journal.long");
             result = self.journal.renew(&mut self.store);
         }
         let is_unwritten = result.is_err();
@@ -232,6 +243,7 @@ impl Server {
         }
         self.is_unwritten = is_unwritten;
         if bytes > 0 {
+            kill_point("xenstored.written-down");
             let time = cpu_time().saturating_sub(start);
             self.clients.iter_mut().for_each(|client| client.pay_for_writing(time, bytes));
         }
@@ -247,11 +259,11 @@ impl Server {
             if let Some(End::Broken(why)) = client.end() {
                 self.log.line(&format!("a connection was closed: {why}"));
             }
-            if client.domid().is_some() {
-                let now = Instant::now();
-                self.orphaned = Some((now, now));
-            }
+            // A domain's process writes its nodes as a client.
+            let now = Instant::now();
+            self.orphaned = Some((now, now));
             client.close(&mut self.store);
+            kill_point("xenstored.client-gone");
         }
     }
 
@@ -268,11 +280,13 @@ impl Server {
         let (hosts, domains) = self.room();
         if is_ready(count) {
             for stream in std::iter::from_fn(|| take(&self.hosts)).take(hosts) {
+                kill_point("xenstored.client-taken");
                 self.clients.extend(Client::host(stream, &mut self.store));
             }
         }
         if is_ready(count + 1) {
             let streams = std::iter::from_fn(|| take(&self.domains)).take(domains);
+            kill_point("xenstored.domain-taken");
             self.clients.extend(streams.flat_map(Client::domain));
         }
     }
@@ -288,18 +302,19 @@ impl Server {
         if !is_due {
             return;
         }
-        let orphans: Vec<Domid> = self
-            .store
-            .domains()
-            .map(|(domid, _)| domid)
-            .filter(|domid| !connected.contains(domid))
-            .collect();
+        let introduced = self.store.domains().map(|(domid, _)| domid);
+        let mut orphans: Vec<Domid> = introduced.chain(homes(&self.store)).collect();
+        orphans.retain(|domid| !connected.contains(domid));
+        orphans.sort_unstable();
+        orphans.dedup();
         let mut is_any_left = false;
         for domid in orphans {
             if self.registry.lives(u32::from(domid)) {
                 is_any_left = true;
             } else {
+                kill_point("xenstored.domain-missed");
                 retire(&mut self.store, domid);
+                kill_point("xenstored.domain-retired");
                 self.log.line(&format!("domain {domid} is gone"));
             }
         }
@@ -327,6 +342,7 @@ impl Server {
             return false;
         }
         self.log.line("ended: nobody needs it");
+        kill_point("xenstored.end.told");
         true
     }
 
@@ -341,9 +357,11 @@ impl Server {
         if lock.try_lock().is_err() {
             return false;
         }
+        kill_point("xenstored.end.locked");
         for path in [self.place.socket(), self.place.domains()] {
             let _may_be_gone = std::fs::remove_file(path);
         }
+        kill_point("xenstored.end.unbound");
         // Those who connected before the doors were closed are served yet.
         let late: Vec<UnixStream> = std::iter::from_fn(|| take(&self.hosts)).collect();
         let is_late = !late.is_empty();

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::os::fd::AsFd;
 
 use clap::ArgMatches;
-use control::{Client, Console, Registry};
+use control::{Client, Console, Registry, kill_point};
 
 use crate::error::Error;
 use crate::lifecycle::is_unknown;
@@ -135,6 +135,7 @@ pub fn console(tool: Tool, matches: &ArgMatches) -> Result<u8, Error> {
     };
     let mut signals = Signals::catch().map_err(Error::Signals)?;
     let console = Client::open(&entry)?.console()?;
+    kill_point("xm.console.opened");
     attach(&registry, &entry.name, console, manner, &mut signals, || Ok(()))?.obey();
     Ok(0)
 }

@@ -6,7 +6,7 @@ use api::Daemon;
 use api::types::{Create, Started};
 use clap::ArgMatches;
 use config::{DomainConfig, HostConfig, LoadOptions, Loaded, load};
-use control::{Client, Registry, Uuid, check_name};
+use control::{Client, Registry, Uuid, check_name, kill_point};
 
 use crate::console::{Finished, Manner, attach};
 use crate::daemon::{daemon, entry, environment, working_directory};
@@ -55,6 +55,7 @@ pub fn create(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
         directory: working_directory()?,
         environment: environment(),
     };
+    kill_point("xm.create.read");
     let daemon = daemon();
     let name = &create.config.general.name;
     let started = launch(&daemon, || daemon.create(&create), name, uuid, &mut signals)?;
@@ -99,7 +100,10 @@ pub fn watch(
     signals: &mut Signals,
 ) -> Result<Finished, Error> {
     let id = started.domid.to_string();
-    let unpause = || if stay_paused { Ok(()) } else { Ok(daemon.unpause(&id)?) };
+    let unpause = || {
+        kill_point("xm.create.attached");
+        if stay_paused { Ok(()) } else { Ok(daemon.unpause(&id)?) }
+    };
     let console =
         || -> Result<_, Error> { Ok(Client::open(&entry(&daemon.domain(&id)?)?)?.console()?) };
     match console() {

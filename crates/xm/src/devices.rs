@@ -3,7 +3,7 @@
 use clap::ArgMatches;
 use config::{Disk, HostConfig, Mac, Vif};
 use control::xenstore::{StoreClient, Transaction};
-use control::{Client, ClientError, DeviceSpec, ErrorCode, Registry, Request};
+use control::{Client, ClientError, DeviceSpec, ErrorCode, Registry, Request, kill_point};
 use serde_json::{Map, Value, json};
 
 use crate::error::Error;
@@ -54,6 +54,7 @@ fn device(matches: &ArgMatches) -> &str {
 
 fn order(word: &str, verb: &'static str, request: &Request) -> Result<(), Error> {
     let mut client: Client = connect(&Registry::open()?, word, verb)?;
+    kill_point("xm.device.connected");
     Ok(client.order(request)?)
 }
 

@@ -40,7 +40,7 @@ pub fn launch(
         let pending = begin()?;
         kill_point("xm.create.asked");
         match wait(&pending, deadline, signals)? {
-            Waited::Answer => {}
+            Waited::Answer => kill_point("xm.create.waited"),
             Waited::TooLong => {
                 cancel(daemon, uuid);
                 return Err(Error::TooSlow { name: name.into(), seconds: LIMIT.as_secs() });
@@ -108,5 +108,7 @@ fn wait(pending: &Pending, deadline: Instant, signals: &mut Signals) -> Result<W
 /// Calls the start off, or ends the domain if it came up just now. A failure is ignored: there is
 /// already an error to report, and the daemon gives up a start whose client is gone.
 fn cancel(daemon: &Daemon, uuid: Uuid) {
+    kill_point("xm.create.cancelling");
     drop(daemon.destroy(&uuid.to_string()));
+    kill_point("xm.create.cancelled");
 }

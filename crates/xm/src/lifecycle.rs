@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use api::types::{Domain, Status};
 use api::{Daemon, Events};
 use clap::ArgMatches;
-use control::{ErrorCode, Hint, RegistryError, ShutdownKind};
+use control::{ErrorCode, Hint, RegistryError, ShutdownKind, kill_point};
 
 use crate::daemon::{Subject, daemon, known, run};
 use crate::error::Error;
@@ -38,6 +38,7 @@ pub fn destroy(word: &str) -> Result<(), Error> {
 fn id(daemon: &Daemon, word: &str, verb: &'static str) -> Result<String, Error> {
     let domain = Subject::find(daemon, word)?.unprivileged(verb)?;
     run(&domain)?;
+    kill_point("xm.order.found");
     Ok(domain.uuid.to_string())
 }
 
@@ -107,7 +108,9 @@ fn order(
     domains.retain(|domain| domain.run.is_some());
     // What happens from here on is in the stream.
     let events = if matches.get_flag("wait") { Some(daemon.events()?) } else { None };
+    kill_point("xm.shutdown.listening");
     let (told, failed) = tell(&daemon, &domains, kind)?;
+    kill_point("xm.shutdown.told");
     if let Some(events) = events {
         match kind {
             ShutdownKind::Reboot => wait_rebooted(&daemon, events, &told)?,
@@ -195,7 +198,7 @@ fn wait_rebooted(daemon: &Daemon, mut events: Events, told: &[Domain]) -> Result
         for (domain, absent) in waiting {
             let now = live.iter().find(|other| other.name == domain.name && other.run.is_some());
             match now {
-                Some(new) if new.domid() != domain.domid() => {
+                Some(new) if new.domid() != domain.domid() && new.status == Status::Up => {
                     put(&format!("Domain {} rebooted\n", domain.name))?;
                 }
                 Some(_) => still.push((domain, None)),

@@ -2,6 +2,7 @@
 
 use api::types::{Domain, Start, Store};
 use clap::ArgMatches;
+use control::kill_point;
 
 use crate::console::{Finished, Manner};
 use crate::create::{identified, order, read, watch};
@@ -19,7 +20,9 @@ use crate::tool::Tool;
 pub fn new(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
     let loaded = read(tool, &order(tool, "new", matches)?, matches.get_flag("quiet"))?;
     let (config, _) = identified(loaded.config)?;
+    kill_point("xm.new.read");
     daemon().store(&Store { config, directory: working_directory()? })?;
+    kill_point("xm.new.stored");
     Ok(())
 }
 
@@ -41,6 +44,7 @@ pub fn start(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
     let paused = matches.get_flag("paused");
     let with_console = matches.get_flag("console_autoconnect");
     let start = Start { paused: paused || with_console, environment: environment() };
+    kill_point("xm.start.found");
     let id = domain.uuid.to_string();
     let begin = || daemon.start(&id, &start);
     let started = launch(&daemon, begin, &domain.name, domain.uuid, &mut signals)?;
@@ -61,5 +65,6 @@ pub fn start(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
 /// When there is no such stored domain, or it runs.
 pub fn delete(word: &str) -> Result<(), Error> {
     let domain = stored(word, "delete")?;
+    kill_point("xm.delete.found");
     known(word, daemon().delete(&domain.uuid.to_string()))
 }

@@ -1,7 +1,7 @@
 //! Short orders to one domain: `rename`, `reset`, `sysrq`, `trigger`, `debug-keys` and `vcpu-set`.
 
 use clap::ArgMatches;
-use control::{Client, EndedAs, Registry, ShutdownKind};
+use control::{Client, EndedAs, Registry, ShutdownKind, kill_point};
 
 use crate::error::Error;
 use crate::output::{Colour, heading, note, put};
@@ -31,6 +31,7 @@ pub fn reset(matches: &ArgMatches) -> Result<(), Error> {
 
 fn reset_domain(word: &str) -> Result<(), Error> {
     let client = connect(&Registry::open()?, word, "reset")?;
+    kill_point("xm.reset.connected");
     let ended = client.reset()?;
     if let EndedAs::Restarted { domid } = ended.outcome {
         note(&format!("Domain {word} runs anew (id={domid})"));

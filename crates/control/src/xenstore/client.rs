@@ -2,6 +2,7 @@
 
 use super::{Door, ReachError, reach};
 use crate::dirs::Dirs;
+use kill_point::kill_point;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -111,7 +112,9 @@ impl StoreClient {
         Self::order(dirs, |client| {
             for _ in 0..MOST_CONFLICTS {
                 let mut transaction = client.begin()?;
+                kill_point("store-transaction.begun");
                 order(&mut transaction)?;
+                kill_point("store-transaction.filled");
                 if transaction.commit()? {
                     return Ok(());
                 }

@@ -2,6 +2,7 @@
 
 use super::{Door, ReachError, reach};
 use crate::dirs::Dirs;
+use kill_point::kill_point;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
@@ -68,6 +69,7 @@ impl StoreLink {
             if link.stream.is_none() {
                 let stream = reach(dirs, Door::Domains).map_err(io::Error::other)?;
                 link.adopt(stream)?;
+                kill_point("store-link.connected");
             }
             let wait = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
             let _looked_at_again = poll(&mut [link.poll_fd()], Some(&wait));
@@ -120,7 +122,10 @@ impl StoreLink {
                     news.lines.push(format!("the connection to xenstored failed: {error}"));
                     self.pause = LONGEST_PAUSE;
                 }
-                Err(Broken::Gone) => news.lines.push("xenstored is gone; connecting anew".into()),
+                Err(Broken::Gone) => {
+                    kill_point("store-link.broken");
+                    news.lines.push("xenstored is gone; connecting anew".into());
+                }
             }
         }
         if self.stream.is_none() && self.attempt.is_none() {
@@ -137,7 +142,10 @@ impl StoreLink {
         let mut count = [0; 8];
         let _was_clear = rustix::io::read(&*self.wake, &mut count);
         match result.map(|stream| self.adopt(stream)) {
-            Ok(Ok(())) => news.lines.push("connected to xenstored anew".into()),
+            Ok(Ok(())) => {
+                kill_point("store-link.anew");
+                news.lines.push("connected to xenstored anew".into());
+            }
             Ok(Err(error)) => news.lines.push(format!("cannot use xenstored's socket: {error}")),
             Err(error) => {
                 news.lines.push(format!("cannot connect to xenstored: {error}"));

@@ -12,7 +12,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::fs::{FileType, Stat};
+use kill_point::kill_point;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, linkat};
 
 /// Longest name of a domain that is read from a record.
 const LONGEST_NAME: u64 = 256;
@@ -100,17 +101,16 @@ impl Record {
         let folder = folder(runtime);
         std::fs::create_dir_all(&folder)?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}{}.{number}", image.prefix(), std::process::id());
-        let (path, draft) = (folder.join(&name), folder.join(format!("new-{name}")));
-        let mut file = File::options().write(true).create(true).truncate(true).open(&draft)?;
-        // It is locked before it can be found.
+        let path = folder.join(format!("{}{}.{number}", image.prefix(), std::process::id()));
+        // Nobody can find it before it is locked, and nothing is left of a process that is killed.
+        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let mut file = File::from(rustix::fs::open(&folder, flags, Mode::RUSR | Mode::WUSR)?);
+        kill_point("image.record.made");
         let is_locked = lock(&file, Use::Exclusive)?;
         let written = file.write_all(domain.as_bytes());
-        let done = written.and_then(|()| std::fs::rename(&draft, &path));
-        if let Err(error) = done {
-            let _left = std::fs::remove_file(&draft);
-            return Err(error);
-        }
+        kill_point("image.record.written");
+        written.and_then(|()| name_file(&file, &path))?;
+        kill_point("image.record.placed");
         if !is_locked {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -118,8 +118,17 @@ impl Record {
     }
 }
 
+/// Gives a name to a file that was made without one (open(2), `O_TMPFILE`).
+fn name_file(file: &File, path: &Path) -> io::Result<()> {
+    let open = format!("/proc/self/fd/{}", file.as_raw_fd());
+    // One of a process that is gone, whose number we have.
+    let _seldom_there = std::fs::remove_file(path);
+    Ok(linkat(CWD, open, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+}
+
 impl Drop for Record {
     fn drop(&mut self) {
+        kill_point("image.record.leaving");
         let _already_gone = std::fs::remove_file(&self.path);
     }
 }

@@ -364,6 +364,7 @@ impl File {
             // Others may at least see that it is in use.
             let _in_vain = self.lock(Use::Shared)?;
         }
+        kill_point::kill_point("image.locked");
         // Only names are lost without it.
         Ok(Record::write(runtime, Identity::of(&self.stat), domain).ok())
     }

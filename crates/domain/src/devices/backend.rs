@@ -3,7 +3,7 @@
 use super::Owner;
 use crate::sys::{JailedProgram, Keeper, Kind, SpawnError, Spawned, spawn};
 use boundary::{Backend, backend_fd};
-use control::LaunchError;
+use control::{LaunchError, kill_point, kill_point_of};
 use devices::guest::Layout;
 use devices::wire::{self, Order, Report};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -90,6 +90,8 @@ impl Process {
             stopped: false,
         })?;
         let process = Self { socket: ours, leader, group, keeper };
+        kill_point("devices.backend.started");
+        process.kill_backend(["xenblock.started", "xennet.started"], backend);
         rustix::io::ioctl_fionbio(&process.socket, true).map_err(io::Error::from)?;
         let setup = &memory.setup;
         let layout = Layout {
@@ -98,7 +100,16 @@ impl Process {
             grant_mfn: setup.grant_mfn,
         };
         process.order(&Order::Guest(layout), &[])?;
+        kill_point("devices.backend.told");
+        process.kill_backend(["xenblock.told", "xennet.told"], backend);
         Ok(process)
+    }
+
+    /// Marks a point of the backend's: its names for disks and for interfaces.
+    pub fn kill_backend(&self, points: [&'static str; Backend::COUNT], backend: Backend) {
+        if let Some(point) = points.get(backend as usize) {
+            kill_point_of(self.leader, point);
+        }
     }
 
     /// Gives an order.
@@ -121,6 +132,7 @@ impl Process {
     /// How it ended; kills it if it has not.
     pub fn end(self) -> String {
         let _gone_already = kill_process_group(self.group, Signal::KILL);
+        kill_point("devices.backend.ended");
         match waitpid(Some(self.leader), WaitOptions::empty()) {
             Ok(Some((_, status))) => match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => format!("exit status {code}"),

@@ -10,7 +10,7 @@ use super::statistics::Questions;
 use super::{News, Owner, Teller, Wish};
 use boundary::Backend;
 use control::xenstore::{StoreClient, StoreError, Transaction};
-use control::{ErrorCode, Failure};
+use control::{ErrorCode, Failure, kill_point};
 use devices::wire::{BlockFormat, DeviceConfig, Nodes, Order, Report};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::BTreeMap;
@@ -116,6 +116,7 @@ impl<A> Manager<A> {
             let message = format!("Cannot write the nodes of {name}: {error}");
             failure(ErrorCode::Host, message)
         })?;
+        kill_point("devices.nodes-written");
         for warning in &opened.warnings {
             self.teller.line(format!("{}: {warning}", opened.name));
         }
@@ -231,11 +232,17 @@ impl<A> Manager<A> {
             Step::Disconnect => {
                 self.set_phase(key, Phase::Disconnecting(state));
                 self.order(key, &Order::Disconnect { device: key.1 });
+                kill_point("devices.disconnect.ordered");
+                self.kill_backend(
+                    key.0,
+                    ["xenblock.disconnect.ordered", "xennet.disconnect.ordered"],
+                );
             }
             Step::Show(state) => {
                 let waits = state == State::InitWait;
                 self.set_phase(key, if waits { Phase::Waiting } else { Phase::Closed });
                 self.show(key, &Nodes::new(), state);
+                kill_point("devices.state-shown");
             }
             Step::Remove => self.remove(key),
         }
@@ -261,6 +268,8 @@ impl<A> Manager<A> {
         }
         let order = Order::Connect { device: key.1, frontend: nodes };
         let sent = self.process(key.0).map_or(Ok(()), |process| process.order(&order, &[]));
+        kill_point("devices.connect.ordered");
+        self.kill_backend(key.0, ["xenblock.connect.ordered", "xennet.connect.ordered"]);
         if sent.is_err_and(|error| error.kind() == io::ErrorKind::InvalidInput) {
             self.fail(key, "the frontend wrote more nodes than a device has use for");
         }
@@ -297,6 +306,13 @@ impl<A> Manager<A> {
         self.backends.get(class.backend() as usize).and_then(|slot| slot.process.as_ref())
     }
 
+    /// Marks a point of a backend's: its names for disks and for interfaces.
+    fn kill_backend(&self, class: Class, points: [&'static str; Backend::COUNT]) {
+        if let Some(process) = self.process(class) {
+            process.kill_backend(points, class.backend());
+        }
+    }
+
     fn slot(&mut self, class: Class) -> Option<&mut Slot> {
         self.backends.get_mut(class.backend() as usize)
     }
@@ -310,6 +326,8 @@ impl<A> Manager<A> {
         if let Err(error) = process.order(&Order::Attach { device: key.1, config }, &fds) {
             self.complain(key, &format!("its backend takes no orders: {error}"));
         }
+        kill_point("devices.attach.ordered");
+        self.kill_backend(key.0, ["xenblock.attach.ordered", "xennet.attach.ordered"]);
     }
 
     /// Starts the backend of a class, and tells it of all its devices.
@@ -356,10 +374,13 @@ impl<A> Manager<A> {
     /// The guest has let go of a device, or is not asked.
     fn remove(&mut self, key: Key) {
         self.order(key, &Order::Detach { device: key.1 });
+        kill_point("devices.detach.ordered");
+        self.kill_backend(key.0, ["xenblock.detach.ordered", "xennet.detach.ordered"]);
         let Some(device) = self.devices.remove(&key) else { return };
         if let Err(error) = self.change(|to| device.place.remove(to)) {
             self.teller.line(format!("{}: its nodes are left over: {error}", device.opened.name));
         }
+        kill_point("devices.detach.nodes-removed");
         self.teller.line(format!("{} is detached", device.opened.name));
         // Who asked may want the image or the address at once, which the backend still has.
         let until = Instant::now() + LITTLE_PATIENCE;
@@ -383,7 +404,9 @@ impl<A> Manager<A> {
             let Some(slot) = self.slot(class) else { continue };
             if slot.revival.is_some_and(|when| when <= now) {
                 slot.revival = None;
+                kill_point("devices.revival.due");
                 self.revive(class);
+                kill_point("devices.revival.done");
             }
         }
     }
@@ -414,6 +437,7 @@ impl<A> Manager<A> {
         let then = if pause.is_zero() { String::new() } else { format!("; next in {pause:?}") };
         self.teller.line(format!("the backend of the domain's {word} ended{how}: {status}{then}"));
         self.let_go(|key| key.0 == class);
+        kill_point("devices.backend.mourned");
         for device in self.devices.values_mut().filter(|device| device.opened.class == class) {
             match device.opened.support.renew() {
                 Ok(Some(files)) => device.opened.files = files,
@@ -428,11 +452,20 @@ impl<A> Manager<A> {
 
     fn report(&mut self, class: Class, report: Report) {
         match report {
-            Report::Attached { device, nodes } => self.attached((class, device), &nodes),
-            Report::Connected { device, nodes } => self.connected((class, device), &nodes),
+            Report::Attached { device, nodes } => {
+                kill_point("devices.attach.told");
+                self.kill_backend(class, ["xenblock.attach.told", "xennet.attach.told"]);
+                self.attached((class, device), &nodes);
+            }
+            Report::Connected { device, nodes } => {
+                kill_point("devices.connect.told");
+                self.kill_backend(class, ["xenblock.connect.told", "xennet.connect.told"]);
+                self.connected((class, device), &nodes);
+            }
             Report::Refused { device, why } => {
                 let key = (class, device);
                 let was = self.devices.get(&key).map(|device| device.phase);
+                kill_point("devices.refused");
                 self.answer(key, Err(failure(ErrorCode::Host, why.clone())));
                 self.fail(key, &why);
                 if was == Some(Phase::Attaching) && self.is_new(key) {
@@ -444,6 +477,8 @@ impl<A> Manager<A> {
             }
             Report::Disconnected { device } => {
                 let key = (class, device);
+                kill_point("devices.disconnect.told");
+                self.kill_backend(class, ["xenblock.disconnect.told", "xennet.disconnect.told"]);
                 if let Some(device) = self.devices.get_mut(&key) {
                     device.forget_frontend();
                 }
@@ -451,6 +486,7 @@ impl<A> Manager<A> {
             }
             Report::Changed { device, nodes } => {
                 let key = (class, device);
+                kill_point("devices.changed");
                 if self.devices.get(&key).is_some_and(|d| d.phase == Phase::Connected) {
                     self.show(key, &nodes, State::Connected);
                 }
@@ -467,7 +503,11 @@ impl<A> Manager<A> {
                     device.relinks.ask(Instant::now());
                 }
             }
-            Report::Detached { device } => self.let_go(|key| key == (class, device)),
+            Report::Detached { device } => {
+                kill_point("devices.detach.told");
+                self.kill_backend(class, ["xenblock.detach.told", "xennet.detach.told"]);
+                self.let_go(|key| key == (class, device));
+            }
             Report::Statistics { devices } => self.questions.answer(class, &devices),
         }
     }
@@ -488,6 +528,7 @@ impl<A> Manager<A> {
             Ok(Some(files)) => {
                 device.opened.files = files;
                 device.relinks.succeeded();
+                kill_point("devices.relinked");
             }
             Ok(None) => return,
             Err(error) => {
@@ -520,6 +561,7 @@ impl<A> Manager<A> {
         device.shown = true;
         if state == State::InitWait {
             self.show(key, nodes, state);
+            kill_point("devices.attach.shown");
             self.answer(key, Ok(()));
         }
         self.look(key);
@@ -530,6 +572,7 @@ impl<A> Manager<A> {
         device.phase = Phase::Connected;
         if !std::mem::replace(&mut device.connected, true) {
             self.show(key, nodes, State::Connected);
+            kill_point("devices.connect.shown");
         }
         self.look(key);
     }
@@ -551,6 +594,7 @@ impl<A> Manager<A> {
                     };
                     if answer.is_ok() {
                         self.order(key, &Order::Refresh { device: number });
+                        kill_point("devices.refresh.ordered");
                     }
                     self.teller.tell(News::Answer(asker, answer));
                 }
@@ -571,6 +615,7 @@ impl<A> Manager<A> {
             process.is_some_and(|process| process.order(&Order::Statistics, &[]).is_ok())
         };
         let missing = [Class::Vbd, Class::Vif].into_iter().filter(asked).collect();
+        kill_point("devices.count.ordered");
         self.questions.ask(asker, self.devices.keys().copied(), missing);
     }
 
@@ -594,6 +639,7 @@ impl<A> Manager<A> {
         let patience = if force { LITTLE_PATIENCE } else { PATIENCE };
         device.waiter = Some(Waiter { asker, until: Instant::now() + patience });
         self.show(key, &Nodes::from([("online".into(), "0".into())]), State::Closing);
+        kill_point("devices.detach.shown");
         self.look(key);
     }
 
@@ -612,6 +658,7 @@ impl<A> Manager<A> {
         for key in keys {
             let Some(device) = self.devices.get(&key) else { continue };
             if device.forced {
+                kill_point("devices.detach.forced");
                 self.remove(key);
                 continue;
             }

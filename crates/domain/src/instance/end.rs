@@ -26,15 +26,19 @@ impl Instance {
     pub(super) fn stop(&mut self, reason: ShutdownReason, crash: Option<CrashDetails>) -> Next {
         self.console.pump(&self.guest.memory.ram);
         self.guest.group.kill();
+        kill_point("xendomain.stop.dead");
         self.devices.end();
+        kill_point("xendomain.stop.without-devices");
         self.guest.time.stop();
         self.guest.store.shut_down();
         self.take_rings();
         self.stopped = Some(reason);
         self.paused = false;
+        self.held = None;
         self.log.line(&format!("the guest stopped: {reason}"));
         if let Some(details) = crash {
             self.report(&details);
+            kill_point("xendomain.stop.reported");
         }
         let ending = decide(&self.spec.config().events, reason, now(), self.spec.last_restart);
         for note in &ending.notes {
@@ -51,8 +55,10 @@ impl Instance {
             Next::Restart | Next::RenameRestart => EndedAs::Restarting,
             Next::Preserve => EndedAs::Preserved,
         };
+        kill_point("xendomain.stop.decided");
         self.server.ended(WaitUntil::Shutdown, Ended { reason, outcome });
         self.server.flush(self.console.history());
+        kill_point("xendomain.stop.told");
         ending.next
     }
 
@@ -86,6 +92,7 @@ impl Instance {
     /// Ends the domain for a tool (which is answered when it is gone) or a signal.
     pub(super) fn destroy(mut self, asker: Option<Id>) -> Exit {
         self.guest.group.kill();
+        kill_point("xendomain.destroy.dead");
         self.devices.end();
         kill_point("xendomain.destroying");
         self.log.line("destroyed");
@@ -110,7 +117,9 @@ impl Instance {
             server.answer(id, Answer::Line(Response::Ok), console.history());
         }
         server.ended(WaitUntil::Gone, ended);
+        kill_point("xendomain.depart.answered");
         server.close(console.history());
+        kill_point("xendomain.depart.closed");
         Exit
     }
 
@@ -121,8 +130,10 @@ impl Instance {
         // The new one needs the memory, the name and the UUID.
         drop(guest);
         drop(registration);
+        kill_point("xendomain.restart.left");
         let outcome = match launch(&successor) {
             Ok(started) => {
+                kill_point("xendomain.restart.launched");
                 log.line(&format!("restarted as domain {}", started.domid));
                 EndedAs::Restarted { domid: started.domid }
             }
@@ -143,13 +154,18 @@ impl Instance {
             self.log.line(&format!("not restarted, the domain cannot be renamed: {error}"));
             return;
         }
+        kill_point("xendomain.aside.renamed");
         let entry = self.registration.entry();
         if let Err(error) = self.guest.store.set_aside(&entry.name, entry.uuid) {
             self.log.line(&format!("xenstore keeps the domain's old name: {error}"));
         }
+        kill_point("xendomain.aside.in-store");
         let successor = self.spec.successor(now(), self.last_crash.clone());
         match launch(&successor) {
-            Ok(started) => self.log.line(&format!("restarted as domain {}", started.domid)),
+            Ok(started) => {
+                kill_point("xendomain.aside.launched");
+                self.log.line(&format!("restarted as domain {}", started.domid));
+            }
             Err(error) => self.log.line(&format!("the restart failed: {error}")),
         }
     }

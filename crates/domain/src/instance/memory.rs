@@ -4,7 +4,7 @@ use super::Instance;
 use super::requests::PAGES_PER_MIB;
 use crate::server::Answer;
 use boundary::{CrashRecord, inbox};
-use control::{ErrorCode, Failure, MemoryImage, Registers, Response};
+use control::{ErrorCode, Failure, MemoryImage, Registers, Response, kill_point};
 use std::mem::offset_of;
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,7 @@ impl Instance {
                     registers: self.registers(),
                     stopped: self.stopped.is_some() || self.paused,
                 };
+                kill_point("xendomain.memory-opened");
                 Answer::Descriptor(Response::Memory(Box::new(image)), file)
             }
             Err(error) => {

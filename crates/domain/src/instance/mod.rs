@@ -47,6 +47,8 @@ pub struct Instance {
     log: Log,
     walls: Vec<String>,
     paused: bool,
+    /// The tool for which it is paused, as long as that is connected.
+    held: Option<Id>,
     /// Why it stopped, for a domain that is kept.
     stopped: Option<ShutdownReason>,
     last_crash: Option<CrashSummary>,
@@ -146,6 +148,7 @@ impl Instance {
         let input =
             self.server.take_input(ready.get(KICK + 1..).unwrap_or_default(), self.console.room());
         self.console.type_in(&input.typed);
+        self.let_go();
         for (id, request) in input.requests {
             match self.handle(id, &request) {
                 Reply::Answer(answer) => self.answer(id, answer),

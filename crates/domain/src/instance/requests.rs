@@ -8,6 +8,7 @@ use boundary::vcpu_state;
 use control::xenstore::StoreError;
 use control::{
     DomainInfo, ErrorCode, Failure, Hint, MAX_REPLY, Request, Response, ShutdownReason, StateFlags,
+    kill_point,
 };
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -41,6 +42,7 @@ impl Instance {
             Request::Info => Answer::Line(Response::Info(Box::new(self.info()))),
             Request::Pause => self.pause().into(),
             Request::Unpause => self.unpause().into(),
+            Request::Hold => self.hold(id).into(),
             Request::Shutdown { reason } => self.store_order(|s| s.request_shutdown(reason.word())),
             Request::Sysrq { key } if !key.is_ascii_alphanumeric() => {
                 Err(Failure::new(ErrorCode::BadRequest, "A SysRq key is a letter or digit")).into()
@@ -88,6 +90,8 @@ impl Instance {
         self.check_running()?;
         self.guest.group.stop();
         self.paused = true;
+        self.held = None;
+        kill_point("xendomain.paused");
         Ok(())
     }
 
@@ -95,8 +99,30 @@ impl Instance {
         self.check_running()?;
         self.guest.group.resume();
         self.paused = false;
+        self.held = None;
+        kill_point("xendomain.unpaused");
         self.devices.wish(Wish::Retry);
         Ok(())
+    }
+
+    /// Stops the guest for a tool, unless it stands still already.
+    fn hold(&mut self, id: Id) -> Result<(), Failure> {
+        if self.paused {
+            return self.check_running();
+        }
+        self.pause()?;
+        self.held = Some(id);
+        Ok(())
+    }
+
+    /// Lets the guest go on whose holder has gone, however that came.
+    pub(super) fn let_go(&mut self) {
+        if self.held.is_some_and(|id| !self.server.is_connected(id))
+            && let Err(failure) = self.unpause()
+        {
+            self.held = None;
+            self.log.line(&format!("cannot go on: {failure}"));
+        }
     }
 
     /// Writes to the guest's xenstore, if there is anybody to read it.
@@ -114,6 +140,7 @@ impl Instance {
             order(&mut self.guest.store)
                 .map_err(|error| Failure::new(ErrorCode::Host, error.to_string()))
         });
+        kill_point("xendomain.wish-written");
         written.into()
     }
 
@@ -130,8 +157,10 @@ impl Instance {
         self.log
             .line(&format!("renamed from {old} to {name}; the log goes on in {}", path.display()));
         self.log.move_to(&path);
+        kill_point("xendomain.rename.log-moved");
         self.log.line(&format!("renamed from {old}, whose log has what was before"));
         let renamed = self.guest.store.rename(name);
+        kill_point("xendomain.rename.in-store");
         renamed.map_err(|error| Failure::new(ErrorCode::Host, error.to_string()))
     }
 

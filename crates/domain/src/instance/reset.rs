@@ -3,7 +3,9 @@
 use super::Instance;
 use super::end::Exit;
 use crate::server::{Answer, Id};
-use control::{Ended, EndedAs, ErrorCode, Failure, Response, ShutdownReason, WaitUntil, launch};
+use control::{
+    Ended, EndedAs, ErrorCode, Failure, Response, ShutdownReason, WaitUntil, kill_point, launch,
+};
 
 impl Instance {
     /// Ends the guest without asking it and starts it anew under another number, as its
@@ -12,15 +14,18 @@ impl Instance {
     pub(super) fn reset(mut self, asker: Id) -> Exit {
         self.guest.group.kill();
         self.devices.end();
+        kill_point("xendomain.reset.dead");
         self.log.line("reset");
         let successor = self.spec.successor_after_reset(self.last_crash.clone());
         let Self { registration, guest, mut server, console, mut log, .. } = self;
         // The new one needs the memory, the name and the UUID.
         drop(guest);
         drop(registration);
+        kill_point("xendomain.reset.left");
         let reason = ShutdownReason::Reboot;
         let (outcome, answer) = match launch(&successor) {
             Ok(started) => {
+                kill_point("xendomain.reset.launched");
                 log.line(&format!("restarted as domain {}", started.domid));
                 let outcome = EndedAs::Restarted { domid: started.domid };
                 (outcome, Response::Ended(Ended { reason, outcome }))
@@ -34,6 +39,7 @@ impl Instance {
         server.answer(asker, Answer::Line(answer), console.history());
         server.ended(WaitUntil::Shutdown, Ended { reason, outcome });
         server.ended(WaitUntil::Gone, Ended { reason, outcome });
+        kill_point("xendomain.reset.answered");
         server.close(console.history());
         Exit
     }

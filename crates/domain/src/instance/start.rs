@@ -13,9 +13,10 @@ use crate::xenstore::{GuestStore, Identity};
 use control::xenstore::StoreError;
 use control::{
     DeviceSpec, Dirs, Entry, ErrorCode, Failure, Hint, Log, Registration, Registry, RegistryError,
-    Started, Uuid, kill_point,
+    Started, Uuid, kill_point, kill_point_of,
 };
 use kernel::{KernelImage, Limits};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,15 +39,23 @@ impl Instance {
         let clock = ClockStart::now();
         let registration = register(&spec)?;
         kill_point("xendomain.registered");
+        // From here on everybody finds the domain. Before, whoever wanted to call its start off by way of
+        // another daemon was told that there is none: so it may not come up. Who still wants it asks again.
+        if !spec.follows && !is_awaited() {
+            let message = "Whoever asked for the domain has gone";
+            return Err(Failure::new(ErrorCode::Ended, message));
+        }
         // A restart keeps a UUID that was drawn.
         spec.create.config.general.uuid = Some(config::Uuid(registration.entry().uuid.0));
         let dirs = registration.registry().dirs();
         let entry = registration.entry();
         let (mut log, log_error) = Log::open(&dirs.log(&entry.name), format!("dom{}", entry.domid));
         log.line(&format!("creating domain {} ({})", entry.name, entry.uuid));
+        kill_point("xendomain.logged");
         let started = Self::start_guest(&spec, &registration, clock);
         let (guest, devices, walls, server) = started.inspect_err(|failure| {
             log.line(&format!("not started: {failure}"));
+            kill_point("xendomain.failed");
         })?;
         log.line(&format!("started; jail: {}", walls.join(" ")));
         log.line(&format!("guest programs kept from their kernel by {}", guest.memory.isolation));
@@ -54,6 +63,7 @@ impl Instance {
         let mut instance = Self {
             console: Console::new(guest.memory.setup.console_mfn),
             paused: spec.create.paused,
+            held: None,
             last_crash: spec.last_crash.clone(),
             spec,
             registration,
@@ -92,6 +102,7 @@ impl Instance {
         let entry = registration.entry();
         let dirs = registration.registry().dirs();
         let opened = open_devices(&spec.config().devices, entry, dirs)?;
+        kill_point("xendomain.opened");
         let identity = Identity {
             domid: entry.domid,
             name: &entry.name,
@@ -108,12 +119,14 @@ impl Instance {
             memory: memory.clone(),
         };
         let devices = Devices::start(owner, opened)?;
+        kill_point("xendomain.devices");
         let server = control::bind(&entry.socket())
             .and_then(Server::new)
             .map_err(|error| host("open the domain's control socket", &error))?;
         kill_point("xendomain.bound");
         let empty_root = space::empty_directory(&registration.registry().dirs().runtime)
             .map_err(|error| host("make an empty directory", &error))?;
+        kill_point("xendomain.empty-root");
         let time = CpuTime::new();
         let start = space::Start {
             memory: &memory,
@@ -123,11 +136,25 @@ impl Instance {
         };
         let (group, walls) = space::start(&start).map_err(|error| start_failure(&error))?;
         kill_point("xendomain.spaces");
+        kill_point_of(group.leader(), "space.started");
+        group.kill_points();
         space::keep_placed(entry.domid, group.leader(), memory.isolation);
         let doorbell = Doorbell::new(&memory)
             .map_err(|error| host("listen for the domain's events", &error))?;
         Ok((Guest::new(group, doorbell, memory, store, time), devices, walls.names(), server))
     }
+}
+
+/// Whether somebody waits for the answer on standard output (poll(2): `POLLERR` when a pipe has no reader).
+fn is_awaited() -> bool {
+    let output = rustix::stdio::stdout();
+    let mut fds = [PollFd::new(&output, PollFlags::OUT)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let [fd] = match poll(&mut fds, Some(&at_once)) {
+        Ok(_) => fds,
+        Err(_) => return true,
+    };
+    !fd.revents().contains(PollFlags::ERR)
 }
 
 fn open_devices(

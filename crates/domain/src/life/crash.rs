@@ -2,7 +2,7 @@
 
 use super::symbols::Symbols;
 use boundary::CrashRecord;
-use control::utc;
+use control::{kill_point, name_file, unnamed_file, utc};
 use std::fmt::Write;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -144,9 +144,19 @@ impl Report<'_> {
     /// # Errors
     /// When it cannot be written.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        options.open(path)?.write_all(self.text().as_bytes())?;
+        let text = self.text();
+        if let Some(mut file) = unnamed_file(path)? {
+            file.write_all(text.as_bytes())?;
+            kill_point("xendomain.report.written");
+            // One of an older domain with this number, from before the host was started anew.
+            let _seldom_there = fs::remove_file(path);
+            name_file(&file, path)?;
+            kill_point("xendomain.report.placed");
+        } else {
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(true).mode(0o600);
+            options.open(path)?.write_all(text.as_bytes())?;
+        }
         remove_old(path, self.name);
         Ok(())
     }

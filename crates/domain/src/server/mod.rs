@@ -144,6 +144,11 @@ impl Server {
         }
     }
 
+    /// Whether a connection is still there.
+    pub fn is_connected(&self, id: Id) -> bool {
+        self.connections.iter().any(|(known, _)| *known == id)
+    }
+
     /// Answers a request.
     pub fn answer(&mut self, id: Id, answer: Answer, history: &History) -> Vec<u8> {
         let writable = self.writer.is_none();

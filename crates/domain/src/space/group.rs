@@ -2,6 +2,7 @@
 
 use super::cpu_time::children;
 use crate::sys::{Keeper, Spawned, blocks_signal, find_by_number_inside};
+use control::{kill_point, kill_point_of};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, getpgid, kill_process_group,
@@ -78,6 +79,13 @@ impl Group {
         Self { leader, group, keeper, known, inside, ended: false }
     }
 
+    /// The keeper may be made to die.
+    pub(crate) fn kill_points(&self) {
+        if let Some(keeper) = &self.keeper {
+            kill_point_of(keeper.pid, "space-keeper.started");
+        }
+    }
+
     /// The first space.
     pub fn leader(&self) -> Pid {
         self.leader
@@ -109,6 +117,7 @@ impl Group {
             return;
         }
         let start = Instant::now();
+        kill_point("xendomain.spaces-ending");
         while self.has_spaces() && start.elapsed() < LONGEST_DEATH {
             // Again and again: a space may have been cloned meanwhile.
             let _all_are_gone = kill_process_group(self.group, Signal::KILL);

@@ -13,6 +13,7 @@
 use super::jail;
 use super::walls::{Wall, Walls};
 use crate::isolation::kernel_version;
+use control::kill_point;
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, WaitOptions, setpgid, waitpid};
 use std::ffi::{CStr, CString, c_int, c_long, c_ulong};
@@ -216,6 +217,7 @@ pub fn spawn(what: &JailedProgram<'_>) -> Result<Spawned, SpawnError> {
         return Err(SpawnError::Fork(io::Error::last_os_error()));
     };
     drop(writer);
+    kill_point("xendomain.spawn.forked");
     // The child does the same; whoever comes first, the group exists from here on.
     let _done_by_either = setpgid(Some(helper), Some(helper));
     let report = Report::read(reader.into(), what.stopped);

@@ -7,13 +7,16 @@ mod format;
 mod notes;
 
 use std::fs::File;
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::ArgMatches;
-use control::{Client, ClientError, Dirs, Entry, MemoryImage, PathError, Registry};
+use control::{
+    Client, ClientError, Dirs, Entry, MemoryImage, PathError, Registry, kill_point, name_file,
+    unnamed_file,
+};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
@@ -79,27 +82,21 @@ fn default_path(dirs: &Dirs, entry: &Entry) -> Result<PathBuf, PathError> {
     Ok(place.join(format!("{now}-{}.{}.core", entry.name, entry.domid)))
 }
 
-/// A domain that stands still while this is there.
-struct Still(Option<Entry>);
+/// A domain that stands still while this is there: while a connection is open, so that it goes on too if
+/// this process is killed.
+struct Still {
+    _connection: Option<Client>,
+}
 
 impl Still {
     /// Pauses the domain, unless it stands still already.
     fn new(entry: &Entry, is_still: bool) -> Result<Self, ClientError> {
         if is_still {
-            return Ok(Self(None));
+            return Ok(Self { _connection: None });
         }
-        Client::open(entry)?.pause()?;
-        Ok(Self(Some(entry.clone())))
-    }
-}
-
-impl Drop for Still {
-    fn drop(&mut self) {
-        let Some(entry) = self.0.take() else { return };
-        match Client::open(&entry).and_then(|mut client| client.unpause()) {
-            Ok(()) | Err(ClientError::Ended { .. } | ClientError::Connect { .. }) => {}
-            Err(error) => note(&format!("Domain {} is still paused: {error}", entry.name)),
-        }
+        let mut client = Client::open(entry)?;
+        client.hold()?;
+        Ok(Self { _connection: Some(client) })
     }
 }
 
@@ -112,22 +109,29 @@ fn dump(
 ) -> Result<Option<i32>, Error> {
     // A guest that stands still cannot tell its registers, so they are asked for before.
     let (image, memory) = Client::open(entry)?.memory()?;
-    let _still = if live { Still(None) } else { Still::new(entry, image.stopped)? };
+    kill_point("xm.dump.handed");
+    let still = if live { Still { _connection: None } } else { Still::new(entry, image.stopped)? };
+    kill_point("xm.dump.still");
     if image.registers.is_none() {
         note("The guest's registers are not known: the core file has none.");
     }
     let partial = Partial::create(path)?;
+    kill_point("xm.dump.made");
     let outcome = write(&partial, &image, &File::from(memory), signals);
     match outcome.map_err(PathError::at("write", path))? {
         None => {
+            kill_point("xm.dump.written");
             partial.finish().map_err(PathError::at("write", path))?;
+            drop(still);
+            kill_point("xm.dump.placed");
             Ok(None)
         }
         signal => Ok(signal),
     }
 }
 
-/// A file that is not there under its name until it is whole; dropped before, nothing is left.
+/// A file that is not there until it is whole: until then it has no name (open(2), `O_TMPFILE`), or
+/// another one on file systems that know none without. Dropped before, nothing is left.
 struct Partial {
     file: File,
     place: Option<PathBuf>,
@@ -136,15 +140,34 @@ struct Partial {
 
 impl Partial {
     fn create(path: &Path) -> Result<Self, PathError> {
+        let (file, place) = match unnamed_file(path).map_err(PathError::at("create", path))? {
+            Some(file) => (file, None),
+            None => {
+                let place = Self::draft(path);
+                let file = File::options().write(true).create_new(true).mode(0o600).open(&place);
+                (file.map_err(PathError::at("create", path))?, Some(place))
+            }
+        };
+        Ok(Self { file, place, path: path.to_path_buf() })
+    }
+
+    fn draft(path: &Path) -> PathBuf {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let place = path.with_file_name(format!(".{name}.{}.partial", std::process::id()));
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&place);
-        let file = file.map_err(PathError::at("create", path))?;
-        Ok(Self { file, place: Some(place), path: path.to_path_buf() })
+        path.with_file_name(format!(".{name}.{}.partial", std::process::id()))
     }
 
     fn finish(mut self) -> std::io::Result<()> {
         self.file.sync_all()?;
+        if self.place.is_none() {
+            match name_file(&self.file, &self.path) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                result => return result,
+            }
+            // A name cannot be taken away from another file but by a rename.
+            let place = Self::draft(&self.path);
+            name_file(&self.file, &place)?;
+            self.place = Some(place);
+        }
         if let Some(place) = &self.place {
             std::fs::rename(place, &self.path)?;
         }

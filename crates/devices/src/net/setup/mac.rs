@@ -1,11 +1,17 @@
 //! Ethernet addresses of guests: fixed or made up, and each used once on this host.
 
 use super::SetupError;
+use kill_point::kill_point;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long an address may be in use before it is called so, and how often it is tried.
+const PATIENCE: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(2);
 
 /// An Ethernet address.
 pub type Mac = [u8; 6];
@@ -43,13 +49,20 @@ impl Lease {
     fn try_take(directory: &Path, mac: Mac, user: &str) -> Result<Self, io::Result<String>> {
         std::fs::create_dir_all(directory).map_err(Err)?;
         let path = directory.join(text(mac));
+        let end = Instant::now() + PATIENCE;
         loop {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
             let mode = Mode::RUSR | Mode::WUSR;
             let open = rustix::fs::open(&path, flags, mode);
             let mut file = File::from(open.map_err(|error| Err(error.into()))?);
+            kill_point("mac.made");
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
+                // Somebody looks whether it is a dead domain's, or that is just being killed.
+                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < end => {
+                    std::thread::sleep(LOOK);
+                    continue;
+                }
                 Err(rustix::io::Errno::WOULDBLOCK) => {
                     let mut other = String::new();
                     let _whoever = (&file).take(256).read_to_string(&mut other);
@@ -63,7 +76,9 @@ impl Lease {
             if !there.is_ok_and(|there| there.ino() == ours.ino() && there.dev() == ours.dev()) {
                 continue;
             }
+            kill_point("mac.locked");
             file.set_len(0).and_then(|()| file.write_all(user.as_bytes())).map_err(Err)?;
+            kill_point("mac.written");
             return Ok(Self { path, _file: file });
         }
     }
@@ -98,6 +113,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        kill_point("mac.leaving");
         let _is_left_behind = std::fs::remove_file(&self.path);
     }
 }

@@ -4,6 +4,7 @@ use super::links::{self, Change, Link};
 use super::netlink::Netlink;
 use super::{SetupError, script::Script};
 use crate::net::ioctl;
+use kill_point::kill_point;
 use std::ffi::CString;
 use std::fs::OpenOptions;
 use std::io;
@@ -26,10 +27,12 @@ pub(super) fn create(
     let target = if script.is_some() { None } else { Some(find_bridge(&mut netlink, bridge)?) };
     let mtu = mtu.map(u32::from).or(target.as_ref().map(|bridge| bridge.mtu)).unwrap_or(1500);
     let fd = open(name)?;
+    kill_point("tap.made");
     let link = links::named(&mut netlink, name).map_err(SetupError::Netlink)?;
     let link = link.ok_or_else(|| SetupError::Netlink(io::ErrorKind::NotFound.into()))?;
     let change = Change::of(link.index).mac(&MAC).mtu(mtu).without_addresses();
     change.make(&mut netlink).map_err(|source| SetupError::of_tap(name, source))?;
+    kill_point("tap.changed");
     match (script, target) {
         (Some(script), _) => script.run("online")?,
         (None, Some(target)) => {
@@ -38,6 +41,7 @@ pub(super) fn create(
         }
         (None, None) => {}
     }
+    kill_point("tap.joined");
     Ok((fd, mtu))
 }
 

@@ -6,6 +6,7 @@ use super::SetupError;
 use super::mac::Mac;
 use crate::net::question::{self, is_answer, question};
 use config::{PortForward, Protocol};
+use kill_point::{kill_point, kill_point_of};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use std::io::{self, Read};
@@ -70,7 +71,10 @@ impl User {
         let mut user = Self { child };
         // The command holds the other end as long as it lives.
         drop(command);
+        kill_point("network.started");
         user.wait_until_ready(mac, &ours)?;
+        kill_point("network.ready");
+        user.may_die();
         Ok((user, ours))
     }
 
@@ -120,6 +124,13 @@ impl User {
 }
 
 impl User {
+    /// It may be made to die.
+    fn may_die(&self) {
+        if let Some(pid) = i32::try_from(self.id()).ok().and_then(rustix::process::Pid::from_raw) {
+            kill_point_of(pid, "passt.gone");
+        }
+    }
+
     /// Its process.
     pub(super) fn id(&self) -> u32 {
         self.child.id()
@@ -127,6 +138,7 @@ impl User {
 
     /// Ends it, whatever it does.
     pub(super) fn end(&mut self) {
+        kill_point("network.ending");
         let _ended_already = self.child.kill();
         let _reaped = self.child.wait();
     }

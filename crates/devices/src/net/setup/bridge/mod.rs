@@ -13,6 +13,7 @@ pub use state::State;
 
 use super::links::{self, Change, Link};
 use super::netlink::Netlink;
+use kill_point::kill_point;
 use state::Phase;
 use std::fmt;
 use std::io;
@@ -262,6 +263,7 @@ impl<'a> Bridges<'a> {
         let uplink = index(netlink, &state.uplink)?;
         if *step == Step::Create {
             links::add_bridge(netlink, &state.bridge, &uplink.mac).map_err(failed)?;
+            kill_point("bridge.made");
             let bridge = index(netlink, &state.bridge)?;
             return Change::of(bridge.index).mtu(uplink.mtu).up().make(netlink).map_err(failed);
         }
@@ -288,6 +290,15 @@ impl<'a> Bridges<'a> {
                 self.restore(&state)?;
                 return Err(error);
             }
+            match step {
+                Step::Record(_) => kill_point("bridge.recorded"),
+                Step::Create => kill_point("bridge.up"),
+                Step::Unroute(_) => kill_point("bridge.route-taken"),
+                Step::Take(_) => kill_point("bridge.address-taken"),
+                Step::Join => kill_point("bridge.joined"),
+                Step::Address(_) => kill_point("bridge.address-given"),
+                Step::Route(_) => kill_point("bridge.route-led"),
+            }
         }
         Ok(state)
     }
@@ -311,6 +322,7 @@ impl<'a> Bridges<'a> {
                 state = self.look(bridge, &uplink, link.index, Phase::Stopping)?;
                 state.was_up = was_up;
                 state.save(self.directory)?;
+                kill_point("bridge.stopping");
             }
         }
         self.restore(&state)?;
@@ -337,10 +349,12 @@ impl<'a> Bridges<'a> {
             if joined {
                 let leave = Change::of(uplink.index).master(0);
                 leave.make(netlink).map_err(failed("take the uplink out of the bridge"))?;
+                kill_point("bridge.left");
             }
         }
         if let Some(bridge) = &bridge {
             links::remove(netlink, bridge.index).map_err(failed("remove the bridge"))?;
+            kill_point("bridge.removed");
         }
         if let Some(uplink) = &uplink {
             if state.was_up {
@@ -349,10 +363,12 @@ impl<'a> Bridges<'a> {
             for address in &state.addresses {
                 let what = format!("give the address {address} back to `{}`", uplink.name);
                 address.give(netlink, uplink.index).map_err(failed(&what))?;
+                kill_point("bridge.address-back");
             }
             for route in &state.routes {
                 let what = format!("lead the route {route} through `{}` again", uplink.name);
                 route.give(netlink, uplink.index).map_err(failed(&what))?;
+                kill_point("bridge.route-back");
             }
         }
         State::remove(self.directory, &state.bridge)

@@ -79,6 +79,7 @@ impl State {
             let mut file = File::create(&new)?;
             file.write_all(&serde_json::to_vec(self)?)?;
             file.sync_all()?;
+            kill_point::kill_point("bridge.record-written");
             std::fs::rename(&new, &path)
         };
         write().map_err(wrong(&path))
