@@ -13,13 +13,8 @@ use crate::emit::{Address, Emitter, Field, Gpr};
 use crate::{LOOKUP_ENTRIES, Mode, Targets};
 
 /// Bytes of the prologue in front of every block: lookups end there with RCX,
-/// [`TAG`] and [`PLACE`] still in spill slots 0, 1 and 2. Links go behind it.
+/// RAX and RDX still in spill slots 0, 1 and 2. Links go behind it.
 pub const PROLOGUE: u64 = 21;
-
-/// What a lookup borrows besides RCX: registers that hold neither arguments nor results (System V
-/// ABI 3.2.1), so that nobody soon waits for what is loaded back.
-const TAG: Gpr = Gpr(11);
-const PLACE: Gpr = Gpr(10);
 
 /// Rotation of the first hash, as an instruction's immediate.
 const FIRST: u8 = 13;
@@ -77,41 +72,36 @@ const _: () = assert!(LOOKUP_ENTRIES == 1 << 15 && size_of::<LookupEntry>() == 1
 /// Emits the block prologue.
 pub(crate) fn emit_prologue(code: &mut Emitter) {
     code.restore(Gpr::RCX, Field::spill(0));
-    code.restore(TAG, Field::spill(1));
-    code.restore(PLACE, Field::spill(2));
+    code.restore(Gpr::RAX, Field::spill(1));
+    code.restore(Gpr::RDX, Field::spill(2));
 }
 
 /// Emits the jump to guest address RCX. The guest's RCX is in spill slot 0.
 pub(crate) fn emit_lookup(code: &mut Emitter, table: u64, miss: u64) {
-    code.save(TAG, Field::spill(1));
-    code.save(PLACE, Field::spill(2));
+    code.save(Gpr::RAX, Field::spill(1));
+    code.save(Gpr::RDX, Field::spill(2));
     emit_probe(code, table, FIRST);
     code.bytes(&[0xe3, 5]); // jrcxz past the jump
     code.jump(miss);
-    emit_jump(code);
+    code.bytes(&[0xff, 0x62, 8]); // jmp [rdx+8]
 }
 
-/// The jump to the block of the entry at [`PLACE`].
-fn emit_jump(code: &mut Emitter) {
-    code.bytes(&[0x41, 0xff, 0x62, 8]); // jmp [r10+8]
-}
-
-/// Leaves [`PLACE`] = the entry's address, [`TAG`] = its tag, RCX = guest address + tag.
+/// Leaves RDX = the entry's address, RAX = its tag, RCX = guest address + tag.
 fn emit_probe(code: &mut Emitter, table: u64, rotation: u8) {
-    code.rotate_right(TAG, Gpr::RCX, rotation);
-    code.lea(TAG, Address::sum(TAG, Gpr::RCX));
-    code.lea(TAG, Address::sum(TAG, TAG));
-    code.bytes(&[0x45, 0x0f, 0xb7, 0xdb]); // movzx r11d, r11w
-    code.lea_place(PLACE, table);
-    code.lea(PLACE, Address { base: Some(PLACE), index: Some((TAG, 3)), disp: 0 });
-    code.load(TAG, Address::base(PLACE));
-    code.lea(Gpr::RCX, Address::sum(Gpr::RCX, TAG));
+    code.rotate_right(Gpr::RAX, Gpr::RCX, rotation);
+    code.bytes(&[0x8d, 0x04, 0x08]); // lea eax, [rax+rcx]
+    code.bytes(&[0x8d, 0x04, 0x00]); // lea eax, [rax+rax]
+    code.bytes(&[0x0f, 0xb7, 0xc0]); // movzx eax, ax
+    code.lea_place(Gpr::RDX, table);
+    code.lea(Gpr::RDX, Address { base: Some(Gpr::RDX), index: Some((Gpr::RAX, 3)), disp: 0 });
+    code.load(Gpr::RAX, Address::base(Gpr::RDX));
+    code.lea(Gpr::RCX, Address::sum(Gpr::RCX, Gpr::RAX));
 }
 
-/// RCX = guest address again, after a probe: RCX - [`TAG`] without flags.
+/// RCX = guest address again, after a probe: RCX - RAX without flags.
 fn emit_unprobe(code: &mut Emitter) {
-    code.not(TAG);
-    code.lea(Gpr::RCX, Address { base: Some(Gpr::RCX), index: Some((TAG, 0)), disp: 1 });
+    code.not(Gpr::RAX);
+    code.lea(Gpr::RCX, Address { base: Some(Gpr::RCX), index: Some((Gpr::RAX, 0)), disp: 1 });
 }
 
 /// Emits the routine that searches the second table of `mode` and leaves to
@@ -138,6 +128,6 @@ pub fn emit_lookup_miss(
     let (tail_len, tail_bad) = (tail.len(), tail.overflow || tail.out_of_reach);
     code.bytes(&[0xe3, u8::try_from(tail_len).ok()?]); // jrcxz past the miss
     code.bytes(tail_buffer.get(..tail_len)?);
-    emit_jump(&mut code);
+    code.bytes(&[0xff, 0x62, 8]); // jmp [rdx+8]
     (!tail_bad && !code.overflow && !code.out_of_reach).then(|| code.len())
 }
