@@ -74,6 +74,11 @@ pub enum Request {
         #[serde(default)]
         force: bool,
     },
+    /// Put another medium into a drive, or none. The reply comes when the guest has it.
+    MediumChange {
+        /// The drive and its medium.
+        disk: Box<config::Disk>,
+    },
     /// Look at the size of a disk again.
     DeviceRefresh {
         /// Its number in xenstore.

@@ -55,6 +55,7 @@ impl Instance {
             Request::DeviceDetach { class, number, force } => {
                 self.detach_device(id, class, *number, *force)
             }
+            Request::MediumChange { disk } => self.change_medium(id, disk),
             Request::DeviceRefresh { number } => self.refresh_device(id, *number),
             Request::Rename { name } => self.rename(name).into(),
             Request::Console => Answer::Console,
