@@ -89,6 +89,11 @@ pub enum Request {
         /// The new name.
         name: String,
     },
+    /// Start with another configuration next time.
+    Configure {
+        /// All of it.
+        config: Box<DomainConfig>,
+    },
     /// Limit the memory that the guest may have from now on.
     MemoryLimit {
         /// Memory in MiB, at most `maxmem`.
@@ -292,6 +297,10 @@ pub struct DomainInfo {
     /// Its configuration.
     #[schema(value_type = Object)]
     pub config: DomainConfig,
+    /// The configuration after a restart, if it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub next_config: Option<Box<DomainConfig>>,
 }
 
 /// A kind of failure, for programs.

@@ -109,6 +109,33 @@ impl Drop for RawTerminal {
     }
 }
 
+/// Restores a terminal's settings if this process dies, for a part of it that changes them by itself.
+#[derive(Debug)]
+pub struct Guard {
+    watcher: Option<Watcher>,
+}
+
+impl Guard {
+    /// Guards `terminal` until this is dropped.
+    ///
+    /// # Errors
+    ///
+    /// When the watcher does not start.
+    pub fn of(terminal: impl AsFd) -> Result<Self, TerminalError> {
+        let terminal = terminal.as_fd().try_clone_to_owned().map_err(TerminalError::Watcher)?;
+        let watcher = Watcher::start(terminal).map_err(TerminalError::Watcher)?;
+        Ok(Self { watcher: Some(watcher) })
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(watcher) = self.watcher.take() {
+            watcher.dismiss();
+        }
+    }
+}
+
 /// The process that restores the terminal if this one dies.
 #[derive(Debug)]
 struct Watcher {

@@ -21,7 +21,7 @@ impl Instance {
             match news {
                 News::Line(line) => self.log.line(&line),
                 News::Answer(id, result) => self.answer(id, result.into()),
-                News::Medium(disk) => self.keep_medium(*disk),
+                News::Medium(disk) => self.keep_medium(&disk),
                 News::Counters(id, counters) => self.tell_stats(id, counters),
                 News::Ended => self.guest.notify_channels(),
                 News::Full(why) => {
@@ -89,12 +89,16 @@ impl Instance {
     }
 
     /// A disc stays in its drive when the domain reboots.
-    fn keep_medium(&mut self, disk: config::Disk) {
+    fn keep_medium(&mut self, disk: &config::Disk) {
         let number = disk.vdev.number();
-        let disks = &mut self.spec.create.config.devices.disks;
-        // One that was attached later is not there after a reboot, nor is its medium.
-        if let Some(kept) = disks.iter_mut().find(|kept| kept.vdev.number() == number) {
-            *kept = config::Disk { device: kept.device, vdev: kept.vdev.clone(), ..disk };
+        let next = self.spec.next.as_deref_mut();
+        for config in std::iter::once(&mut self.spec.create.config).chain(next) {
+            let mut disks = config.devices.disks.iter_mut();
+            // One that was attached later is not there after a reboot, nor is its medium.
+            if let Some(kept) = disks.find(|kept| kept.vdev.number() == number) {
+                let (device, vdev) = (kept.device, kept.vdev.clone());
+                *kept = config::Disk { device, vdev, ..disk.clone() };
+            }
         }
     }
 
