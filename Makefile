@@ -24,6 +24,8 @@ help:
 	@echo 'make devices  disks and networks in guests'
 	@echo 'make debian   a whole Debian in a guest: ssh, apt, iperf3, stressed disks, swap'
 	@echo 'make daemon   the control daemon: killed everywhere, many domains, two users'
+	@echo 'make terminals'
+	@echo '              console, top and shell on a terminal whose screen is read'
 	@echo 'make drill    what an attacker inside the jail can do'
 	@echo 'make e2e-keyed'
 	@echo '              a part of the end-to-end tests, for machines without protection keys or'
@@ -70,6 +72,7 @@ test: setup
 	tests/drill --bin $(TARGET)
 	tests/devices --bin $(TARGET)
 	tests/daemon --bin $(TARGET)
+	tests/terminals --bin $(TARGET)
 	tests/image --bin $(TARGET)
 	tests/debian --bin $(TARGET)
 	tests/package --bin $(TARGET)
@@ -79,6 +82,9 @@ daemon: setup build
 
 devices: setup build
 	tests/devices --bin $(TARGET) $(TESTS)
+
+terminals: setup build
+	tests/terminals --bin $(TARGET) $(TESTS)
 
 debian: setup build
 	tests/debian --bin $(TARGET) $(TESTS)
@@ -150,4 +156,4 @@ clean:
 	$(CARGO) clean
 	rm -rf out
 
-.PHONY: help build run setup check test e2e hostile daemon devices debian drill e2e-keyed bench soak fuzz install install-built deb package clean
+.PHONY: help build run setup check test e2e hostile daemon devices terminals debian drill e2e-keyed bench soak fuzz install install-built deb package clean

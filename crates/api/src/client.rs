@@ -325,14 +325,14 @@ impl Daemon {
     #[expect(clippy::missing_errors_doc, reason = "see host")]
     pub fn replace(&self, uuid: Uuid, replace: &Replace) -> Result<Managed, Error> {
         let path = format!("/v1/managed/{uuid}");
+        let mut wanted = replace.config.clone();
+        wanted.general.uuid = Some(config::Uuid(uuid.0));
         let told = self.tell::<Managed>("PUT", &path, Some(&json(replace)?))?;
         match told.answer {
             Err(error) if told.again && error.code() == Some(ErrorCode::Busy) => {
                 match self.managed(&uuid.to_string()) {
                     // The first attempt was carried out.
-                    Ok(now)
-                        if now.revision == replace.revision + 1 && now.config == replace.config =>
-                    {
+                    Ok(now) if now.revision == replace.revision + 1 && now.config == wanted => {
                         Ok(now)
                     }
                     _ => Err(error),

@@ -142,7 +142,7 @@ fn run(tool: Tool, words: &[String]) -> Result<u8, Error> {
             put(&format!("{} (Xenolith) {version}\n", tool.name()))?;
             return Ok(0);
         }
-        terminal::WATCH_COMMAND => return Ok(u8::from(terminal::watch().is_err())),
+        terminal::WATCH_COMMAND => return Ok(u8::from(terminal::watch(rest).is_err())),
         generate::COMMAND => return write_files(rest),
         _ => {}
     }
