@@ -115,3 +115,21 @@ def media_of_others(rig):
     reads(guest, "xvdb", first)
     guest.sh("echo 3 >/proc/sys/vm/drop_caches; /devices/files check /mnt/a")
     guest.off()
+
+
+@test
+def media_while_busy(rig):
+    """A guest that has much else to do, and is stopped now and then, still gets every disc."""
+    discs = [disc(rig, f"disc{number}", 1) for number in range(3)]
+    guest = Guest(rig, "busy", disk=[f"file:{discs[0][0]},xvdb:cdrom,r"])
+    guest.sh("for n in 1 2 3 4; do (while :; do :; done) & done; true")
+    for turn in range(1, 13):
+        path, total = discs[turn % 3]
+        rig.must("cd-insert", guest.name, "xvdb", str(path), program="xl")
+        if turn % 4 == 0:
+            rig.must("pause", guest.name)
+            rig.must("unpause", guest.name)
+        expect(shown(rig, guest, "xvdb")[3] == "4", f"change {turn}: not connected")
+        reads(guest, "xvdb", total)
+    guest.sh("kill $(jobs -p) 2>/dev/null; true")
+    guest.off()

@@ -234,6 +234,9 @@ impl<A> Manager<A> {
             Err(error) => return self.complain(key, &format!("its state cannot be read: {error}")),
         };
         match device.step(state) {
+            Step::Stay if state == State::Connected && device.phase == Phase::Connected => {
+                self.is_taken(key);
+            }
             Step::Stay => {}
             Step::Connect => self.connect(key),
             Step::Disconnect => {
@@ -544,7 +547,6 @@ impl<A> Manager<A> {
         device.phase = Phase::Connected;
         if !std::mem::replace(&mut device.connected, true) {
             self.show(key, nodes, State::Connected);
-            self.is_taken(key);
         }
         self.look(key);
     }

@@ -232,6 +232,14 @@ impl<A> Manager<A> {
                     }
                     self.remove(key);
                 }
+                // It has begun to.
+                Ok(State::Initialised) if !is_last => {
+                    if let Some(device) = self.devices.get_mut(&key)
+                        && let Some(presented) = &mut device.presented
+                    {
+                        presented.turns += 1;
+                    }
+                }
                 Ok(_) => self.is_taken(key),
                 // The store is just dead: later.
                 Err(_) => {}
