@@ -84,7 +84,7 @@ fn a_text_with_faults_changes_nothing_and_is_kept() {
     let [kept] = kept(&host).try_into().unwrap();
     let line = std::fs::read_to_string(&kept).unwrap();
     let line = line.lines().position(|line| line.starts_with("memroy")).unwrap() + 1;
-    assert!(text.contains(&format!("{}:{line}:1: ", kept.display())), "{text}");
+    assert!(text.contains(&format!("--> {}:{line}:1\n", kept.display())), "{text}");
     assert!(text.contains("^^^^^^"), "{text}");
     assert!(text.contains(&format!("Your text is kept in {}.", kept.display())), "{text}");
     assert_eq!(memory(&host), "64");

@@ -7,7 +7,7 @@
 
 mod rig;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -218,7 +218,7 @@ const CASES: &[(&str, &[&str])] = &[
         ],
     ),
     ("start", &["xm start ghost", "xm start serv1", "xm start"]),
-    ("stats", &["xm stats serv1", "xm stats --json serv1", "xm stats ghost"]),
+    ("stats", &["xm stats serv1", "~xm stats --json serv1", "xm stats ghost"]),
     ("sysrq", &["xm sysrq serv1 h", "xm sysrq serv1 hh", "xm sysrq ghost h"]),
     ("top", &["~xm top -b -i 1", "~xm top --json -i 1", "xm top -d 0", "xm top --sort=odd"]),
     (
@@ -246,7 +246,7 @@ const CASES: &[(&str, &[&str])] = &[
         &[
             "xm vcpu-list serv1",
             "xl vcpu-list serv1",
-            "xm vcpu-list --json serv1",
+            "~xm vcpu-list --json serv1",
             "xm vcpu-list ghost",
         ],
     ),
@@ -292,7 +292,13 @@ fn run(host: &Host, line: &str) -> String {
     let mut words = line.split(' ');
     let name = words.next().unwrap();
     let mut command = host.xm();
-    command.arg0(name).args(words).env("EDITOR", "true").env("NO_COLOR", "1").env("LC_ALL", "C");
+    command
+        .arg0(name)
+        .args(words)
+        .env_remove("COLUMNS")
+        .env("EDITOR", "true")
+        .env("NO_COLOR", "1")
+        .env("LC_ALL", "C");
     let output = command.output().unwrap();
     let (out, err) =
         [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes)).into();
@@ -308,16 +314,19 @@ fn run(host: &Host, line: &str) -> String {
     for line in err.lines() {
         writeln!(text, "! {line}").unwrap();
     }
-    writeln!(text, "= {}\n", output.status.code().unwrap()).unwrap();
+    match output.status.code() {
+        Some(_) if shape_only => text.push('\n'),
+        code => writeln!(text, "= {}\n", code.unwrap()).unwrap(),
+    }
     text
 }
 
-/// Of JSON the keys and kinds, of other text the words without their figures.
+/// Of JSON the keys, of other text the words without their figures.
 fn shape(text: &str) -> String {
     if let Ok(value) = serde_json::from_str::<serde_json::Value>(text) {
-        let mut kinds = BTreeMap::new();
-        kinds_of(&value, "", &mut kinds);
-        return kinds.iter().map(|(key, kind)| format!("{key}: {kind}\n")).collect();
+        let mut keys = BTreeSet::new();
+        keys_of(&value, "", &mut keys);
+        return keys.iter().map(|key| format!("{key}\n")).collect();
     }
     let lines = text.lines().map(|line| match line.split_once(": ") {
         Some((key, _)) => format!("{key}: ..."),
@@ -326,31 +335,20 @@ fn shape(text: &str) -> String {
     lines.map(|line| line + "\n").collect()
 }
 
-fn kinds_of(value: &serde_json::Value, key: &str, kinds: &mut BTreeMap<String, &'static str>) {
+fn keys_of(value: &serde_json::Value, key: &str, keys: &mut BTreeSet<String>) {
     use serde_json::Value;
-    let kind = match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
+    match value {
         Value::Array(values) => {
-            values.iter().for_each(|value| kinds_of(value, &format!("{key}[]"), kinds));
-            return;
+            values.iter().for_each(|value| keys_of(value, &format!("{key}[]"), keys));
         }
         Value::Object(fields) => {
-            fields
-                .iter()
-                .for_each(|(name, value)| kinds_of(value, &format!("{key}.{name}"), kinds));
-            return;
+            fields.iter().for_each(|(name, value)| keys_of(value, &format!("{key}.{name}"), keys));
         }
-    };
-    // What may be missing is told by what it is when it is there.
-    if kind != "null" || !kinds.contains_key(key) {
-        kinds.insert(key.to_owned(), kind);
+        _ => _ = keys.insert(key.to_owned()),
     }
 }
 
-/// Each number in as many columns as it had, however wide it is today.
+/// The words of a line, with a # for each figure.
 fn figures(line: &str) -> String {
     let words = line.split_whitespace().map(|word| {
         let is_figure = word.starts_with(|symbol: char| symbol.is_ascii_digit());
@@ -373,7 +371,13 @@ fn steady(text: &str, host: &Host, uuid: &str) -> String {
                 return format!("{before}{key}...");
             }
         }
-        line.replace("0:00:0", "0:00:#").to_owned()
+        // The first minute of a domain.
+        match line.split_once(" 0:00:") {
+            Some((before, after)) => {
+                format!("{before} 0:00:##{}", after.get(2..).unwrap_or_default())
+            }
+            None => line.to_owned(),
+        }
     });
     lines.map(|line| line.trim_end().to_owned() + "\n").collect()
 }
