@@ -94,7 +94,7 @@ impl Relinks {
 #[derive(Debug)]
 pub enum Successor {
     /// The same drive with another medium, of this specification.
-    Medium(Opened, Box<config::Disk>),
+    Medium(Box<Opened>, Box<config::Disk>),
     /// The same again.
     Itself,
 }

@@ -92,7 +92,8 @@ impl<A> Manager<A> {
                 return self.teller.tell(News::Answer(asker, Err(failure)));
             }
         };
-        device.successor = Some(Successor::Medium(as_in_drive(new, &device.opened), disk));
+        device.successor =
+            Some(Successor::Medium(Box::new(as_in_drive(new, &device.opened)), disk));
         device.leaving = true;
         device.waiter = Some(Waiter { asker, until: Instant::now() + PATIENCE });
         self.show(key, &Nodes::from([("online".into(), "0".into())]), State::Closing);
@@ -132,7 +133,7 @@ impl<A> Manager<A> {
         let Device { opened: old, successor, presented, waiter, .. } = device;
         let (coming, presented) = match (successor, presented) {
             (Some(Successor::Medium(new, disk)), _) => {
-                (new, Presented { old: Some(old), disk: Some(disk), ..Presented::default() })
+                (*new, Presented { old: Some(old), disk: Some(disk), ..Presented::default() })
             }
             // The new medium was of no use: the old one again.
             (_, Some(Presented { old: Some(old), .. })) => (old, Presented::default()),
