@@ -25,6 +25,8 @@ help:
 	@echo 'make debian   a whole Debian in a guest: ssh, apt, iperf3, stressed disks, swap'
 	@echo 'make daemon   the control daemon: killed under load, many domains, two users'
 	@echo 'make kills    every program killed at each of its points'
+	@echo 'make terminals'
+	@echo '              console, top and shell on a terminal whose screen is read'
 	@echo 'make drill    what an attacker inside the jail can do'
 	@echo 'make e2e-keyed'
 	@echo '              a part of the end-to-end tests, for machines without protection keys or'
@@ -72,6 +74,7 @@ test: setup
 	tests/devices --bin $(TARGET)
 	tests/daemon --bin $(TARGET)
 	tests/kills --bin $(TARGET)
+	tests/terminals --bin $(TARGET)
 	tests/image --bin $(TARGET)
 	tests/debian --bin $(TARGET)
 	tests/package --bin $(TARGET)
@@ -84,6 +87,9 @@ kills: setup build
 
 devices: setup build
 	tests/devices --bin $(TARGET) $(TESTS)
+
+terminals: setup build
+	tests/terminals --bin $(TARGET) $(TESTS)
 
 debian: setup build
 	tests/debian --bin $(TARGET) $(TESTS)
@@ -155,4 +161,4 @@ clean:
 	$(CARGO) clean
 	rm -rf out
 
-.PHONY: help build run setup check test e2e hostile daemon kills devices debian drill e2e-keyed bench soak fuzz install install-built deb package clean
+.PHONY: help build run setup check test e2e hostile daemon kills terminals devices debian drill e2e-keyed bench soak fuzz install install-built deb package clean

@@ -19,6 +19,9 @@ _xl() {
             xl,block-attach)
                 cmd="xl__subcmd__block__subcmd__attach"
                 ;;
+            xl,block-configure)
+                cmd="xl__subcmd__block__subcmd__configure"
+                ;;
             xl,block-detach)
                 cmd="xl__subcmd__block__subcmd__detach"
                 ;;
@@ -28,8 +31,20 @@ _xl() {
             xl,block-refresh)
                 cmd="xl__subcmd__block__subcmd__refresh"
                 ;;
+            xl,cd-eject)
+                cmd="xl__subcmd__cd__subcmd__eject"
+                ;;
+            xl,cd-insert)
+                cmd="xl__subcmd__cd__subcmd__insert"
+                ;;
+            xl,claims)
+                cmd="xl__subcmd__claims"
+                ;;
             xl,config)
                 cmd="xl__subcmd__config"
+                ;;
+            xl,config-update)
+                cmd="xl__subcmd__config__subcmd__update"
                 ;;
             xl,console)
                 cmd="xl__subcmd__console"
@@ -66,6 +81,9 @@ _xl() {
                 ;;
             xl,dump-core)
                 cmd="xl__subcmd__dump__subcmd__core"
+                ;;
+            xl,event-monitor)
+                cmd="xl__subcmd__event__subcmd__monitor"
                 ;;
             xl,explain)
                 cmd="xl__subcmd__explain"
@@ -121,6 +139,12 @@ _xl() {
             xl,reset)
                 cmd="xl__subcmd__reset"
                 ;;
+            xl,serve)
+                cmd="xl__subcmd__serve"
+                ;;
+            xl,shell)
+                cmd="xl__subcmd__shell"
+                ;;
             xl,shutdown)
                 cmd="xl__subcmd__shutdown"
                 ;;
@@ -151,6 +175,9 @@ _xl() {
             xl,vcpu-set)
                 cmd="xl__subcmd__vcpu__subcmd__set"
                 ;;
+            xl,vm-list)
+                cmd="xl__subcmd__vm__subcmd__list"
+                ;;
             xl,wait)
                 cmd="xl__subcmd__wait"
                 ;;
@@ -161,7 +188,7 @@ _xl() {
 
     case "${cmd}" in
         xl)
-            opts="-h --help console create destroy dmesg domid domname info list pause reboot shutdown unpause uptime new start delete block-attach block-detach block-list network-attach network-detach network-list block-refresh crash-report doctor image network-bridge config explain logs stats wait dump-core rename domstate log reset top sysrq trigger debug-keys mem-max mem-set vcpu-list vcpu-set help"
+            opts="-h --help console create destroy dmesg domid domname info list pause reboot shutdown unpause uptime new start delete block-attach block-detach block-list network-attach network-detach network-list block-refresh crash-report doctor image network-bridge config explain logs stats wait dump-core rename domstate log reset top sysrq trigger debug-keys mem-max mem-set vcpu-list vcpu-set block-configure cd-insert cd-eject vm-list config-update claims serve shell event-monitor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -175,6 +202,20 @@ _xl() {
             return 0
             ;;
         xl__subcmd__block__subcmd__attach)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xl__subcmd__block__subcmd__configure)
             opts="-h --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -230,8 +271,50 @@ _xl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        xl__subcmd__cd__subcmd__eject)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xl__subcmd__cd__subcmd__insert)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xl__subcmd__claims)
+            opts="-h --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         xl__subcmd__config)
-            opts="-h --format --json --help check show host"
+            opts="-h --format --json --help check show edit host"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -241,6 +324,20 @@ _xl() {
                     COMPREPLY=($(compgen -W "cfg sxp json" -- "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xl__subcmd__config__subcmd__update)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;
@@ -451,6 +548,28 @@ _xl() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xl__subcmd__event__subcmd__monitor)
+            opts="-n -h --json --count --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --count)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -836,6 +955,34 @@ _xl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        xl__subcmd__serve)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xl__subcmd__shell)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         xl__subcmd__shutdown)
             opts="-a -w -h --all --wait --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -984,6 +1131,20 @@ _xl() {
             ;;
         xl__subcmd__vcpu__subcmd__set)
             opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xl__subcmd__vm__subcmd__list)
+            opts="-h --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

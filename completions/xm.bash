@@ -19,6 +19,9 @@ _xm() {
             xm,block-attach)
                 cmd="xm__subcmd__block__subcmd__attach"
                 ;;
+            xm,block-configure)
+                cmd="xm__subcmd__block__subcmd__configure"
+                ;;
             xm,block-detach)
                 cmd="xm__subcmd__block__subcmd__detach"
                 ;;
@@ -28,8 +31,20 @@ _xm() {
             xm,block-refresh)
                 cmd="xm__subcmd__block__subcmd__refresh"
                 ;;
+            xm,cd-eject)
+                cmd="xm__subcmd__cd__subcmd__eject"
+                ;;
+            xm,cd-insert)
+                cmd="xm__subcmd__cd__subcmd__insert"
+                ;;
+            xm,claims)
+                cmd="xm__subcmd__claims"
+                ;;
             xm,config)
                 cmd="xm__subcmd__config"
+                ;;
+            xm,config-update)
+                cmd="xm__subcmd__config__subcmd__update"
                 ;;
             xm,console)
                 cmd="xm__subcmd__console"
@@ -66,6 +81,9 @@ _xm() {
                 ;;
             xm,dump-core)
                 cmd="xm__subcmd__dump__subcmd__core"
+                ;;
+            xm,event-monitor)
+                cmd="xm__subcmd__event__subcmd__monitor"
                 ;;
             xm,explain)
                 cmd="xm__subcmd__explain"
@@ -121,6 +139,12 @@ _xm() {
             xm,reset)
                 cmd="xm__subcmd__reset"
                 ;;
+            xm,serve)
+                cmd="xm__subcmd__serve"
+                ;;
+            xm,shell)
+                cmd="xm__subcmd__shell"
+                ;;
             xm,shutdown)
                 cmd="xm__subcmd__shutdown"
                 ;;
@@ -151,6 +175,9 @@ _xm() {
             xm,vcpu-set)
                 cmd="xm__subcmd__vcpu__subcmd__set"
                 ;;
+            xm,vm-list)
+                cmd="xm__subcmd__vm__subcmd__list"
+                ;;
             xm,wait)
                 cmd="xm__subcmd__wait"
                 ;;
@@ -161,7 +188,7 @@ _xm() {
 
     case "${cmd}" in
         xm)
-            opts="-h --help console create destroy dmesg domid domname info list pause reboot shutdown unpause uptime new start delete block-attach block-detach block-list network-attach network-detach network-list block-refresh crash-report doctor image network-bridge config explain logs stats wait dump-core rename domstate log reset top sysrq trigger debug-keys mem-max mem-set vcpu-list vcpu-set help"
+            opts="-h --help console create destroy dmesg domid domname info list pause reboot shutdown unpause uptime new start delete block-attach block-detach block-list network-attach network-detach network-list block-refresh crash-report doctor image network-bridge config explain logs stats wait dump-core rename domstate log reset top sysrq trigger debug-keys mem-max mem-set vcpu-list vcpu-set block-configure cd-insert cd-eject vm-list config-update claims serve shell event-monitor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -175,6 +202,20 @@ _xm() {
             return 0
             ;;
         xm__subcmd__block__subcmd__attach)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xm__subcmd__block__subcmd__configure)
             opts="-h --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -230,8 +271,50 @@ _xm() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        xm__subcmd__cd__subcmd__eject)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xm__subcmd__cd__subcmd__insert)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xm__subcmd__claims)
+            opts="-h --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         xm__subcmd__config)
-            opts="-h --format --json --help check show host"
+            opts="-h --format --json --help check show edit host"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -241,6 +324,20 @@ _xm() {
                     COMPREPLY=($(compgen -W "cfg sxp json" -- "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xm__subcmd__config__subcmd__update)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;
@@ -451,6 +548,28 @@ _xm() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xm__subcmd__event__subcmd__monitor)
+            opts="-n -h --json --count --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --count)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -844,6 +963,34 @@ _xm() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        xm__subcmd__serve)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xm__subcmd__shell)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         xm__subcmd__shutdown)
             opts="-a -w -H -R -h --all --wait --halt --reboot --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -992,6 +1139,20 @@ _xm() {
             ;;
         xm__subcmd__vcpu__subcmd__set)
             opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xm__subcmd__vm__subcmd__list)
+            opts="-h --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -385,6 +385,7 @@ def orders(life):
 @flow
 def stored(life):
     life.xm("new", "-q", life.config("one"))
+    life.xm("config-update", life.name("one"), "memory=18")
     life.xm("start", "-p", life.name("one"))
     life.running.add(life.name("one"))
     life.xm("destroy", life.name("one"))

@@ -4,8 +4,8 @@ use crate::error::Error;
 use crate::http::{self, Answer, percent_encoded};
 use crate::place::reach;
 use crate::types::{
-    Create, Destroyed, Domain, Event, Host, Past, Shutdown, Start, Started, Status, Store, Stored,
-    Who,
+    Claim, Create, Destroyed, Domain, Event, Host, Managed, Past, Replace, Shutdown, Start,
+    Started, Status, Store, Stored, Who,
 };
 use control::{Dirs, ErrorCode, Failure, ShutdownKind, Uuid, kill_point};
 use serde::Serialize;
@@ -182,6 +182,18 @@ impl Daemon {
         self.get(&path(word, ""))
     }
 
+    /// `GET /v1/claims`.
+    #[expect(clippy::missing_errors_doc, reason = "see host")]
+    pub fn claims(&self) -> Result<Vec<Claim>, Error> {
+        self.get("/v1/claims")
+    }
+
+    /// A connection on which nothing was said yet, for whoever speaks HTTP himself.
+    #[expect(clippy::missing_errors_doc, reason = "see host")]
+    pub fn connect(&self) -> Result<UnixStream, Error> {
+        Ok(reach(&self.dirs)?)
+    }
+
     /// `GET /v1/history`.
     #[expect(clippy::missing_errors_doc, reason = "see host")]
     pub fn history(&self) -> Result<Vec<Past>, Error> {
@@ -299,6 +311,33 @@ impl Daemon {
                 match self.domain(name) {
                     Ok(domain) if domain.managed && Some(domain.uuid.0) == uuid.map(|u| u.0) => {
                         Ok(Stored { name: domain.name, uuid: domain.uuid })
+                    }
+                    _ => Err(error),
+                }
+            }
+            answer => answer,
+        }
+    }
+
+    /// `GET /v1/managed/{domain}`.
+    #[expect(clippy::missing_errors_doc, reason = "see host")]
+    pub fn managed(&self, word: &str) -> Result<Managed, Error> {
+        self.get(&format!("/v1/managed/{}", percent_encoded(word)))
+    }
+
+    /// `PUT /v1/managed/{domain}`: nothing is changed if somebody else was faster.
+    #[expect(clippy::missing_errors_doc, reason = "see host")]
+    pub fn replace(&self, uuid: Uuid, replace: &Replace) -> Result<Managed, Error> {
+        let path = format!("/v1/managed/{uuid}");
+        let mut wanted = replace.config.clone();
+        wanted.general.uuid = Some(config::Uuid(uuid.0));
+        let told = self.tell::<Managed>("PUT", &path, Some(&json(replace)?))?;
+        match told.answer {
+            Err(error) if told.again && error.code() == Some(ErrorCode::Busy) => {
+                match self.managed(&uuid.to_string()) {
+                    // The first attempt was carried out.
+                    Ok(now) if now.revision == replace.revision + 1 && now.config == wanted => {
+                        Ok(now)
                     }
                     _ => Err(error),
                 }

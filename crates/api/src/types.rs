@@ -118,6 +118,55 @@ pub struct Stored {
     pub uuid: Uuid,
 }
 
+/// A stored domain's configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Managed {
+    /// Name.
+    pub name: String,
+    /// UUID.
+    #[schema(value_type = String, format = "uuid")]
+    pub uuid: Uuid,
+    /// Counts the changes of the configuration.
+    pub revision: u64,
+    /// Domain number, if it runs.
+    pub domid: Option<u32>,
+    /// The configuration that it starts with next time.
+    #[schema(value_type = Object)]
+    pub config: DomainConfig,
+    /// Where its relative paths are seen from.
+    #[schema(value_type = String)]
+    pub directory: PathBuf,
+}
+
+/// Another configuration for a stored domain.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Replace {
+    /// The revision that it is meant to follow: if somebody else was faster, nothing is changed.
+    pub revision: u64,
+    /// The whole configuration. Its UUID stays.
+    #[schema(value_type = Object)]
+    pub config: DomainConfig,
+    /// Where its relative paths are seen from.
+    #[schema(value_type = String)]
+    pub directory: PathBuf,
+}
+
+/// What a domain was promised of the host's memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Claim {
+    /// Name.
+    pub name: String,
+    /// UUID.
+    #[schema(value_type = String, format = "uuid")]
+    pub uuid: Uuid,
+    /// Domain number; one that is only being started may have none yet.
+    pub domid: Option<u32>,
+    /// Its memory, in MiB.
+    pub memory_mib: u64,
+    /// What of it has not been taken yet, in MiB.
+    pub claimed_mib: u64,
+}
+
 /// How a stored domain is to start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Start {

@@ -76,6 +76,11 @@ pub enum Request {
         #[serde(default)]
         force: bool,
     },
+    /// Put another medium into a drive, or none. The reply comes when the guest has it.
+    MediumChange {
+        /// The drive and its medium.
+        disk: Box<config::Disk>,
+    },
     /// Look at the size of a disk again.
     DeviceRefresh {
         /// Its number in xenstore.
@@ -85,6 +90,11 @@ pub enum Request {
     Rename {
         /// The new name.
         name: String,
+    },
+    /// Start with another configuration next time.
+    Configure {
+        /// All of it.
+        config: Box<DomainConfig>,
     },
     /// Limit the memory that the guest may have from now on.
     MemoryLimit {
@@ -289,6 +299,10 @@ pub struct DomainInfo {
     /// Its configuration.
     #[schema(value_type = Object)]
     pub config: DomainConfig,
+    /// The configuration after a restart, if it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub next_config: Option<Box<DomainConfig>>,
 }
 
 /// A kind of failure, for programs.

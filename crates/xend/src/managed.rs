@@ -4,7 +4,7 @@ use crate::daemon::{Daemon, now};
 use crate::launch::Order;
 use crate::look::Found;
 use crate::register::{Change, Kept};
-use api::types::{Happening, Start, Started, Store, Stored, Who, unknown};
+use api::types::{Happening, Managed, Replace, Start, Started, Store, Stored, Who, unknown};
 use control::{ErrorCode, Failure, Uuid, check_name, kill_point};
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ impl Daemon {
             return Err(Failure::new(ErrorCode::Busy, message)
                 .with_hint("'xm delete' removes those that are no longer needed."));
         }
-        let kept = Kept { name, uuid, stored: now(), config, directory };
+        let kept = Kept { name, uuid, stored: now(), config, directory, revision: 0 };
         kill_point("xend.keep.checked");
         let written = self.journal.written(Change::Keep(Box::new(kept.clone()))).await;
         kill_point("xend.keep.written");
@@ -66,8 +66,74 @@ impl Daemon {
         let kept = self.state().managed.iter().find(|kept| kept.uuid == uuid).cloned();
         kept.ok_or_else(|| {
             Failure::new(ErrorCode::WrongState, format!("Domain '{name}' is not stored"))
-                .with_hint("Only domains that 'xm new' stored can be started and deleted.")
+                .with_hint("Only domains that 'xm new' stored can be started, edited and deleted.")
         })
+    }
+
+    fn shown(self: &Arc<Self>, kept: Kept) -> Result<Managed, Failure> {
+        let Kept { name, uuid, config, directory, revision, .. } = kept;
+        let run = self.live()?.into_iter().find(|entry| entry.uuid == uuid);
+        Ok(Managed { name, uuid, revision, domid: run.map(|run| run.domid), config, directory })
+    }
+
+    /// A stored domain's configuration.
+    ///
+    /// # Errors
+    /// When there is no such stored domain.
+    pub(crate) fn managed(self: &Arc<Self>, word: &str) -> Result<Managed, Failure> {
+        let kept = self.kept(word)?;
+        self.shown(kept)
+    }
+
+    /// Gives a stored domain another configuration, from its next start on.
+    ///
+    /// # Errors
+    /// When there is none, somebody else has changed it since, its new name is taken, or the register
+    /// cannot be written; nothing has changed then.
+    pub(crate) async fn replace(
+        self: &Arc<Self>,
+        word: &str,
+        replace: Replace,
+    ) -> Result<Managed, Failure> {
+        let Replace { revision, mut config, directory } = replace;
+        let _held = self.names.lock().await;
+        let kept = self.kept(word)?;
+        let name = config.general.name.clone();
+        if kept.revision != revision {
+            let message = format!(
+                "The configuration of '{}' was changed by somebody else meanwhile",
+                kept.name
+            );
+            return Err(Failure::new(ErrorCode::Busy, message)
+                .with_hint("Nothing of yours is stored. Begin again from what it is now."));
+        }
+        if config.general.uuid.is_some_and(|uuid| uuid.0 != kept.uuid.0) {
+            let message = format!("The UUID of '{}' is {} and stays", kept.name, kept.uuid);
+            return Err(Failure::new(ErrorCode::Config, message)
+                .with_hint("Leave the uuid as it is, or out; 'xm new' stores other domains."));
+        }
+        config.general.uuid = Some(config::Uuid(kept.uuid.0));
+        check_name(&name).map_err(|error| crate::talk::registry_failure(&error))?;
+        if name != kept.name {
+            let is_running = self.live()?.iter().any(|entry| entry.uuid == kept.uuid);
+            if is_running {
+                let message = format!("Domain '{}' runs and keeps its name", kept.name);
+                return Err(Failure::new(ErrorCode::WrongState, message)
+                    .with_hint("Change its name when it does not run, or use 'xm rename'."));
+            }
+            self.check_free(&name, kept.uuid, true)?;
+        }
+        let replaced = Kept { name, config, directory, revision: revision + 1, ..kept };
+        kill_point("xend.replace.checked");
+        let written = self.journal.written(Change::Keep(Box::new(replaced.clone()))).await;
+        kill_point("xend.replace.written");
+        written.map_err(unwritten)?;
+        self.log(&format!("configuration {} of {} is stored", revision + 1, replaced.name));
+        self.tell(Happening::Stored(who(&replaced)));
+        for kept in self.state().managed.iter_mut().filter(|kept| kept.uuid == replaced.uuid) {
+            *kept = replaced.clone();
+        }
+        self.shown(replaced)
     }
 
     /// Starts a stored domain.

@@ -2,8 +2,10 @@
 
 use crate::daemon::Daemon;
 use crate::look::Known;
+use api::types::Claim;
 use control::{ErrorCode, Failure};
 use std::fs;
+use std::sync::Arc;
 
 /// The host's memory in MiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,19 +37,57 @@ impl Memory {
 /// What domains may still take of the memory that is available, in MiB: a domain's memory becomes
 /// the host's only when its guest touches it.
 pub fn claimed(known: &[Known]) -> u64 {
-    let claim = |known: &Known| {
-        let info = known.info.as_ref().and_then(|info| info.as_ref().ok())?;
-        let alive = !(info.state.shutdown || info.state.crashed);
-        let missing = info.memory_mib.saturating_sub(info.resident_mib.unwrap_or(info.memory_mib));
-        alive.then_some(missing)
-    };
     known.iter().filter_map(claim).fold(0, u64::saturating_add)
+}
+
+/// The same of one domain; `None` if it takes no more, or does not say.
+fn claim(known: &Known) -> Option<u64> {
+    let info = known.info.as_ref().and_then(|info| info.as_ref().ok())?;
+    let alive = !(info.state.shutdown || info.state.crashed);
+    let missing = info.memory_mib.saturating_sub(info.resident_mib.unwrap_or(info.memory_mib));
+    alive.then_some(missing)
 }
 
 impl Daemon {
     /// What domains that are being started will take, in MiB.
     pub(crate) fn claimed_by_starting(&self) -> u64 {
         self.state().starting.iter().fold(0, |sum, starting| sum.saturating_add(starting.mib))
+    }
+
+    /// What each domain was promised.
+    ///
+    /// # Errors
+    /// When the registry cannot be read.
+    pub(crate) async fn claims(self: &Arc<Self>) -> Result<Vec<Claim>, Failure> {
+        let known = self.known().await?;
+        let running = known.iter().filter_map(|known| {
+            let info = known.info.as_ref().and_then(|info| info.as_ref().ok())?;
+            Some(Claim {
+                name: known.entry.name.clone(),
+                uuid: known.entry.uuid,
+                domid: Some(known.entry.domid),
+                memory_mib: info.memory_mib,
+                claimed_mib: claim(known).unwrap_or(0),
+            })
+        });
+        let running: Vec<Claim> = running.collect();
+        let starting: Vec<Claim> = self
+            .state()
+            .starting
+            .iter()
+            .filter(|starting| !running.iter().any(|claim| claim.uuid == starting.uuid))
+            .map(|starting| Claim {
+                name: starting.name.clone(),
+                uuid: starting.uuid,
+                domid: known
+                    .iter()
+                    .find(|known| known.entry.uuid == starting.uuid)
+                    .map(|known| known.entry.domid),
+                memory_mib: starting.mib,
+                claimed_mib: starting.mib,
+            })
+            .collect();
+        Ok(running.into_iter().chain(starting).collect())
     }
 
     /// Refuses a domain that the host cannot hold.

@@ -45,6 +45,9 @@ pub struct Kept {
     pub config: DomainConfig,
     /// Where its relative paths are seen from.
     pub directory: PathBuf,
+    /// Counts the changes of the configuration.
+    #[serde(default)]
+    pub revision: u64,
 }
 
 /// A domain that was seen running.
@@ -213,6 +216,7 @@ mod tests {
             stored: 1,
             config,
             directory: "/".into(),
+            revision: 0,
         }
     }
 

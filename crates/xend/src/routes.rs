@@ -6,7 +6,8 @@ use crate::memory::{Memory, claimed};
 use crate::metrics::OPEN_METRICS;
 use crate::refusal::{Input, Refusal};
 use api::types::{
-    Create, Destroyed, Domain, Event, Host, Past, Shutdown, Start, Started, Store, Stored, Who,
+    Claim, Create, Destroyed, Domain, Event, Host, Managed, Past, Replace, Shutdown, Start,
+    Started, Store, Stored, Who,
 };
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::header::CONTENT_TYPE;
@@ -41,6 +42,7 @@ struct Description;
 fn api() -> OpenApiRouter<Arc<Daemon>> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(host))
+        .routes(routes!(claims))
         .routes(routes!(domains, create))
         .routes(routes!(domain))
         .routes(routes!(pause))
@@ -49,7 +51,7 @@ fn api() -> OpenApiRouter<Arc<Daemon>> {
         .routes(routes!(destroy))
         .routes(routes!(store))
         .routes(routes!(start))
-        .routes(routes!(delete))
+        .routes(routes!(managed, replace, delete))
         .routes(routes!(history))
         .routes(routes!(metrics))
         .routes(routes!(events))
@@ -96,6 +98,14 @@ async fn host(State(daemon): Shared) -> Answer<Host> {
             .saturating_sub(claimed_mib)
             .saturating_sub(daemon.reserve_mib),
     }))
+}
+
+/// What domains were promised of the host's memory: those that run by number, then those that are
+/// being started.
+#[utoipa::path(get, path = "/v1/claims", responses(
+    (status = OK, body = Vec<Claim>), (status = "default", body = Failure)))]
+async fn claims(State(daemon): Shared) -> Answer<Vec<Claim>> {
+    Ok(Json(daemon.claims().await?))
 }
 
 /// All domains: those that run by number, then those that are stored and halted by name.
@@ -176,6 +186,25 @@ async fn start(
     Input(start): Input<Start>,
 ) -> Answer<Started> {
     Ok(Json(daemon.start(&domain, start).await?))
+}
+
+/// A stored domain's configuration, with which it starts next time.
+#[utoipa::path(get, path = "/v1/managed/{domain}", params(("domain" = String, Path,)),
+    responses((status = OK, body = Managed), (status = "default", body = Failure)))]
+async fn managed(State(daemon): Shared, Path(domain): Path<String>) -> Answer<Managed> {
+    Ok(Json(daemon.managed(&domain)?))
+}
+
+/// Gives a stored domain another configuration, which holds from its next start on.
+#[utoipa::path(put, path = "/v1/managed/{domain}", params(("domain" = String, Path,)),
+    request_body = Replace,
+    responses((status = OK, body = Managed), (status = "default", body = Failure)))]
+async fn replace(
+    State(daemon): Shared,
+    Path(domain): Path<String>,
+    Input(replace): Input<Replace>,
+) -> Answer<Managed> {
+    Ok(Json(daemon.replace(&domain, replace).await?))
 }
 
 /// Deletes a stored domain, which must not run.

@@ -3,6 +3,7 @@
 //! The same definitions parse the command line and make the help texts, the manual pages and
 //! the shell completions.
 
+mod daemon;
 mod inside;
 mod own;
 
@@ -18,9 +19,12 @@ const HELP_TEMPLATE: &str = "{usage-heading} {usage}\n\n{about}\n\n{all-args}{af
 pub fn command(tool: Tool, name: &str) -> Option<Command> {
     let command = match name {
         "block-attach" => block_attach(tool),
+        "block-configure" => block_configure(tool),
         "block-detach" => block_detach(tool),
         "block-list" => block_list(tool),
         "block-refresh" => block_refresh(tool),
+        "cd-eject" => cd_eject(tool),
+        "cd-insert" => cd_insert(tool),
         "console" => console(tool),
         "crash-report" => crash_report(tool),
         "create" => create(tool),
@@ -44,7 +48,9 @@ pub fn command(tool: Tool, name: &str) -> Option<Command> {
         "start" => start(tool),
         "unpause" => unpause(tool),
         "uptime" => uptime(tool),
-        _ => inside::command(tool, name).or_else(|| own::command(tool, name))?,
+        _ => inside::command(tool, name)
+            .or_else(|| own::command(tool, name))
+            .or_else(|| daemon::command(tool, name))?,
     };
     Some(
         command
@@ -310,6 +316,69 @@ fn block_attach(tool: Tool) -> Command {
         .arg(domain().required(true))
         .arg(words)
         .after_help(examples(tool, &[(line, "As its second disk")]))
+}
+
+/// What is the same for all changes of a medium.
+const MEDIA: &str = "The guest must let go of the drive: unmount it there first. (Linux lets go of mounted \
+    drives too from 5.14 on, and what is mounted reads no more.) The drive is away for a moment and \
+    comes again under the same name. If the new medium cannot be used, or the guest does not let go, it \
+    keeps the one it has.";
+
+fn block_configure(tool: Tool) -> Command {
+    Command::new("block-configure")
+        .about("Put another medium into a drive of a running domain")
+        .arg(domain().required(true))
+        .arg(
+            Arg::new("words")
+                .required(true)
+                .num_args(3..=4)
+                .value_hint(ValueHint::FilePath)
+                .value_name("BackDev FrontDev Mode")
+                .help("As with block-attach: file:/path or phy:/dev/x, name in the guest, r"),
+        )
+        .after_help(format!(
+            "{MEDIA}\n\n{}",
+            examples(tool, &[("block-configure serv1 file:/srv/b.iso xvdc r", "Another disc")])
+        ))
+}
+
+fn cd_insert(tool: Tool) -> Command {
+    Command::new("cd-insert")
+        .about("Put a disc into a CD drive of a running domain")
+        .arg(domain().required(true))
+        .arg(
+            Arg::new("device")
+                .value_name("VirtualDev")
+                .required(true)
+                .help("Name of the drive in the guest"),
+        )
+        .arg(
+            Arg::new("medium")
+                .value_name("Disc")
+                .required(true)
+                .value_hint(ValueHint::FilePath)
+                .help("Image file, or phy:/dev/x"),
+        )
+        .after_help(format!(
+            "{MEDIA}\n\n{}",
+            examples(tool, &[("cd-insert serv1 xvdc /srv/b.iso", "In place of what is in it")])
+        ))
+}
+
+fn cd_eject(tool: Tool) -> Command {
+    Command::new("cd-eject")
+        .about("Take the disc out of a CD drive of a running domain")
+        .arg(domain().required(true))
+        .arg(
+            Arg::new("device")
+                .value_name("VirtualDev")
+                .required(true)
+                .help("Name of the drive in the guest"),
+        )
+        .after_help(format!(
+            "The drive stays, empty: a disk of no size.\n\n{MEDIA}\n\n{}",
+            examples(tool, &[("cd-eject serv1 xvdc", "Until: cd-insert serv1 xvdc /srv/b.iso")])
+        ))
 }
 
 fn block_detach(tool: Tool) -> Command {

@@ -63,7 +63,6 @@ pub enum Lookup {
 const STATE: &str = "writing a domain's whole state to a stream and reading it back";
 const VCPUS: &str = "more than one virtual CPU per domain";
 const SCHEDULER: &str = "the scheduler that shares physical CPUs among domains";
-const HOTPLUG: &str = "changing the medium of a drive while a domain runs";
 const NETWORK2: &str = "the second network protocol, which Xen itself has removed";
 const PASSTHROUGH: &str = "giving physical devices to domains";
 const VNET: &str = "virtual networks that span hosts";
@@ -73,7 +72,6 @@ const TMEM: &str = "transcendent memory, which Xen itself has removed";
 const POOLS: &str = "pools of physical CPUs";
 const TPM: &str = "virtual TPM devices";
 const QOS: &str = "control of CPU caches and platform monitoring";
-const XEND: &str = "the control daemon's own programming interface";
 
 /// Every subcommand, in the order of the long help.
 pub static COMMANDS: &[Entry] = &{
@@ -136,9 +134,9 @@ pub static COMMANDS: &[Entry] = &{
         Entry::lacking("sched-credit2", Both, SCHEDULER),
         Entry::lacking("sched-sedf", Xm, SCHEDULER),
         Entry::lacking("sched-rtds", Xl, SCHEDULER),
-        Entry::lacking("block-configure", Xm, HOTPLUG),
-        Entry::lacking("cd-insert", Xl, HOTPLUG),
-        Entry::lacking("cd-eject", Xl, HOTPLUG),
+        Entry::here("block-configure", Xm),
+        Entry::here("cd-insert", Xl),
+        Entry::here("cd-eject", Xl),
         Entry::lacking("network2-attach", Xm, NETWORK2),
         Entry::lacking("network2-detach", Xm, NETWORK2),
         Entry::lacking("network2-list", Xm, NETWORK2),
@@ -223,14 +221,14 @@ pub static COMMANDS: &[Entry] = &{
         Entry::lacking("psr-hwinfo", Xl, QOS),
         Entry::lacking("psr-mba-set", Xl, QOS),
         Entry::lacking("psr-mba-show", Xl, QOS),
-        Entry::lacking("vm-list", Xl, "the list by uuid (list shows the same domains)"),
-        Entry::lacking("config-update", Xl, "changing the configuration of a running domain"),
-        Entry::lacking("claims", Xl, "reserving memory before a domain is built"),
+        Entry::here("vm-list", Xl),
+        Entry::here("config-update", Xl),
+        Entry::here("claims", Xl),
         Entry::lacking("sharing", Xl, "sharing of equal pages among domains"),
         Entry::lacking("devd", Xl, "driver domains"),
-        Entry::lacking("serve", Xm, XEND),
-        Entry::lacking("shell", Xm, "the interactive prompt"),
-        Entry::lacking("event-monitor", Xm, XEND),
+        Entry::here("serve", Xm),
+        Entry::here("shell", Xm),
+        Entry::here("event-monitor", Xm),
     ]
 };
 

@@ -13,8 +13,8 @@ use crate::output::{note, put};
 use crate::target::Target;
 use crate::tool::Tool;
 
-/// `config check FILE... [key=value]`, `config show FILE|DOMAIN [key=value]`, `config host [FILE]`. The
-/// exit code is 1 when a file that was checked has errors.
+/// `config check FILE... [key=value]`, `config show FILE|DOMAIN [key=value]`, `config host [FILE]`,
+/// `config edit DOMAIN`. The exit code is 1 when a file that was checked has errors.
 ///
 /// # Errors
 ///
@@ -25,21 +25,31 @@ pub fn config(tool: Tool, matches: &ArgMatches) -> Result<u8, Error> {
     if matches.get_one::<String>("action").is_some_and(|action| action == "host") {
         return host(&words, json).map(|()| 0);
     }
-    let (settings, files): (Vec<String>, Vec<String>) =
-        words.into_iter().partition(|word| word.contains('='));
+    let (overrides, files) = partition(words);
     if files.is_empty() {
         return Err(Error::usage("config", "Name a configuration file."));
     }
-    let settings = settings.iter().filter_map(|word| word.split_once('='));
-    let overrides = settings.map(|(k, v)| (k.trim().to_owned(), v.to_owned())).collect();
-    let search = match tool {
-        Tool::Xm => vec![PathBuf::from("."), PathBuf::from("/etc/xen")],
-        Tool::Xl => Vec::new(),
-    };
-    let options = LoadOptions { overrides, search };
+    let options = LoadOptions { overrides, search: search(tool) };
     match matches.get_one::<String>("action").map(String::as_str) {
+        Some("edit") => crate::update::edit(&files, &options.overrides).map(|()| 0),
         Some("check") => check(&files, &options, json),
         _ => show(tool, &files, &options, matches).map(|()| 0),
+    }
+}
+
+/// Settings (`key=value`), and the other words.
+pub fn partition(words: Vec<String>) -> (Vec<(String, String)>, Vec<String>) {
+    let (settings, files): (Vec<String>, Vec<String>) =
+        words.into_iter().partition(|word| word.contains('='));
+    let pairs = settings.iter().filter_map(|word| word.split_once('='));
+    (pairs.map(|(key, value)| (key.trim().to_owned(), value.to_owned())).collect(), files)
+}
+
+/// Where configuration files are looked for.
+pub fn search(tool: Tool) -> Vec<PathBuf> {
+    match tool {
+        Tool::Xm => vec![PathBuf::from("."), PathBuf::from("/etc/xen")],
+        Tool::Xl => Vec::new(),
     }
 }
 

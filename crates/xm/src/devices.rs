@@ -197,8 +197,13 @@ fn list(matches: &ArgMatches, kind: &Kind) -> Result<(), Error> {
     if devices.is_empty() {
         return Ok(());
     }
+    put(&table(kind, &devices))
+}
+
+/// The devices as the two tools list them.
+fn table(kind: &Kind, devices: &[Value]) -> String {
     let mut out = format!("{}\n", kind.header);
-    for device in &devices {
+    for device in devices {
         for (column, width) in kind.columns {
             let value = match *column {
                 "rings" => format!(
@@ -216,7 +221,7 @@ fn list(matches: &ArgMatches, kind: &Kind) -> Result<(), Error> {
         }
         out.push_str(&format!("{}\n", harmless(&text(device, "backend"))));
     }
-    put(&out)
+    out
 }
 
 fn or_dash(value: &str) -> String {
@@ -275,4 +280,34 @@ fn nodes_of(
         nodes.insert(name, String::from_utf8_lossy(&value).into());
     }
     Ok(nodes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_are_those_of_the_reference() {
+        let disk = json!({
+            "id": "51712", "backend-id": "0", "handle": "0", "state": "4", "event-channel": "8",
+            "ring-ref": "16\u{1b}[2J", "backend": "/local/domain/0/backend/vbd/3/51712",
+        });
+        let empty = json!({"id": "51744", "backend-id": "0", "handle": "0", "state": "1"});
+        let expected = "\
+Vdev  BE handle state evt-ch ring-ref BE-path
+51712  0      0     4      8 16\\x1b[2J /local/domain/0/backend/vbd/3/51712
+51744  0      0     1      -        - 
+";
+        assert_eq!(table(&DISKS, &[disk, empty]), expected);
+        let interface = json!({
+            "id": "0", "backend-id": "0", "mac": "00:16:3e:00:00:01", "handle": "0", "state": "4",
+            "event-channel": "9", "tx-ring-ref": "17", "rx-ring-ref": "18",
+            "backend": "/local/domain/0/backend/vif/3/0",
+        });
+        let expected = "\
+Idx BE     MAC Addr.     handle state evt-ch tx-/rx-ring-ref BE-path
+0    0 00:16:3e:00:00:01      0     4      9      17 /    18 /local/domain/0/backend/vif/3/0
+";
+        assert_eq!(table(&INTERFACES, &[interface]), expected);
+    }
 }

@@ -4,7 +4,10 @@ use clap::ArgMatches;
 
 use crate::error::Error;
 use crate::tool::Tool;
-use crate::{config_tool, dump_core, explain, log_merge, memory, orders, stats, top, vcpus, wait};
+use crate::{
+    claims, config_tool, dump_core, event_monitor, explain, log_merge, media, memory, orders,
+    serve, shell, stats, top, update, vcpus, wait,
+};
 
 /// Carries out a command.
 ///
@@ -15,9 +18,16 @@ pub fn execute(tool: Tool, name: &'static str, matches: &ArgMatches) -> Result<u
     match name {
         "config" => return config_tool::config(tool, matches),
         "wait" => return wait::wait(matches),
+        "shell" => return shell::shell(tool),
+        "block-configure" => media::block_configure(matches)?,
+        "cd-eject" => media::cd_eject(matches)?,
+        "cd-insert" => media::cd_insert(matches)?,
+        "claims" => claims::claims(matches)?,
+        "config-update" => update::config_update(tool, matches)?,
         "debug-keys" => orders::debug_keys(matches)?,
         "domstate" => orders::domstate(matches)?,
         "dump-core" => dump_core::dump_core(tool, matches)?,
+        "event-monitor" => event_monitor::event_monitor(matches)?,
         "explain" => explain::explain(matches)?,
         "log" => log_merge::log()?,
         "logs" => log_merge::logs(matches)?,
@@ -25,12 +35,14 @@ pub fn execute(tool: Tool, name: &'static str, matches: &ArgMatches) -> Result<u
         "mem-set" => memory::mem_set(tool, matches)?,
         "rename" => orders::rename(matches)?,
         "reset" => orders::reset(matches)?,
+        "serve" => serve::serve()?,
         "stats" => stats::stats(matches)?,
         "sysrq" => orders::sysrq(matches)?,
         "top" => top::top(matches)?,
         "trigger" => orders::trigger(tool, matches)?,
         "vcpu-list" => vcpus::vcpu_list(tool, matches)?,
         "vcpu-set" => orders::vcpu_set(tool, matches)?,
+        "vm-list" => claims::vm_list(matches)?,
         _ => {
             return Err(Error::NotThere {
                 tool: tool.name(),

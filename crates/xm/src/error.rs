@@ -85,6 +85,12 @@ pub enum Error {
     /// A configuration file.
     #[error(transparent)]
     Config(#[from] config::Error),
+    /// A configuration that was edited in vain.
+    #[error(transparent)]
+    Edit(#[from] crate::update::EditError),
+    /// The line editor of the interactive prompt.
+    #[error("Cannot read a line: {0}")]
+    Prompt(#[from] rustyline::error::ReadlineError),
     /// An image that could not be built.
     #[error(transparent)]
     Image(#[from] image::Error),
@@ -188,6 +194,7 @@ impl Error {
             Self::Registry(error) => error.hint(),
             Self::Client(error) => error.hint(),
             Self::Daemon(error) => error.hint(),
+            Self::Edit(error) => error.hint(tool),
             Self::NotStarted { name } => Some(format!("'xm start {name}' starts it.")),
             Self::Launch(LaunchError::Silent) => {
                 Some(format!("'{tool} dmesg NAME' prints the domain's log, if it got that far."))

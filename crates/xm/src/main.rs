@@ -12,6 +12,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
+mod claims;
 mod cli;
 mod commands;
 mod config_tool;
@@ -23,6 +24,7 @@ mod dispatch;
 mod doctor;
 mod dump_core;
 mod error;
+mod event_monitor;
 mod explain;
 mod generate;
 mod help;
@@ -36,18 +38,22 @@ mod listing;
 mod log_merge;
 mod logs;
 mod managed;
+mod media;
 mod memory;
 mod network_bridge;
 mod orders;
 mod output;
 mod relay;
+mod serve;
 mod settings;
+mod shell;
 mod signals;
 mod stats;
 mod target;
 mod terminal;
 mod tool;
 mod top;
+mod update;
 mod uptime;
 mod vcpus;
 mod wait;
@@ -136,7 +142,7 @@ fn run(tool: Tool, words: &[String]) -> Result<u8, Error> {
             put(&format!("{} (Xenolith) {version}\n", tool.name()))?;
             return Ok(0);
         }
-        terminal::WATCH_COMMAND => return Ok(u8::from(terminal::watch().is_err())),
+        terminal::WATCH_COMMAND => return Ok(u8::from(terminal::watch(rest).is_err())),
         generate::COMMAND => return write_files(rest),
         _ => {}
     }

@@ -68,9 +68,22 @@ impl RawTerminal {
     /// When the settings cannot be read or changed, or the watcher does not start; the terminal
     /// is then as it was.
     pub fn enter(terminal: BorrowedFd<'_>) -> Result<Self, TerminalError> {
+        Self::begin(terminal, Shown::Lines)
+    }
+
+    /// The same for a program that then takes the whole screen.
+    ///
+    /// # Errors
+    ///
+    /// As [`RawTerminal::enter`].
+    pub fn enter_screen(terminal: BorrowedFd<'_>) -> Result<Self, TerminalError> {
+        Self::begin(terminal, Shown::Screen)
+    }
+
+    fn begin(terminal: BorrowedFd<'_>, shown: Shown) -> Result<Self, TerminalError> {
         let before = tcgetattr(terminal).map_err(settings("read"))?;
         let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(TerminalError::Watcher);
-        let watcher = Watcher::start(own(terminal)?).map_err(TerminalError::Watcher)?;
+        let watcher = Watcher::start(own(terminal)?, shown).map_err(TerminalError::Watcher)?;
         let raw = Self { terminal: own(terminal)?, before, watcher: Some(watcher) };
         if let Ok(mut saved) = SAVED.lock() {
             *saved = Some((own(terminal)?, raw.before.clone()));
@@ -109,6 +122,33 @@ impl Drop for RawTerminal {
     }
 }
 
+/// Restores a terminal's settings if this process dies, for a part of it that changes them by itself.
+#[derive(Debug)]
+pub struct Guard {
+    watcher: Option<Watcher>,
+}
+
+impl Guard {
+    /// Guards `terminal` until this is dropped.
+    ///
+    /// # Errors
+    ///
+    /// When the watcher does not start.
+    pub fn of(terminal: impl AsFd) -> Result<Self, TerminalError> {
+        let terminal = terminal.as_fd().try_clone_to_owned().map_err(TerminalError::Watcher)?;
+        let watcher = Watcher::start(terminal, Shown::Lines).map_err(TerminalError::Watcher)?;
+        Ok(Self { watcher: Some(watcher) })
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(watcher) = self.watcher.take() {
+            watcher.dismiss();
+        }
+    }
+}
+
 /// The process that restores the terminal if this one dies.
 #[derive(Debug)]
 struct Watcher {
@@ -116,11 +156,27 @@ struct Watcher {
     line: UnixStream,
 }
 
+/// What a program shows on a terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    /// Lines, one after the other.
+    Lines,
+    /// The alternate screen, perhaps without a cursor.
+    Screen,
+}
+
+/// Leaves the alternate screen and shows the cursor (xterm's control sequences, private modes 1049
+/// and 25).
+const LEAVE_SCREEN: &[u8] = b"\x1b[?1049l\x1b[?25h";
+/// Word that has the watcher do so.
+const SCREEN: &str = "screen";
+
 impl Watcher {
-    fn start(terminal: OwnedFd) -> std::io::Result<Self> {
+    fn start(terminal: OwnedFd, shown: Shown) -> std::io::Result<Self> {
         let (line, far) = UnixStream::pair()?;
         let child = Command::new("/proc/self/exe")
             .arg(WATCH_COMMAND)
+            .args((shown == Shown::Screen).then_some(SCREEN))
             .stdin(Stdio::from(OwnedFd::from(far)))
             .stdout(Stdio::from(terminal))
             .stderr(Stdio::null())
@@ -154,7 +210,7 @@ impl Watcher {
 /// # Errors
 ///
 /// When the terminal or the socket pair is not there, as when a user calls it by hand.
-pub fn watch() -> std::io::Result<()> {
+pub fn watch(words: &[String]) -> std::io::Result<()> {
     let terminal = std::io::stdout().as_fd().try_clone_to_owned()?;
     let mut line = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let before = tcgetattr(&terminal)?;
@@ -162,7 +218,13 @@ pub fn watch() -> std::io::Result<()> {
     line.write_all(b".")?;
     match line.read(&mut [0]) {
         Ok(1..) => {}
-        Ok(0) | Err(_) => tcsetattr(&terminal, OptionalActions::Now, &before)?,
+        Ok(0) | Err(_) => {
+            tcsetattr(&terminal, OptionalActions::Now, &before)?;
+            if words.first().is_some_and(|word| word == SCREEN) {
+                std::io::stdout().write_all(LEAVE_SCREEN)?;
+                std::io::stdout().flush()?;
+            }
+        }
     }
     Ok(())
 }

@@ -79,3 +79,18 @@ pub struct DomainConfig {
     /// Its security label.
     pub access_control: Option<AccessControl>,
 }
+
+impl DomainConfig {
+    /// Names files by paths that are the same from every directory.
+    pub fn make_absolute(&mut self) {
+        let boot = &mut self.boot;
+        for path in [&mut boot.kernel, &mut boot.ramdisk].into_iter().flatten() {
+            if let Ok(absolute) = std::path::absolute(&path) {
+                *path = absolute.to_string_lossy().into_owned();
+            }
+        }
+        for disk in &mut self.devices.disks {
+            disk.make_absolute();
+        }
+    }
+}

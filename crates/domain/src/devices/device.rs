@@ -90,6 +90,28 @@ impl Relinks {
     }
 }
 
+/// What follows a device that leaves.
+#[derive(Debug)]
+pub enum Successor {
+    /// The same drive with another medium, of this specification.
+    Medium(Box<Opened>, Box<config::Disk>),
+    /// The same again.
+    Itself,
+}
+
+/// A drive that comes again, until the guest has taken it.
+#[derive(Debug, Default)]
+pub struct Presented {
+    /// The medium before, in case the new one is of no use.
+    pub old: Option<Opened>,
+    /// What the medium is, if it is another.
+    pub disk: Option<Box<config::Disk>>,
+    /// How often it came before.
+    pub turns: u32,
+    /// When to look whether the guest has noticed.
+    pub look: Option<Instant>,
+}
+
 /// A device.
 #[derive(Debug)]
 pub struct Device<A> {
@@ -105,6 +127,10 @@ pub struct Device<A> {
     pub leaving: bool,
     /// Even if the guest does not let go of it.
     pub forced: bool,
+    /// What follows when it has left.
+    pub successor: Option<Successor>,
+    /// It came again, and the guest is to notice.
+    pub presented: Option<Presented>,
     /// The guest has seen its backend's nodes.
     pub shown: bool,
     /// The guest has seen that it is connected.
@@ -126,6 +152,8 @@ impl<A> Device<A> {
             frontend,
             leaving: false,
             forced: false,
+            successor: None,
+            presented: None,
             shown: false,
             connected: false,
             relinks: Relinks::default(),
@@ -140,6 +168,17 @@ impl<A> Device<A> {
         self.connected = false;
     }
 
+    /// Whether it comes again when it has left.
+    pub fn comes_again(&self) -> bool {
+        self.successor.is_some()
+            || self.presented.as_ref().is_some_and(|presented| presented.old.is_some())
+    }
+
+    /// Whether it goes once the guest has closed it.
+    fn goes_when_closed(&self) -> bool {
+        self.leaving || matches!(self.successor, Some(Successor::Itself))
+    }
+
     /// What follows from the frontend's state.
     pub fn step(&self, frontend: State) -> Step {
         match (self.phase, frontend) {
@@ -150,7 +189,7 @@ impl<A> Device<A> {
             (Phase::Connected, State::Closing | State::Closed | State::Unknown) => Step::Disconnect,
             // A kernel that another one started (kexec) begins anew.
             (Phase::Connected, State::Initialising) => Step::Disconnect,
-            (_, State::Closed | State::Unknown) if self.leaving => Step::Remove,
+            (_, State::Closed | State::Unknown) if self.goes_when_closed() => Step::Remove,
             // Nobody ever used it.
             (Phase::Waiting, State::Initialising) if self.leaving => Step::Remove,
             (Phase::Waiting | Phase::Closed, State::Closing) => Step::Show(State::Closing),
@@ -216,6 +255,23 @@ mod tests {
         assert_eq!(step(Phase::Waiting, State::Initialising), Step::Remove, "no frontend");
         assert_eq!(step(Phase::Waiting, State::Initialised), Step::Stay);
         assert_eq!(step(Phase::Closed, State::Unknown), Step::Remove, "its nodes are gone");
+    }
+
+    #[test]
+    fn a_drive_that_kept_its_medium_serves_on_and_comes_again_if_it_is_closed() {
+        let step = |phase, state| {
+            let successor = Some(Successor::Itself);
+            Device { successor, ..device(phase) }.step(state)
+        };
+        assert_eq!(step(Phase::Connected, State::Connected), Step::Stay);
+        assert_eq!(step(Phase::Waiting, State::Initialising), Step::Stay);
+        assert_eq!(step(Phase::Waiting, State::Initialised), Step::Connect);
+        assert_eq!(step(Phase::Connected, State::Closing), Step::Disconnect);
+        assert_eq!(step(Phase::Closed, State::Closed), Step::Remove);
+        assert!(
+            Device { successor: Some(Successor::Itself), ..device(Phase::Closed) }.comes_again()
+        );
+        assert!(!device(Phase::Closed).comes_again());
     }
 
     #[test]

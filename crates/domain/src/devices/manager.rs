@@ -1,5 +1,7 @@
 //! The devices' thread: follows frontends, gives orders to backends, starts those anew that died.
 
+mod medium;
+
 use super::backend::Process;
 use super::device::{Device, Phase, Step, Waiter};
 use super::events::{Concerned, Looks, concerned};
@@ -12,6 +14,7 @@ use boundary::Backend;
 use control::xenstore::{StoreClient, StoreError, Transaction};
 use control::{ErrorCode, Failure, kill_point};
 use devices::wire::{BlockFormat, DeviceConfig, Nodes, Order, Report};
+use medium::Away;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::BTreeMap;
 use std::io;
@@ -42,6 +45,8 @@ pub(super) struct Manager<A> {
     looks: Looks,
     /// Devices that went, but of which the backend may still hold something.
     going: Vec<(Key, Waiter<A>)>,
+    /// Drives that are away for another medium.
+    away: Vec<Away<A>>,
     questions: Questions<A>,
     backends: [Slot; Backend::COUNT],
     ended: bool,
@@ -89,6 +94,7 @@ impl<A> Manager<A> {
             devices: BTreeMap::new(),
             looks: Looks::new(Instant::now()),
             going: Vec::new(),
+            away: Vec::new(),
             questions: Questions::new(),
             backends: [Slot::default(), Slot::default()],
             ended: false,
@@ -106,7 +112,7 @@ impl<A> Manager<A> {
     fn bring_in(&mut self, opened: Opened) -> Result<Key, Failure> {
         let key = (opened.class, opened.number);
         let name = &opened.name;
-        if self.devices.contains_key(&key) {
+        if self.devices.contains_key(&key) || self.is_away(key) {
             let message = format!("The domain has a device {name} already");
             return Err(failure(ErrorCode::Busy, message));
         }
@@ -148,6 +154,8 @@ impl<A> Manager<A> {
             self.relink_all();
             self.take_wishes();
             self.look_at_clock();
+            self.bring_back();
+            self.look_whether_noticed();
         }
     }
 
@@ -159,7 +167,7 @@ impl<A> Manager<A> {
         let revivals = self.backends.iter().filter_map(|slot| slot.revival);
         let relinks = self.devices.values().filter_map(|device| device.relinks.due);
         let next = waiters.map(|waiter| waiter.until).chain(revivals).chain(relinks);
-        let next = next.chain(self.questions.next()).min();
+        let next = next.chain(self.questions.next()).chain(self.next_medium()).min();
         let mut longest =
             next.map_or(LONGEST_WAIT, |next| next.saturating_duration_since(now)).min(LONGEST_WAIT);
         longest = longest.min(self.looks.wait().unwrap_or(LONGEST_WAIT));
@@ -227,6 +235,9 @@ impl<A> Manager<A> {
             Err(error) => return self.complain(key, &format!("its state cannot be read: {error}")),
         };
         match device.step(state) {
+            Step::Stay if state == State::Connected && device.phase == Phase::Connected => {
+                self.is_taken(key);
+            }
             Step::Stay => {}
             Step::Connect => self.connect(key),
             Step::Disconnect => {
@@ -381,6 +392,9 @@ impl<A> Manager<A> {
             self.teller.line(format!("{}: its nodes are left over: {error}", device.opened.name));
         }
         kill_point("devices.detach.nodes-removed");
+        if device.comes_again() {
+            return self.goes_away(key, device);
+        }
         self.teller.line(format!("{} is detached", device.opened.name));
         // Who asked may want the image or the address at once, which the backend still has.
         let until = Instant::now() + LITTLE_PATIENCE;
@@ -392,6 +406,7 @@ impl<A> Manager<A> {
 
     /// Nothing of devices that went is held any more.
     fn let_go(&mut self, is_free: impl Fn(Key) -> bool) {
+        self.away_are_free(&is_free);
         for (_, waiter) in self.going.extract_if(.., |(key, _)| is_free(*key)) {
             self.teller.tell(News::Answer(waiter.asker, Ok(())));
         }
@@ -562,7 +577,9 @@ impl<A> Manager<A> {
         if state == State::InitWait {
             self.show(key, nodes, state);
             kill_point("devices.attach.shown");
-            self.answer(key, Ok(()));
+            if !self.has_come(key) {
+                self.answer(key, Ok(()));
+            }
         }
         self.look(key);
     }
@@ -586,6 +603,7 @@ impl<A> Manager<A> {
                 Wish::Detach { class, number, force, asker } => {
                     self.wish_detach((class, number), force, asker);
                 }
+                Wish::Change { opened, disk, asker } => self.wish_change(*opened, disk, asker),
                 Wish::Refresh { number, asker } => {
                     let key = (Class::Vbd, number);
                     let answer = match self.devices.get(&key) {
@@ -632,10 +650,13 @@ impl<A> Manager<A> {
     }
 
     fn wish_detach(&mut self, key: Key, force: bool, asker: A) {
+        let is_busy = self.is_away(key).then(|| self.busy(key));
         let Some(device) = self.devices.get_mut(&key) else {
-            return self.teller.tell(News::Answer(asker, Err(no_such_device(key))));
+            let failure = is_busy.unwrap_or_else(|| no_such_device(key));
+            return self.teller.tell(News::Answer(asker, Err(failure)));
         };
         (device.leaving, device.forced) = (true, force);
+        (device.successor, device.presented) = (None, None);
         let patience = if force { LITTLE_PATIENCE } else { PATIENCE };
         device.waiter = Some(Waiter { asker, until: Instant::now() + patience });
         self.show(key, &Nodes::from([("online".into(), "0".into())]), State::Closing);
@@ -660,6 +681,10 @@ impl<A> Manager<A> {
             if device.forced {
                 kill_point("devices.detach.forced");
                 self.remove(key);
+                continue;
+            }
+            if device.leaving && device.comes_again() {
+                self.call_off(key);
                 continue;
             }
             let name = &device.opened.name;

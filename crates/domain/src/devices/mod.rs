@@ -52,6 +52,15 @@ pub enum Wish<A> {
         /// Who asked.
         asker: A,
     },
+    /// Put another medium into a drive. Answer: once the guest has taken it.
+    Change {
+        /// The medium, with the drive's number.
+        opened: Box<Opened>,
+        /// Its specification.
+        disk: Box<config::Disk>,
+        /// Who asked.
+        asker: A,
+    },
     /// Look at a disk's size again.
     Refresh {
         /// Its number.
@@ -74,6 +83,8 @@ pub enum News<A> {
     Line(String),
     /// A wish was granted or not.
     Answer(A, Result<(), Failure>),
+    /// A drive has another medium.
+    Medium(Box<config::Disk>),
     /// Counters, to a wish for them.
     Counters(A, DeviceCounters),
     /// A backend ended: it may have left a notification of the guest half done.

@@ -21,6 +21,7 @@ impl Instance {
             match news {
                 News::Line(line) => self.log.line(&line),
                 News::Answer(id, result) => self.answer(id, result.into()),
+                News::Medium(disk) => self.keep_medium(&disk),
                 News::Counters(id, counters) => self.tell_stats(id, counters),
                 News::Ended => self.guest.notify_channels(),
                 News::Full(why) => {
@@ -71,6 +72,33 @@ impl Instance {
                 Answer::Pending
             }
             Err(failure) => Err(failure).into(),
+        }
+    }
+
+    /// Puts another medium into a drive, or none.
+    pub(super) fn change_medium(&mut self, id: Id, disk: &config::Disk) -> Answer {
+        let spec = DeviceSpec::Disk(disk.clone());
+        match self.open_device(&spec) {
+            Ok(opened) => {
+                let (opened, disk) = (Box::new(opened), Box::new(disk.clone()));
+                self.devices.wish(Wish::Change { opened, disk, asker: id });
+                Answer::Pending
+            }
+            Err(failure) => Err(failure).into(),
+        }
+    }
+
+    /// A disc stays in its drive when the domain reboots.
+    fn keep_medium(&mut self, disk: &config::Disk) {
+        let number = disk.vdev.number();
+        let next = self.spec.next.as_deref_mut();
+        for config in std::iter::once(&mut self.spec.create.config).chain(next) {
+            let mut disks = config.devices.disks.iter_mut();
+            // One that was attached later is not there after a reboot, nor is its medium.
+            if let Some(kept) = disks.find(|kept| kept.vdev.number() == number) {
+                let (device, vdev) = (kept.device, kept.vdev.clone());
+                *kept = config::Disk { device, vdev, ..disk.clone() };
+            }
         }
     }
 

@@ -57,8 +57,10 @@ impl Instance {
             Request::DeviceDetach { class, number, force } => {
                 self.detach_device(id, class, *number, *force)
             }
+            Request::MediumChange { disk } => self.change_medium(id, disk),
             Request::DeviceRefresh { number } => self.refresh_device(id, *number),
             Request::Rename { name } => self.rename(name).into(),
+            Request::Configure { config } => self.configure(config).into(),
             Request::Console => Answer::Console,
             Request::ConsoleHistory => Answer::Bytes(self.console.history().all()),
             Request::Log => match self.log.tail(MOST_LOG) {
@@ -144,6 +146,14 @@ impl Instance {
         written.into()
     }
 
+    /// Keeps a configuration for the next life.
+    fn configure(&mut self, config: &config::DomainConfig) -> Result<(), Failure> {
+        let name = self.registration.entry().name.clone();
+        self.spec.follow_with(config.clone(), &name)?;
+        self.log.line("another configuration holds from the next restart on");
+        Ok(())
+    }
+
     fn rename(&mut self, name: &str) -> Result<(), Failure> {
         self.registration.rename(name).map_err(|error| {
             let failure = Failure::new(ErrorCode::Busy, error.to_string());
@@ -153,6 +163,9 @@ impl Instance {
             }
         })?;
         let old = std::mem::replace(&mut self.spec.create.config.general.name, name.into());
+        if let Some(next) = &mut self.spec.next {
+            next.general.name = name.into();
+        }
         let path = self.registration.registry().dirs().log(name);
         self.log
             .line(&format!("renamed from {old} to {name}; the log goes on in {}", path.display()));
@@ -216,6 +229,7 @@ impl Instance {
             jail: self.walls.clone(),
             last_crash: self.last_crash.clone(),
             config: self.spec.config().clone(),
+            next_config: self.spec.next.clone(),
         }
     }
 }

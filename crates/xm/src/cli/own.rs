@@ -1,4 +1,4 @@
-//! Definitions of `config`, `dump-core` and `top`.
+//! Definitions of `config`, `config-update`, `dump-core` and `top`.
 
 use clap::builder::ValueHint;
 use clap::{Arg, Command, value_parser};
@@ -11,6 +11,7 @@ use crate::top::SORT_WORDS;
 pub(super) fn command(tool: Tool, name: &str) -> Option<Command> {
     Some(match name {
         "config" => config(tool),
+        "config-update" => config_update(tool),
         "dump-core" => dump_core(tool),
         "top" => top(tool),
         _ => return None,
@@ -19,21 +20,21 @@ pub(super) fn command(tool: Tool, name: &str) -> Option<Command> {
 
 fn config(tool: Tool) -> Command {
     Command::new("config")
-        .about("Check configuration files, or show what they come to; show the host's settings")
+        .about("Check, show or edit configurations; show the host's settings")
         .arg(
             Arg::new("action")
-                .value_name("check|show|host")
+                .value_name("check|show|edit|host")
                 .required(true)
-                .value_parser(["check", "show", "host"])
+                .value_parser(["check", "show", "edit", "host"])
                 .hide_possible_values(true)
-                .help("Look for faults, print the whole configuration with its defaults, or print the host's settings"),
+                .help("Look for faults, print the whole configuration with its defaults, edit a stored domain's, or print the host's settings"),
         )
         .arg(
             Arg::new("words")
                 .value_name("File] [key=value")
                 .value_hint(ValueHint::FilePath)
                 .num_args(1..)
-                .help("Files (with show: one, or a running domain; with host: none, or an old xend-config.sxp to translate); settings that override them"),
+                .help("Files (with show: one, or a running domain; with edit: a stored domain; with host: none, or an old xend-config.sxp to translate); settings that override them"),
         )
         .arg(
             Arg::new("format")
@@ -47,7 +48,10 @@ fn config(tool: Tool) -> Command {
         .after_help(format!(
             "Nothing is started. Each fault is told with its file, line and column, and what to do \
              about it; an unknown key with the nearest that there is.\nThe exit status of check is 1 \
-             if a file has errors; warnings do not count.\n\nThe host's settings are in \
+             if a file has errors; warnings do not count.\n\nedit runs the editor that VISUAL or EDITOR \
+             names. The text is checked like a file, and stored if it has no faults and nobody else \
+             has changed the configuration meanwhile; else it is kept in a file, whose name is told. \
+             It holds from the domain's next start on.\n\nThe host's settings are in \
              /etc/xen/xenolith.toml for root, and in ~/.config/xenolith/xenolith.toml for others:\n\n  \
              [network]\n  bridge = \"xenbr0\"   # for interfaces that name no bridge\n  [memory]\n  \
              reserve = 512         # MiB that no domain gets\n  [daemon]\n  \
@@ -58,8 +62,33 @@ fn config(tool: Tool) -> Command {
                     ("config check *.cfg", "All faults of all files"),
                     ("config show serv1.cfg memory=512", "What create would take"),
                     ("config show serv1", "What the running domain was started with"),
+                    ("config edit serv1", "Change what 'new' stored"),
                     ("config host", "The settings that hold for all domains"),
                     ("config host /etc/xen/xend-config.sxp", "An old host's settings, for xenolith.toml"),
+                ],
+            )
+        ))
+}
+
+fn config_update(tool: Tool) -> Command {
+    Command::new("config-update")
+        .about("Give a domain another configuration for its next start")
+        .arg(domain().required(true))
+        .arg(
+            Arg::new("words")
+                .value_name("ConfigFile] [key=value")
+                .value_hint(ValueHint::FilePath)
+                .num_args(0..)
+                .help("The new configuration, without it the present one; settings that override it"),
+        )
+        .after_help(format!(
+            "A running domain goes on as it is and restarts (on_reboot, on_crash, reset) with the new \
+             configuration; a stored domain keeps it, and starts with it. Name and UUID stay.\n\n{}",
+            examples(
+                tool,
+                &[
+                    ("config-update serv1 serv1.cfg", "What the file says now"),
+                    ("config-update serv1 memory=512", "The same as before, with 512 MiB"),
                 ],
             )
         ))

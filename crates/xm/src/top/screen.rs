@@ -50,7 +50,7 @@ pub(super) fn run(
     signals: &mut Signals,
 ) -> Result<Option<i32>, Error> {
     let input = stdin();
-    let _raw = RawTerminal::enter(input.as_fd())?;
+    let _raw = RawTerminal::enter_screen(input.as_fd())?;
     let mut screen = Screen::enter()?;
     let mut state = State { view, delay, scroll: 0, sideways: 0, typed: None, over: false };
     let mut before: Option<Sample> = None;
