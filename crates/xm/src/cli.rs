@@ -3,6 +3,7 @@
 //! The same definitions parse the command line and make the help texts, the manual pages and
 //! the shell completions.
 
+mod guest;
 mod inside;
 mod own;
 
@@ -21,6 +22,7 @@ pub fn command(tool: Tool, name: &str) -> Option<Command> {
         "block-detach" => block_detach(tool),
         "block-list" => block_list(tool),
         "block-refresh" => block_refresh(tool),
+        "channel-list" => channel_list(tool),
         "console" => console(tool),
         "crash-report" => crash_report(tool),
         "create" => create(tool),
@@ -44,7 +46,9 @@ pub fn command(tool: Tool, name: &str) -> Option<Command> {
         "start" => start(tool),
         "unpause" => unpause(tool),
         "uptime" => uptime(tool),
-        _ => inside::command(tool, name).or_else(|| own::command(tool, name))?,
+        _ => inside::command(tool, name)
+            .or_else(|| own::command(tool, name))
+            .or_else(|| guest::command(tool, name))?,
     };
     Some(
         command
@@ -340,6 +344,10 @@ fn list_of(tool: Tool, name: &'static str, about: &'static str) -> Command {
 
 fn block_list(tool: Tool) -> Command {
     list_of(tool, "block-list", "List a domain's disks")
+}
+
+fn channel_list(tool: Tool) -> Command {
+    list_of(tool, "channel-list", "List a domain's channels to programs in it")
 }
 
 fn network_list(tool: Tool) -> Command {

@@ -4,7 +4,9 @@ use clap::ArgMatches;
 
 use crate::error::Error;
 use crate::tool::Tool;
-use crate::{config_tool, dump_core, explain, log_merge, memory, orders, stats, top, vcpus, wait};
+use crate::{
+    config_tool, devices, dump_core, explain, guest, log_merge, memory, orders, stats, top, vcpus, wait,
+};
 
 /// Carries out a command.
 ///
@@ -13,6 +15,9 @@ use crate::{config_tool, dump_core, explain, log_merge, memory, orders, stats, t
 /// As the command says.
 pub fn execute(tool: Tool, name: &'static str, matches: &ArgMatches) -> Result<u8, Error> {
     match name {
+        "channel-list" => devices::channel_list(matches)?,
+        "cp" => guest::copy(matches)?,
+        "exec" => return guest::exec(matches).map_err(Error::of_exec),
         "config" => return config_tool::config(tool, matches),
         "wait" => return wait::wait(matches),
         "debug-keys" => orders::debug_keys(matches)?,

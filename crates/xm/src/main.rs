@@ -25,6 +25,7 @@ mod dump_core;
 mod error;
 mod explain;
 mod generate;
+mod guest;
 mod help;
 mod host;
 mod image;
@@ -95,6 +96,7 @@ fn finish(tool: Tool, outcome: Result<u8, Error>) -> ExitCode {
         _ => tell(tool, &error),
     }
     if let Error::Interrupted { signal, .. }
+    | Error::Guest(guest::GuestError::Interrupted { signal })
     | Error::Image(::image::Error::Interrupted { signal }) = error
     {
         signals::obey(signal);

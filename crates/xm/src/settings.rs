@@ -14,6 +14,7 @@ const PROGRAMS: [(&str, &str); 5] = [
     ("xenstored", "XENOLITH_XENSTORED"),
     ("xenblock", "XENOLITH_XENBLOCK"),
     ("xennet", "XENOLITH_XENNET"),
+    ("xenchannel", "XENOLITH_XENCHANNEL"),
 ];
 
 /// Prints all settings.

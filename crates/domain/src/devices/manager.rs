@@ -1,6 +1,7 @@
 //! The devices' thread: follows frontends, gives orders to backends, starts those anew that died.
 
-use super::backend::Process;
+use super::backend::{self, Process};
+use super::channel;
 use super::device::{Device, Phase, Step, Waiter};
 use super::events::{Concerned, Looks, concerned};
 use super::nodes::{Place, State};
@@ -55,6 +56,7 @@ fn no_such_device((class, number): Key) -> Failure {
     let list = match class {
         Class::Vbd => "block-list",
         Class::Vif => "network-list",
+        Class::Channel => "channel-list",
     };
     let message = format!("The domain has no {} {number}", class.word());
     failure(ErrorCode::NotFound, message).with_hint(format!("'xm {list}' shows those it has."))
@@ -90,7 +92,7 @@ impl<A> Manager<A> {
             looks: Looks::new(Instant::now()),
             going: Vec::new(),
             questions: Questions::new(),
-            backends: [Slot::default(), Slot::default()],
+            backends: std::array::from_fn(|_| Slot::default()),
             ended: false,
         }
     }
@@ -133,7 +135,7 @@ impl<A> Manager<A> {
 
     /// Serves until the end.
     pub(super) fn run(mut self) {
-        for class in [Class::Vbd, Class::Vif] {
+        for class in Class::ALL {
             if self.devices.keys().any(|key| key.0 == class) {
                 self.revive(class);
             }
@@ -379,7 +381,7 @@ impl<A> Manager<A> {
     /// Starts backends whose time has come.
     fn revive_the_dead(&mut self) {
         let now = Instant::now();
-        for class in [Class::Vbd, Class::Vif] {
+        for class in Class::ALL {
             let Some(slot) = self.slot(class) else { continue };
             if slot.revival.is_some_and(|when| when <= now) {
                 slot.revival = None;
@@ -389,7 +391,7 @@ impl<A> Manager<A> {
     }
 
     fn take_reports(&mut self) {
-        for class in [Class::Vbd, Class::Vif] {
+        for class in Class::ALL {
             while let Some(process) = self.process(class) {
                 match process.report() {
                     Ok(Some(report)) => self.report(class, report),
@@ -559,6 +561,13 @@ impl<A> Manager<A> {
                         let _found_with_its_reports = process.order(&Order::Retry, &[]);
                     }
                 }
+                Wish::Talk(asker) => {
+                    let news = match self.wish_talk() {
+                        Ok(socket) => News::Channel(asker, socket),
+                        Err(failure) => News::Answer(asker, Err(failure)),
+                    };
+                    self.teller.tell(news);
+                }
                 Wish::Count(asker) => self.wish_count(asker),
                 Wish::End => self.ended = true,
             }
@@ -572,6 +581,26 @@ impl<A> Manager<A> {
         };
         let missing = [Class::Vbd, Class::Vif].into_iter().filter(asked).collect();
         self.questions.ask(asker, self.devices.keys().copied(), missing);
+    }
+
+    /// A socket to the guest's agent.
+    fn wish_talk(&mut self) -> Result<OwnedFd, Failure> {
+        let host = |why: String| failure(ErrorCode::Host, format!("No channel: {why}"));
+        let class = channel::KEY.0;
+        backend::find(class.backend()).map_err(|error| host(error.to_string()))?;
+        if !self.devices.contains_key(&channel::KEY) {
+            self.bring_in(channel::device())?;
+        }
+        if self.process(class).is_none() {
+            self.revive(class);
+        }
+        let process = self.process(class).ok_or_else(|| {
+            host("its process does not start; the domain's log says why".to_owned())
+        })?;
+        let (ours, theirs) = channel::sockets().map_err(|error| host(error.to_string()))?;
+        let order = Order::Client { device: channel::KEY.1 };
+        process.order(&order, &[theirs.as_fd()]).map_err(|error| host(error.to_string()))?;
+        Ok(ours)
     }
 
     fn wish_attach(&mut self, opened: Opened, asker: A) {

@@ -56,6 +56,7 @@ impl Instance {
                 self.detach_device(id, class, *number, *force)
             }
             Request::DeviceRefresh { number } => self.refresh_device(id, *number),
+            Request::Channel => self.talk(id),
             Request::Rename { name } => self.rename(name).into(),
             Request::Console => Answer::Console,
             Request::ConsoleHistory => Answer::Bytes(self.console.history().all()),
