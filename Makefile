@@ -22,6 +22,7 @@ help:
 	@echo '              kernels, escapes from the jail'
 	@echo 'make hostile  guest kernels that break every rule (TESTS="NAME or kind ...")'
 	@echo 'make devices  disks and networks in guests'
+	@echo 'make exec     commands and copies into guests without a network'
 	@echo 'make debian   a whole Debian in a guest: ssh, apt, iperf3, stressed disks, swap'
 	@echo 'make daemon   the control daemon: killed everywhere, many domains, two users'
 	@echo 'make drill    what an attacker inside the jail can do'
@@ -40,6 +41,7 @@ help:
 build:
 	@scripts/setup build
 	$(CARGO) build --release --bins
+	scripts/build-guest-agent $(TARGET)
 
 run:
 	@scripts/run
@@ -65,10 +67,12 @@ test: setup
 	ORACLE_SECONDS=$(FUZZ_SMOKE) ORACLE_SEED=random $(CARGO) test --package translate \
 		--test oracle random_sequences -- --nocapture
 	$(CARGO) build --release --bins
+	scripts/build-guest-agent $(TARGET)
 	tests/e2e --bin $(TARGET)
 	tests/hostile --bin $(TARGET)
 	tests/drill --bin $(TARGET)
 	tests/devices --bin $(TARGET)
+	tests/exec --bin $(TARGET)
 	tests/daemon --bin $(TARGET)
 	tests/image --bin $(TARGET)
 	tests/debian --bin $(TARGET)
@@ -79,6 +83,9 @@ daemon: setup build
 
 devices: setup build
 	tests/devices --bin $(TARGET) $(TESTS)
+
+exec: setup build
+	tests/exec --bin $(TARGET) $(TESTS)
 
 debian: setup build
 	tests/debian --bin $(TARGET) $(TESTS)
@@ -120,6 +127,7 @@ install-built:
 	install -m 755 $(TARGET)/xm $(DESTDIR)$(PREFIX)/bin/xm
 	ln -sf xm $(DESTDIR)$(PREFIX)/bin/xl
 	install -m 755 $(TARGET)/xendomain $(TARGET)/space $(TARGET)/xenstored $(TARGET)/xenblock $(TARGET)/xennet \
+		$(TARGET)/xenchannel $(TARGET)/xenguest \
 		$(TARGET)/xend $(DESTDIR)$(PREFIX)/libexec/xenolith
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)/etc/default $(DESTDIR)/etc/xen/auto
 	for unit in xend.service xend.socket xendomains.service; do \
@@ -150,4 +158,4 @@ clean:
 	$(CARGO) clean
 	rm -rf out
 
-.PHONY: help build run setup check test e2e hostile daemon devices debian drill e2e-keyed bench soak fuzz install install-built deb package clean
+.PHONY: help build run setup check test e2e hostile daemon devices exec debian drill e2e-keyed bench soak fuzz install install-built deb package clean
