@@ -106,6 +106,7 @@ class Agent:
             # Far more than was allowed.
             for _ in range(500):
                 self.say(session, DATA, b"x" * 4096)
+            self.say(session, DONE, b"\0\0")
         if b"unknown" in payload:
             self.say(session, 99, b"")
             self.say(session, READY, b"")

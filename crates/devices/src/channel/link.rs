@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_millis(250);
 /// Silence after which it is asked whether it is still there.
 const SILENCE: Duration = Duration::from_secs(5);
-/// Silence after which it is not. A guest that was paused for that long has lost its sessions.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long it may take to answer then. A guest that was paused for that long has lost its sessions.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What has become of the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,14 +31,22 @@ pub struct Agent {
     name: [u8; 8],
     asked: Option<Instant>,
     heard: Instant,
+    /// Since when it owes an answer.
+    unanswered: Option<Instant>,
     drawn: u64,
 }
 
 impl Agent {
     /// Nobody has been asked. `seed` tells this process from others before it.
     pub fn new(seed: u64, now: Instant) -> Self {
-        let mut agent =
-            Self { state: Link::NoDriver, name: [0; 8], asked: None, heard: now, drawn: seed };
+        let mut agent = Self {
+            state: Link::NoDriver,
+            name: [0; 8],
+            asked: None,
+            heard: now,
+            unanswered: None,
+            drawn: seed,
+        };
         agent.draw();
         agent
     }
@@ -57,7 +65,7 @@ impl Agent {
     pub fn connected(&mut self, yes: bool) -> Change {
         let was = self.state;
         self.state = if yes { Link::Silent } else { Link::NoDriver };
-        self.asked = None;
+        (self.asked, self.unanswered) = (None, None);
         self.draw();
         if was == Link::Up { Change::Down } else { Change::None }
     }
@@ -70,18 +78,14 @@ impl Agent {
                 self.state = if *version == VERSION { Link::Up } else { Link::Version };
                 if self.state == Link::Up && was != Link::Up { Change::Up } else { Change::None }
             }
-            (Kind::Started, _) if self.state != Link::NoDriver => {
-                let change = self.connected(true);
-                self.asked = None;
-                change
-            }
+            (Kind::Started, _) if self.state != Link::NoDriver => self.connected(true),
             _ => Change::None,
         }
     }
 
     /// The guest sent something that made sense.
     pub fn heard(&mut self, now: Instant) {
-        self.heard = now;
+        (self.heard, self.unanswered) = (now, None);
     }
 
     /// Asks if it is time to, with a frame in `out`; `wanted` says that somebody waits.
@@ -91,10 +95,12 @@ impl Agent {
             return Change::None;
         }
         let mut change = Change::None;
-        if is_up && now.saturating_duration_since(self.heard) >= PATIENCE {
+        let late = |since: Instant| now.saturating_duration_since(since) >= PATIENCE;
+        if is_up && self.unanswered.is_some_and(late) {
             change = self.connected(true);
         }
         self.asked = Some(now);
+        self.unanswered.get_or_insert(now);
         // What was sent before may have broken off anywhere.
         out.push(0);
         let payload: Vec<u8> = [VERSION].into_iter().chain(self.name).collect();
@@ -161,7 +167,22 @@ mod tests {
         assert!(out.is_empty());
         assert_eq!(agent.attend(true, start + SILENCE, &mut out), Change::None);
         assert!(!out.is_empty());
-        assert_eq!(agent.attend(true, start + PATIENCE, &mut out), Change::Down);
+        assert_eq!(agent.attend(true, start + SILENCE + PATIENCE, &mut out), Change::Down);
         assert_eq!(agent.state(), Link::Silent);
+    }
+
+    #[test]
+    fn an_agent_that_nobody_needed_for_long_is_not_late() {
+        let start = Instant::now();
+        let mut agent = Agent::new(7, start);
+        agent.connected(true);
+        let mut out = Vec::new();
+        agent.attend(true, start, &mut out);
+        agent.take(Kind::Ready, &answer(&agent, VERSION));
+        agent.heard(start);
+        let later = start + 100 * PATIENCE;
+        assert_eq!(agent.attend(true, later, &mut out), Change::None);
+        assert_eq!(agent.state(), Link::Up);
+        assert_eq!(agent.attend(true, later + PATIENCE, &mut out), Change::Down);
     }
 }

@@ -14,7 +14,7 @@ use rustix::termios::tcgetwinsize;
 use signal_hook::consts::{SIGHUP, SIGTSTP, SIGWINCH};
 use std::collections::VecDeque;
 use std::io::IsTerminal;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -43,7 +43,11 @@ pub fn exec(matches: &ArgMatches) -> Result<u8, Error> {
         terminal: wants_terminal.then(size),
     });
     let patience = patience(matches);
-    let session = Session::open(crate::word(matches, "domain"), "run a command in", &request, patience)?;
+    let mut session = Session::open(crate::word(matches, "domain"), "run a command in", &request, patience)?;
+    let input_open = !matches.get_flag("no-stdin");
+    if !input_open {
+        session.say(Kind::End, &[]);
+    }
     let terminal = if wants_terminal { Some(RawTerminal::enter(stdin.as_fd())?) } else { None };
     let resized = resized().map_err(Error::Signals)?;
     let end = Exec {
@@ -51,7 +55,7 @@ pub fn exec(matches: &ArgMatches) -> Result<u8, Error> {
         terminal: terminal.as_ref(),
         resized,
         waiting: VecDeque::new(),
-        input_open: !matches.get_flag("no-stdin"),
+        input_open,
         end: None,
         told: false,
     }
@@ -172,7 +176,7 @@ impl Exec<'_> {
             PollFd::new(&self.resized, PollFlags::IN),
         ];
         // A descriptor that is not wanted is left out: poll would report its hang-up for ever.
-        let mut place = |wanted: bool, fd: BorrowedFd<'_>, flags| {
+        let mut place = |wanted: bool, fd, flags| {
             wanted.then(|| {
                 fds.push(PollFd::from_borrowed_fd(fd, flags));
                 fds.len() - 1
