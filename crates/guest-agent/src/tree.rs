@@ -92,7 +92,7 @@ pub fn send(root: &Path, out: &mut impl Write) -> Result<(), TreeError> {
     let facts = rustix::fs::fstat(&file).map_err(failed("look at", name))?;
     match FileType::from_raw_mode(facts.st_mode) {
         FileType::RegularFile => send_file(file, &facts, None, out),
-        FileType::Directory => send_directory(file, &facts, None, 1, out),
+        FileType::Directory => send_directory(&file, &facts, None, 1, out),
         _ => Err(TreeError::Kind(name.to_string_lossy().into_owned())),
     }
 }
@@ -155,7 +155,7 @@ fn send_file(
 }
 
 fn send_directory(
-    directory: OwnedFd,
+    directory: &OwnedFd,
     facts: &rustix::fs::Stat,
     name: Option<&OsStr>,
     depth: usize,
@@ -166,7 +166,7 @@ fn send_directory(
     }
     let told = name.unwrap_or_default();
     send_head(DIRECTORY, facts, name, out)?;
-    let entries = rustix::fs::Dir::read_from(&directory).map_err(failed("read", told))?;
+    let entries = rustix::fs::Dir::read_from(directory).map_err(failed("read", told))?;
     for entry in entries {
         let entry = entry.map_err(failed("read", told))?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
@@ -197,7 +197,7 @@ fn send_entry(
     };
     match (FileType::from_raw_mode(facts.st_mode), file) {
         (FileType::RegularFile, Ok(file)) => send_file(file, &facts, Some(name), out),
-        (FileType::Directory, Ok(file)) => send_directory(file, &facts, Some(name), depth + 1, out),
+        (FileType::Directory, Ok(file)) => send_directory(&file, &facts, Some(name), depth + 1, out),
         (FileType::RegularFile | FileType::Directory, Err(errno)) => {
             Err(failed("open", name)(errno))
         }

@@ -75,11 +75,11 @@ impl Sessions {
         self.decoder.push(bytes);
         while let Some(frame) = self.decoder.next_frame() {
             self.agent.heard(now);
-            self.take(frame);
+            self.take(&frame);
         }
     }
 
-    fn take(&mut self, frame: Frame) {
+    fn take(&mut self, frame: &Frame) {
         use Kind::{Credit, Data, Done, ErrorData, Refused};
         let Some(kind) = Kind::from_number(frame.kind) else { return };
         if frame.session == 0 {

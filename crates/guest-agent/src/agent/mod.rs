@@ -16,9 +16,10 @@ use crate::frame::{Decoder, Frame};
 use crate::message::Kind;
 use crate::{VERSION, exit};
 use session::{Channel, Sessions};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT};
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,14 +28,27 @@ use std::time::Duration;
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves for ever.
-pub fn run(device: Option<PathBuf>) -> ExitCode {
+pub fn run(device: Option<&Path>) -> ExitCode {
+    if let Err(error) = heed_signals() {
+        eprintln!("xenguest: signals cannot be caught: {error}");
+        return ExitCode::FAILURE;
+    }
     loop {
-        let served = device::open(device.as_deref()).and_then(serve);
+        let served = device::open(device).and_then(serve);
         if let Err(error) = served {
             eprintln!("xenguest: the channel broke: {error}");
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// Commands inherit what is ignored here, as a shell ignores some signals for what it starts in the
+/// background; what is caught is theirs again (execve(2)).
+fn heed_signals() -> io::Result<()> {
+    for signal in [SIGHUP, SIGINT, SIGQUIT] {
+        signal_hook::flag::register(signal, Arc::default())?;
+    }
+    Ok(())
 }
 
 /// Serves a channel until it is gone.

@@ -261,7 +261,10 @@ impl Sessions {
                 let count = u32::try_from(payload.len()).unwrap_or(u32::MAX);
                 let before = link.unread.fetch_add(count, Ordering::AcqRel);
                 let fits = before.saturating_add(count) <= WINDOW;
-                fits && session.pieces.send(Piece::Data(payload)).is_ok() || fits
+                if fits {
+                    let _nobody_reads_it = session.pieces.send(Piece::Data(payload));
+                }
+                fits
             }
             (Kind::End, _) => {
                 let _nobody_reads_it = session.pieces.send(Piece::End);
@@ -289,6 +292,9 @@ impl Sessions {
         if !is_fine {
             sessions.remove(&id);
             drop(sessions);
+            if kind != Kind::Close {
+                link.refuse(exit::FAULT, "The host sent more than the guest allowed");
+            }
             link.close();
         }
     }

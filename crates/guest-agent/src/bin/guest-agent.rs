@@ -7,6 +7,7 @@
 )]
 
 use guest_agent::agent;
+use std::path::Path;
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: xenguest [--device PATH]\n\n\
@@ -18,7 +19,7 @@ fn main() -> ExitCode {
     match words.split_first() {
         None => agent::run(None),
         Some((option, rest)) if option == agent::TERMINAL_OPTION => agent::run_on_terminal(rest),
-        Some((option, [path])) if option == "--device" => agent::run(Some(path.into())),
+        Some((option, [path])) if option == "--device" => agent::run(Some(Path::new(path))),
         Some((option, [])) if option == "--help" => {
             print!("{USAGE}");
             ExitCode::SUCCESS

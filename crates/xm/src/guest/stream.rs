@@ -33,6 +33,10 @@ impl<'a> Stream<'a> {
 
     /// Waits for something to happen and does it.
     fn turn(&mut self) -> io::Result<()> {
+        if self.error.is_some() || self.signal.is_some() {
+            // Buffers try once more what has failed.
+            return Err(io::Error::from(io::ErrorKind::BrokenPipe));
+        }
         let step = self.session.flush().and_then(|()| self.session.check_patience());
         if let Err(error) = step {
             return self.fail(error);
