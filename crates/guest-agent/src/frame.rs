@@ -147,8 +147,11 @@ mod tests {
             prop::collection::vec(byte, 0..600),
             prop::collection::vec(1u8.., 240..260),
         ];
-        (any::<u16>(), any::<u8>(), payload)
-            .prop_map(|(session, kind, payload)| Frame { session, kind, payload })
+        (any::<u16>(), any::<u8>(), payload).prop_map(|(session, kind, payload)| Frame {
+            session,
+            kind,
+            payload,
+        })
     }
 
     proptest! {

@@ -93,11 +93,13 @@ impl Place {
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<(), PlaceError> {
         let path = &self.parent;
-        let parent = File::open(path)
-            .map_err(|source| PlaceError::Parent { path: path.clone(), source })?;
+        let parent =
+            File::open(path).map_err(|source| PlaceError::Parent { path: path.clone(), source })?;
         let mut passing = OsString::from(".");
         // A name has 255 bytes at most, and this one is longer.
-        passing.push(OsStr::from_bytes(self.name.as_bytes().get(..200).unwrap_or(self.name.as_bytes())));
+        passing.push(OsStr::from_bytes(
+            self.name.as_bytes().get(..200).unwrap_or(self.name.as_bytes()),
+        ));
         passing.push(format!(".copy-{}-{:x}", std::process::id(), fresh()));
         let guard = Passing(path.join(&passing));
         tree::receive(input, parent.as_fd(), &passing, modes, progress)?;

@@ -197,7 +197,9 @@ fn send_entry(
     };
     match (FileType::from_raw_mode(facts.st_mode), file) {
         (FileType::RegularFile, Ok(file)) => send_file(file, &facts, Some(name), out),
-        (FileType::Directory, Ok(file)) => send_directory(&file, &facts, Some(name), depth + 1, out),
+        (FileType::Directory, Ok(file)) => {
+            send_directory(&file, &facts, Some(name), depth + 1, out)
+        }
         (FileType::RegularFile | FileType::Directory, Err(errno)) => {
             Err(failed("open", name)(errno))
         }
@@ -340,11 +342,8 @@ impl<R: Read> Receiver<'_, R> {
         told: &OsStr,
         head: &Head,
     ) -> Result<(), TreeError> {
-        let flags = OFlags::WRONLY
-            | OFlags::CREATE
-            | OFlags::EXCL
-            | OFlags::NOFOLLOW
-            | OFlags::CLOEXEC;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR)
             .map_err(failed("make", name))?;
         let mut file = File::from(file);
@@ -369,15 +368,11 @@ impl<R: Read> Receiver<'_, R> {
     }
 }
 
-fn make_directory(
-    parent: BorrowedFd<'_>,
-    name: OsString,
-    head: Head,
-) -> Result<Level, TreeError> {
+fn make_directory(parent: BorrowedFd<'_>, name: OsString, head: Head) -> Result<Level, TreeError> {
     rustix::fs::mkdirat(parent, &name, Mode::RWXU).map_err(failed("make", &name))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let directory = rustix::fs::openat(parent, &name, flags, Mode::empty())
-        .map_err(failed("open", &name))?;
+    let directory =
+        rustix::fs::openat(parent, &name, flags, Mode::empty()).map_err(failed("open", &name))?;
     Ok(Level { directory, name, head })
 }
 

@@ -5,7 +5,8 @@ use clap::ArgMatches;
 use crate::error::Error;
 use crate::tool::Tool;
 use crate::{
-    config_tool, devices, dump_core, explain, guest, log_merge, memory, orders, stats, top, vcpus, wait,
+    config_tool, devices, dump_core, explain, guest, log_merge, memory, orders, stats, top, vcpus,
+    wait,
 };
 
 /// Carries out a command.

@@ -1,6 +1,8 @@
 use super::*;
 use guest_agent::{VERSION, WINDOW};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
+};
 
 struct Rig {
     sessions: Sessions,

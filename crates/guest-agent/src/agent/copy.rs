@@ -1,10 +1,10 @@
 //! Copies into the guest and out of it.
 
 use super::session::{Input, Link};
+use crate::exit;
 use crate::message::{Kind, Outcome};
 use crate::place::Place;
 use crate::tree::{self, Progress};
-use crate::exit;
 use std::ffi::OsStr;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;

@@ -15,8 +15,8 @@ pub fn run(words: &[OsString]) -> ExitCode {
     let Some((program, arguments)) = words.split_first() else {
         return ExitCode::from(exit::FAULT);
     };
-    let made = rustix::process::setsid()
-        .and_then(|_| rustix::process::ioctl_tiocsctty(io::stdin()));
+    let made =
+        rustix::process::setsid().and_then(|_| rustix::process::ioctl_tiocsctty(io::stdin()));
     if let Err(error) = made {
         eprintln!("xenguest: cannot have a terminal: {error}\r");
         return ExitCode::from(exit::FAULT);

@@ -60,7 +60,8 @@ pub fn copy(matches: &ArgMatches) -> Result<(), Error> {
     match (End::parse(source), End::parse(target)) {
         (End::Here(source), End::Guest { domain, path }) => {
             let (path, source) = (path.as_bytes().to_vec(), Path::new(source));
-            let request = Request::Put { path, name: name_of(source).as_os_str().as_bytes().to_vec() };
+            let request =
+                Request::Put { path, name: name_of(source).as_os_str().as_bytes().to_vec() };
             check(source)?;
             let session = Session::open(domain, "copy into", &request, patience)?;
             let mut stream = Stream::new(session, &mut signals);
@@ -105,7 +106,7 @@ fn check(source: &Path) -> Result<(), Error> {
 fn outcome(done: Result<(), GuestError>, stream: &Stream<'_>) -> Result<(), Error> {
     match (done, stream.signal) {
         (Ok(()), _) => Ok(()),
-        (Err(_), Some(signal)) =>             Err(GuestError::Interrupted { signal }.into()),
+        (Err(_), Some(signal)) => Err(GuestError::Interrupted { signal }.into()),
         (Err(error), None) => Err(error.into()),
     }
 }

@@ -43,7 +43,8 @@ pub fn exec(matches: &ArgMatches) -> Result<u8, Error> {
         terminal: wants_terminal.then(size),
     });
     let patience = patience(matches);
-    let mut session = Session::open(crate::word(matches, "domain"), "run a command in", &request, patience)?;
+    let mut session =
+        Session::open(crate::word(matches, "domain"), "run a command in", &request, patience)?;
     let input_open = !matches.get_flag("no-stdin");
     if !input_open {
         session.say(Kind::End, &[]);
@@ -94,7 +95,10 @@ fn environment(matches: &ArgMatches, wants_terminal: bool) -> Result<Vec<Vec<u8>
 
 fn size() -> Size {
     let size = tcgetwinsize(std::io::stdin());
-    size.map_or(Size { rows: 24, columns: 80 }, |size| Size { rows: size.ws_row, columns: size.ws_col })
+    size.map_or(Size { rows: 24, columns: 80 }, |size| Size {
+        rows: size.ws_row,
+        columns: size.ws_col,
+    })
 }
 
 /// Readable when the terminal has another size.
@@ -196,7 +200,8 @@ impl Exec<'_> {
             None => None,
         };
         let left = self.session.patience_left();
-        let timeout = left.and_then(|left| Timespec::try_from(left + Duration::from_millis(1)).ok());
+        let timeout =
+            left.and_then(|left| Timespec::try_from(left + Duration::from_millis(1)).ok());
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => {}
             Err(Errno::INTR) => return Ok(Ready::default()),

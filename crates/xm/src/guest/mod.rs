@@ -36,7 +36,9 @@ pub enum GuestError {
         text: String,
     },
     /// The channel or the domain is gone.
-    #[error("The channel to domain '{name}' broke: its guest, or the process that serves it, ended")]
+    #[error(
+        "The channel to domain '{name}' broke: its guest, or the process that serves it, ended"
+    )]
     Broken {
         /// The domain.
         name: String,

@@ -82,6 +82,11 @@ impl Session {
         self.waiting.push_back(packet);
     }
 
+    /// Whether all that was queued is sent.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// How much data may be queued now.
     pub(super) fn room(&self) -> usize {
         let allowed = usize::try_from(self.allowance).unwrap_or(usize::MAX);

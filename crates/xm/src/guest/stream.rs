@@ -37,16 +37,22 @@ impl<'a> Stream<'a> {
             // Buffers try once more what has failed.
             return Err(io::Error::from(io::ErrorKind::BrokenPipe));
         }
+        let was_full = !self.session.is_flushed();
         let step = self.session.flush().and_then(|()| self.session.check_patience());
         if let Err(error) = step {
             return self.fail(error);
+        }
+        if was_full && self.session.is_flushed() {
+            // There is room again, and perhaps nothing else will happen.
+            return Ok(());
         }
         let mut fds = [
             PollFd::from_borrowed_fd(self.signals.fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.session.as_fd(), self.session.interest()),
         ];
         let left = self.session.patience_left();
-        let timeout = left.and_then(|left| Timespec::try_from(left + Duration::from_millis(1)).ok());
+        let timeout =
+            left.and_then(|left| Timespec::try_from(left + Duration::from_millis(1)).ok());
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
