@@ -3,8 +3,7 @@
 import os
 import struct
 import sys
-import termios
-import tty
+import time
 
 HELLO, READY, STARTED, OPEN, DATA, DONE, REFUSED = 1, 2, 3, 4, 5, 12, 13
 FILE, DIRECTORY, LINK, END = b"f", b"d", b"l", b"e"
@@ -69,10 +68,20 @@ TREES = {
 }
 
 
+def opened(path):
+    """The channel's terminal, once a tool has asked for a channel."""
+    while True:
+        try:
+            return os.open(path, os.O_RDWR | os.O_NOCTTY)
+        except OSError:
+            time.sleep(0.1)
+
+
 class Agent:
     def __init__(self, path):
-        self.terminal = os.open(path, os.O_RDWR | os.O_NOCTTY)
-        tty.setraw(self.terminal, termios.TCSANOW)
+        self.terminal = opened(path)
+        # A small Python has no module for it.
+        os.system(f"stty -F {path} raw -echo")
         self.write(b"\0")
         self.say(0, STARTED, b"")
 

@@ -94,11 +94,13 @@ fn environment(matches: &ArgMatches, wants_terminal: bool) -> Result<Vec<Vec<u8>
 }
 
 fn size() -> Size {
-    let size = tcgetwinsize(std::io::stdin());
-    size.map_or(Size { rows: 24, columns: 80 }, |size| Size {
-        rows: size.ws_row,
-        columns: size.ws_col,
-    })
+    match tcgetwinsize(std::io::stdin()) {
+        // A terminal that does not know its size says 0.
+        Ok(size) if size.ws_row > 0 && size.ws_col > 0 => {
+            Size { rows: size.ws_row, columns: size.ws_col }
+        }
+        _ => Size { rows: 24, columns: 80 },
+    }
 }
 
 /// Readable when the terminal has another size.
@@ -258,7 +260,12 @@ impl Exec<'_> {
     }
 
     fn read_input(&mut self) -> Result<(), GuestError> {
-        let mut bytes = vec![0; self.session.room()];
+        let room = self.session.room();
+        if room == 0 {
+            // What was written meanwhile took it; and a read of nothing looks like the end.
+            return Ok(());
+        }
+        let mut bytes = vec![0; room];
         match rustix::io::read(std::io::stdin(), &mut bytes) {
             // A closed descriptor is an empty input.
             Ok(0) | Err(Errno::BADF | Errno::IO) => {
