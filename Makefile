@@ -22,6 +22,7 @@ help:
 	@echo '              kernels, escapes from the jail'
 	@echo 'make hostile  guest kernels that break every rule (TESTS="NAME or kind ...")'
 	@echo 'make devices  disks and networks in guests'
+	@echo 'make exec     commands and copies into guests without a network'
 	@echo 'make debian   a whole Debian in a guest: ssh, apt, iperf3, stressed disks, swap'
 	@echo 'make daemon   the control daemon: killed under load, many domains, two users'
 	@echo 'make kills    every program killed at each of its points'
@@ -43,6 +44,7 @@ help:
 build:
 	@scripts/setup build
 	$(CARGO) build --release --bins
+	scripts/build-guest-agent $(TARGET)
 
 run:
 	@scripts/run
@@ -68,10 +70,12 @@ test: setup
 	ORACLE_SECONDS=$(FUZZ_SMOKE) ORACLE_SEED=random $(CARGO) test --package translate \
 		--test oracle random_sequences -- --nocapture
 	$(CARGO) build --release --bins
+	scripts/build-guest-agent $(TARGET)
 	tests/e2e --bin $(TARGET)
 	tests/hostile --bin $(TARGET)
 	tests/drill --bin $(TARGET)
 	tests/devices --bin $(TARGET)
+	tests/exec --bin $(TARGET)
 	tests/daemon --bin $(TARGET)
 	tests/kills --bin $(TARGET)
 	tests/terminals --bin $(TARGET)
@@ -90,6 +94,9 @@ devices: setup build
 
 terminals: setup build
 	tests/terminals --bin $(TARGET) $(TESTS)
+
+exec: setup build
+	tests/exec --bin $(TARGET) $(TESTS)
 
 debian: setup build
 	tests/debian --bin $(TARGET) $(TESTS)
@@ -131,6 +138,7 @@ install-built:
 	install -m 755 $(TARGET)/xm $(DESTDIR)$(PREFIX)/bin/xm
 	ln -sf xm $(DESTDIR)$(PREFIX)/bin/xl
 	install -m 755 $(TARGET)/xendomain $(TARGET)/space $(TARGET)/xenstored $(TARGET)/xenblock $(TARGET)/xennet \
+		$(TARGET)/xenchannel $(TARGET)/xenguest \
 		$(TARGET)/xend $(DESTDIR)$(PREFIX)/libexec/xenolith
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)/etc/default $(DESTDIR)/etc/xen/auto
 	for unit in xend.service xend.socket xendomains.service; do \
@@ -161,4 +169,4 @@ clean:
 	$(CARGO) clean
 	rm -rf out
 
-.PHONY: help build run setup check test e2e hostile daemon kills terminals devices debian drill e2e-keyed bench soak fuzz install install-built deb package clean
+.PHONY: help build run setup check test e2e hostile daemon kills terminals devices exec debian drill e2e-keyed bench soak fuzz install install-built deb package clean

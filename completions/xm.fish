@@ -53,6 +53,8 @@ complete -c xm -n "__fish_xm_needs_command" -f -a "doctor" -d 'Check what of thi
 complete -c xm -n "__fish_xm_needs_command" -f -a "image" -d 'Build a guest: root file system, kernel, initramfs and configuration file'
 complete -c xm -n "__fish_xm_needs_command" -f -a "network-bridge" -d 'Make or remove a bridge over the host\'s uplink, for guests with bridge=xenbr0'
 complete -c xm -n "__fish_xm_needs_command" -f -a "config" -d 'Check, show or edit configurations; show the host\'s settings'
+complete -c xm -n "__fish_xm_needs_command" -f -a "cp" -d 'Copy files and directories into a guest or out of it, without a network'
+complete -c xm -n "__fish_xm_needs_command" -f -a "exec" -d 'Run a command in a guest, as root and without a network'
 complete -c xm -n "__fish_xm_needs_command" -f -a "explain" -d 'Explain an error code: what happened, why, what to do next'
 complete -c xm -n "__fish_xm_needs_command" -f -a "logs" -d 'Print or follow the logs of domains and programs, by time'
 complete -c xm -n "__fish_xm_needs_command" -f -a "stats" -d 'Print what domains have used and moved: CPU time, memory, disks, interfaces'
@@ -73,6 +75,7 @@ complete -c xm -n "__fish_xm_needs_command" -f -a "vcpu-set" -d 'Set the number 
 complete -c xm -n "__fish_xm_needs_command" -f -a "block-configure" -d 'Put another medium into a drive of a running domain'
 complete -c xm -n "__fish_xm_needs_command" -f -a "cd-insert" -d 'Put a disc into a CD drive of a running domain'
 complete -c xm -n "__fish_xm_needs_command" -f -a "cd-eject" -d 'Take the disc out of a CD drive of a running domain'
+complete -c xm -n "__fish_xm_needs_command" -f -a "channel-list" -d 'List a domain\'s channels to programs in it'
 complete -c xm -n "__fish_xm_needs_command" -f -a "vm-list" -d 'List the domains that run: UUID, id and name'
 complete -c xm -n "__fish_xm_needs_command" -f -a "config-update" -d 'Give a domain another configuration for its next start'
 complete -c xm -n "__fish_xm_needs_command" -f -a "claims" -d 'List the memory of the host that domains were promised and have not taken yet'
@@ -167,6 +170,15 @@ sxp\t''
 json\t''"
 complete -c xm -n "__fish_xm_using_subcommand config" -l json -d 'Print JSON, for programs'
 complete -c xm -n "__fish_xm_using_subcommand config" -s h -l help -d 'Print help'
+complete -c xm -n "__fish_xm_using_subcommand cp" -l timeout -d 'How long to wait for the guest\'s agent to answer [default: 10]' -r
+complete -c xm -n "__fish_xm_using_subcommand cp" -s q -l quiet -d 'Show no progress on a terminal'
+complete -c xm -n "__fish_xm_using_subcommand cp" -s h -l help -d 'Print help'
+complete -c xm -n "__fish_xm_using_subcommand exec" -s e -l env -d 'Add to its environment; any number of times' -r
+complete -c xm -n "__fish_xm_using_subcommand exec" -s w -l workdir -d 'Where it runs [default: root\'s home]' -r
+complete -c xm -n "__fish_xm_using_subcommand exec" -l timeout -d 'How long to wait for the guest\'s agent to answer [default: 10]' -r
+complete -c xm -n "__fish_xm_using_subcommand exec" -s t -l tty -d 'Give it a terminal, which is yours'
+complete -c xm -n "__fish_xm_using_subcommand exec" -s n -l no-stdin -d 'Leave this command\'s input alone (for loops)'
+complete -c xm -n "__fish_xm_using_subcommand exec" -s h -l help -d 'Print help'
 complete -c xm -n "__fish_xm_using_subcommand explain" -l json -d 'Print JSON, for programs'
 complete -c xm -n "__fish_xm_using_subcommand explain" -s h -l help -d 'Print help'
 complete -c xm -n "__fish_xm_using_subcommand logs" -s n -l lines -d 'Only the last N lines to begin with' -r
@@ -219,6 +231,9 @@ complete -c xm -n "__fish_xm_using_subcommand vcpu-set" -s h -l help -d 'Print h
 complete -c xm -n "__fish_xm_using_subcommand block-configure" -s h -l help -d 'Print help'
 complete -c xm -n "__fish_xm_using_subcommand cd-insert" -s h -l help -d 'Print help'
 complete -c xm -n "__fish_xm_using_subcommand cd-eject" -s h -l help -d 'Print help'
+complete -c xm -n "__fish_xm_using_subcommand channel-list" -s l -l long -d 'Everything known, as JSON'
+complete -c xm -n "__fish_xm_using_subcommand channel-list" -l json -d 'Print JSON, for programs'
+complete -c xm -n "__fish_xm_using_subcommand channel-list" -s h -l help -d 'Print help'
 complete -c xm -n "__fish_xm_using_subcommand vm-list" -l json -d 'Print JSON, for programs'
 complete -c xm -n "__fish_xm_using_subcommand vm-list" -s h -l help -d 'Print help'
 complete -c xm -n "__fish_xm_using_subcommand config-update" -s h -l help -d 'Print help'

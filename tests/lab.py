@@ -294,7 +294,7 @@ def helpers(rig):
     for entry in pathlib.Path("/proc").glob("[0-9]*"):
         try:
             comm = (entry / "comm").read_text().strip()
-            if comm.split(".")[0] not in ("xenblock", "xennet", "passt", "space-keeper", "xendomain"):
+            if comm.split(".")[0] not in ("xenblock", "xennet", "xenchannel", "passt", "space-keeper", "xendomain"):
                 continue
             # What nobody has waited for yet is no process any more.
             if (entry / "stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX":

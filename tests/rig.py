@@ -22,7 +22,8 @@ import diagnosis
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 OUT = pathlib.Path(os.environ.get("OUT", ROOT / "out"))
 PROGRAMS = {"xm": "bin", "xendomain": "libexec/xenolith", "space": "libexec/xenolith",
-    "xend": "libexec/xenolith", "xenstored": "libexec/xenolith", "xenblock": "libexec/xenolith", "xennet": "libexec/xenolith"}
+    "xend": "libexec/xenolith", "xenstored": "libexec/xenolith", "xenblock": "libexec/xenolith", "xennet": "libexec/xenolith",
+    "xenchannel": "libexec/xenolith"}
 READY = r"xenolith-ready [0-9.]+"
 PROMPT = r":[^\r\n]*# "
 # All waits are so many times as long: for slow machines (scripts/keyed-host).
@@ -79,7 +80,7 @@ class Rig:
             XENOLITH_STATE_DIR=str(self.work / "log"),
             NO_COLOR="1",
         )
-        for name in ("XENOLITH_XENDOMAIN", "XENOLITH_SPACE", "XENOLITH_XENSTORED", "XENOLITH_XENBLOCK", "XENOLITH_XENNET",
+        for name in ("XENOLITH_XENDOMAIN", "XENOLITH_SPACE", "XENOLITH_XENSTORED", "XENOLITH_XENBLOCK", "XENOLITH_XENNET", "XENOLITH_XENCHANNEL",
                 "XENOLITH_XEND"):
             self.environment.pop(name, None)
         # Words before each command: another user, say.

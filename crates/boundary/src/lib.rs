@@ -35,13 +35,15 @@ pub enum Backend {
     Block,
     /// Network interfaces.
     Net,
+    /// Channels: consoles besides the first.
+    Channel,
 }
 
 impl Backend {
     /// How many there are.
-    pub const COUNT: usize = 2;
+    pub const COUNT: usize = 3;
     /// All of them.
-    pub const ALL: [Self; Self::COUNT] = [Self::Block, Self::Net];
+    pub const ALL: [Self; Self::COUNT] = [Self::Block, Self::Net, Self::Channel];
 }
 
 /// What a backend process finds as descriptors 3, 4, ...
@@ -124,7 +126,7 @@ pub mod at {
 }
 
 /// Identifies the layout below; both sides check it.
-pub const MAGIC: u64 = 0x0002_6874_696c_6e78;
+pub const MAGIC: u64 = 0x0003_6874_696c_6e78;
 
 /// Bits of [`DomainPage::bells`]: what a space tells the domain process.
 pub mod bell {

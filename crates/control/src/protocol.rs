@@ -86,6 +86,9 @@ pub enum Request {
         /// Its number in xenstore.
         number: u32,
     },
+    /// Speak with the guest's agent. Reply: [`Response::Channel`]; the first byte of the line brings a
+    /// socket of packets along (`SCM_RIGHTS`; see the crate `guest-agent`).
+    Channel,
     /// Give the domain another name.
     Rename {
         /// The new name.
@@ -386,6 +389,8 @@ pub enum Response {
     Ended(Ended),
     /// To [`Request::Stats`].
     Stats(Box<DomainStats>),
+    /// To [`Request::Channel`].
+    Channel,
     /// To [`Request::Memory`].
     Memory(Box<MemoryImage>),
     /// It failed.

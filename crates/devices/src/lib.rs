@@ -1,7 +1,7 @@
 //! Device backends: the other side of a guest's disks and network interfaces.
 //!
-//! A domain has a process for its disks (`xenblock`) and one for its network interfaces (`xennet`),
-//! each made with its first device. They hold the guest's memory, what the devices need (open
+//! A domain has a process for its disks (`xenblock`), one for its network interfaces (`xennet`) and
+//! one for its channels (`xenchannel`), each made with its first device. They hold the guest's memory, what the devices need (open
 //! images, taps), and nothing else: no file system, no network, few system calls. The domain
 //! process does all that takes rights or names: it opens images, makes taps, and speaks with the
 //! guest through xenstore; it gives orders over a socket ([`wire`]).
@@ -14,6 +14,7 @@
 )]
 
 pub mod block;
+pub mod channel;
 pub mod guest;
 pub mod jail;
 pub mod net;

@@ -64,6 +64,11 @@ pub enum Order {
         /// Which device.
         device: u32,
     },
+    /// Somebody wants to use a channel; a socket of packets comes along. No answer.
+    Client {
+        /// Which device.
+        device: u32,
+    },
     /// Try again what failed for want of room (see [`Report::Full`]).
     Retry,
     /// Answer: `Statistics`.
@@ -79,6 +84,8 @@ pub enum DeviceConfig {
     Block(BlockConfig),
     /// A network interface. Descriptors: as [`NetLink`] says.
     Net(NetConfig),
+    /// A channel to the guest's agent. No descriptors.
+    Channel,
 }
 
 /// A disk.

@@ -19,14 +19,15 @@ pub struct Entry {
 enum Kind {
     /// A text, with the mode of the file and of a folder made for it.
     Text { text: String, mode: u32 },
-    /// What a file of the host holds.
-    Copy(PathBuf),
+    /// What a file of the host holds, with this mode.
+    Copy { from: PathBuf, mode: u32 },
     /// A symbolic link.
     Link(&'static str),
 }
 
 const PUBLIC: u32 = 0o644;
 const SECRET: u32 = 0o600;
+const PROGRAM: u32 = 0o755;
 
 fn file(path: &'static str, text: impl Into<String>) -> Entry {
     Entry { path, kind: Kind::Text { text: text.into(), mode: PUBLIC } }
@@ -94,7 +95,17 @@ pub fn late(order: &Order, archives: &Archives) -> Vec<Entry> {
         ));
     }
     if let Some((from, path)) = archives.other_keys(order.release) {
-        entries.push(Entry { path, kind: Kind::Copy(from.to_path_buf()) });
+        let kind = Kind::Copy { from: from.to_path_buf(), mode: PUBLIC };
+        entries.push(Entry { path, kind });
+    }
+    if let Some(from) = &order.agent {
+        let kind = Kind::Copy { from: from.clone(), mode: PROGRAM };
+        entries.push(Entry { path: "usr/local/sbin/xenguest", kind });
+        entries.push(file("etc/systemd/system/xenguest.service", AGENT));
+        entries.push(link(
+            "etc/systemd/system/multi-user.target.wants/xenguest.service",
+            "/etc/systemd/system/xenguest.service",
+        ));
     }
     if let Some(keys) = &order.ssh_keys {
         let text = keys.clone();
@@ -131,6 +142,21 @@ ConditionPathExists=!/etc/ssh/ssh_host_ed25519_key
 Type=oneshot
 RemainAfterExit=yes
 ExecStart=/usr/bin/ssh-keygen -A
+";
+
+/// Commands run in scopes of their own only if they ask for it: they end with the agent.
+const AGENT: &str = "\
+[Unit]
+Description=Commands and copies of the host (xm exec, xm cp)
+ConditionVirtualization=xen
+
+[Service]
+ExecStart=/usr/local/sbin/xenguest
+Restart=always
+RestartSec=1
+
+[Install]
+WantedBy=multi-user.target
 ";
 
 fn hosts(hostname: &str) -> String {
@@ -179,9 +205,9 @@ pub fn write(root: &Path, entries: &[Entry]) -> Result<(), Error> {
                 fs::write(&path, text).map_err(Error::at("write", &path))?;
                 set_mode(&path, *mode)?;
             }
-            Kind::Copy(from) => {
+            Kind::Copy { from, mode } => {
                 fs::copy(from, &path).map_err(Error::at("copy to", &path))?;
-                set_mode(&path, PUBLIC)?;
+                set_mode(&path, *mode)?;
             }
             Kind::Link(to) => symlink(to, &path).map_err(Error::at("make the link", &path))?,
         }
@@ -318,7 +344,7 @@ mod tests {
         entries.iter().find(|entry| entry.path == path).map(|entry| match &entry.kind {
             Kind::Text { text, .. } => text.as_str(),
             Kind::Link(to) => to,
-            Kind::Copy(from) => from.to_str().unwrap(),
+            Kind::Copy { from, .. } => from.to_str().unwrap(),
         })
     }
 
@@ -387,6 +413,22 @@ mod tests {
         assert_eq!(mode("root/.ssh/authorized_keys"), 0o600);
         let getty = "etc/systemd/system/getty.target.wants/serial-getty@hvc0.service";
         assert!(fs::read_link(root.join(getty)).unwrap().ends_with("serial-getty@.service"));
+    }
+
+    #[test]
+    fn the_agent_comes_along_and_is_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("xenguest");
+        fs::write(&program, "program").unwrap();
+        let order = order(|options| options.agent = Some(program));
+        let root = folder.path().join("late");
+        write(&root, &late(&order)).unwrap();
+        let placed = root.join("usr/local/sbin/xenguest");
+        assert_eq!(fs::metadata(&placed).unwrap().permissions().mode() & 0o7777, 0o755);
+        let wanted = root.join("etc/systemd/system/multi-user.target.wants/xenguest.service");
+        assert!(fs::read_link(wanted).unwrap().ends_with("xenguest.service"));
+        let unit = fs::read_to_string(root.join("etc/systemd/system/xenguest.service")).unwrap();
+        assert!(unit.contains("ExecStart=/usr/local/sbin/xenguest\n"));
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub struct Options {
     pub ssh_key: Option<PathBuf>,
     /// `--force`.
     pub force: bool,
+    /// The program that serves `xm exec` and `xm cp` in the guest.
+    pub agent: Option<PathBuf>,
 }
 
 /// How root logs in at the console.
@@ -77,6 +79,7 @@ pub struct Order {
     pub(crate) password: Password,
     pub(crate) ssh_keys: Option<String>,
     pub(crate) force: bool,
+    pub(crate) agent: Option<PathBuf>,
 }
 
 impl Order {
@@ -109,6 +112,7 @@ impl Order {
             password: password(options.root_password.as_deref())?,
             ssh_keys,
             force: options.force,
+            agent: options.agent.clone(),
         })
     }
 

@@ -35,7 +35,7 @@ const FD_RAM: u64 = 3;
 const FD_ARENA: u64 = 4;
 const FD_SHADOW: u64 = 6;
 /// Bells of the device backends: `boundary::fd::BELLS` to `END`.
-const BELLS: [u64; 2] = [7, 8];
+const BELLS: [u64; 3] = [7, 8, 9];
 const CLONE_PARENT: u64 = 0x8000;
 const SIGCHLD: u64 = 17;
 const SIGKILL: u64 = 9;

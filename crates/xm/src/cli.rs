@@ -4,6 +4,7 @@
 //! the shell completions.
 
 mod daemon;
+mod guest;
 mod inside;
 mod own;
 
@@ -25,6 +26,7 @@ pub fn command(tool: Tool, name: &str) -> Option<Command> {
         "block-refresh" => block_refresh(tool),
         "cd-eject" => cd_eject(tool),
         "cd-insert" => cd_insert(tool),
+        "channel-list" => channel_list(tool),
         "console" => console(tool),
         "crash-report" => crash_report(tool),
         "create" => create(tool),
@@ -50,7 +52,8 @@ pub fn command(tool: Tool, name: &str) -> Option<Command> {
         "uptime" => uptime(tool),
         _ => inside::command(tool, name)
             .or_else(|| own::command(tool, name))
-            .or_else(|| daemon::command(tool, name))?,
+            .or_else(|| daemon::command(tool, name))
+            .or_else(|| guest::command(tool, name))?,
     };
     Some(
         command
@@ -409,6 +412,10 @@ fn list_of(tool: Tool, name: &'static str, about: &'static str) -> Command {
 
 fn block_list(tool: Tool) -> Command {
     list_of(tool, "block-list", "List a domain's disks")
+}
+
+fn channel_list(tool: Tool) -> Command {
+    list_of(tool, "channel-list", "List a domain's channels to programs in it")
 }
 
 fn network_list(tool: Tool) -> Command {

@@ -44,6 +44,12 @@ const INTERFACES: Kind = Kind {
     ],
 };
 
+const CHANNELS: Kind = Kind {
+    class: "console",
+    header: "Idx BE state evt-ch ring-ref connection",
+    columns: &[("id", 3), ("backend-id", 2), ("state", 5), ("port", 6), ("ring-ref", 8)],
+};
+
 fn domain(matches: &ArgMatches) -> &str {
     crate::word(matches, "domain")
 }
@@ -189,6 +195,15 @@ pub fn network_list(matches: &ArgMatches) -> Result<(), Error> {
     list(matches, &INTERFACES)
 }
 
+/// `channel-list D [-l] [--json]`.
+///
+/// # Errors
+///
+/// As [`block_attach`].
+pub fn channel_list(matches: &ArgMatches) -> Result<(), Error> {
+    list(matches, &CHANNELS)
+}
+
 fn list(matches: &ArgMatches, kind: &Kind) -> Result<(), Error> {
     let devices = listed(domain(matches), kind)?;
     if matches.get_flag("json") || matches.get_flag("long") {
@@ -219,7 +234,15 @@ fn table(kind: &Kind, devices: &[Value]) -> String {
                 _ => out.push_str(&format!("{value:>width$} ")),
             }
         }
-        out.push_str(&format!("{}\n", harmless(&text(device, "backend"))));
+        let last = match kind.class {
+            // What is at its other end, and its name.
+            "console" => {
+                let behind = device.get("backend-nodes").unwrap_or(&Value::Null);
+                format!("{:<10} {}", text(behind, "connection"), text(behind, "name"))
+            }
+            _ => text(device, "backend"),
+        };
+        out.push_str(&format!("{}\n", harmless(&last)));
     }
     out
 }

@@ -5,8 +5,8 @@ use clap::ArgMatches;
 use crate::error::Error;
 use crate::tool::Tool;
 use crate::{
-    claims, config_tool, dump_core, event_monitor, explain, log_merge, media, memory, orders,
-    serve, shell, stats, top, update, vcpus, wait,
+    claims, config_tool, devices, dump_core, event_monitor, explain, guest, log_merge, media,
+    memory, orders, serve, shell, stats, top, update, vcpus, wait,
 };
 
 /// Carries out a command.
@@ -16,6 +16,9 @@ use crate::{
 /// As the command says.
 pub fn execute(tool: Tool, name: &'static str, matches: &ArgMatches) -> Result<u8, Error> {
     match name {
+        "channel-list" => devices::channel_list(matches)?,
+        "cp" => guest::copy(matches)?,
+        "exec" => return guest::exec(matches).map_err(Error::of_exec),
         "config" => return config_tool::config(tool, matches),
         "wait" => return wait::wait(matches),
         "shell" => return shell::shell(tool),

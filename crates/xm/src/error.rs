@@ -73,6 +73,12 @@ pub enum Error {
         /// The signal, which the program then obeys.
         signal: i32,
     },
+    /// A guest's agent, or the way to it.
+    #[error(transparent)]
+    Guest(#[from] crate::guest::GuestError),
+    /// Whatever keeps `exec` from running its command.
+    #[error(transparent)]
+    Exec(Box<Error>),
     /// A device that the domain does not have.
     #[error("Device {device} not connected")]
     NoDevice {
@@ -150,6 +156,14 @@ impl Error {
         Self::Usage { command, text: text.into() }
     }
 
+    /// What kept `exec` from running its command: its exit code must not be taken for the command's.
+    pub fn of_exec(self) -> Self {
+        match self {
+            Self::Usage { .. } | Self::OutputClosed => self,
+            other => Self::Exec(Box::new(other)),
+        }
+    }
+
     /// The word of a domain that does not exist.
     fn unknown_domain(&self) -> Option<&str> {
         match self {
@@ -163,6 +177,11 @@ impl Error {
     pub fn exit_code(&self, tool: Tool) -> u8 {
         match self {
             Self::Usage { .. } => tool.usage_exit(),
+            Self::Guest(error) => error.exit_code(),
+            Self::Exec(error) => match &**error {
+                Self::Guest(error) => error.exit_code(),
+                _ => guest_agent::exit::FAULT,
+            },
             _ if self.unknown_domain().is_some() => tool.unknown_domain_exit(),
             _ => 1,
         }
@@ -170,6 +189,9 @@ impl Error {
 
     /// The text after `Error: `, or the whole line in xl's form.
     pub fn line(&self, tool: Tool) -> Line {
+        if let Self::Exec(error) = self {
+            return error.line(tool);
+        }
         if let Self::Config(config::Error::Invalid(faults)) = self {
             // Each fault says "error:" itself, with its place.
             let count = match faults.len() {
@@ -188,6 +210,11 @@ impl Error {
 
     /// What the user can do about it.
     pub fn hint(&self, tool: Tool) -> Option<String> {
+        match self {
+            Self::Guest(error) => return error.hint(tool),
+            Self::Exec(error) => return error.hint(tool),
+            _ => {}
+        }
         let tool = tool.name();
         match self {
             Self::NotThere { .. } => Some(format!("'{tool} help' lists the commands that work.")),

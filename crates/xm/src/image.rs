@@ -8,7 +8,7 @@ use image::{Built, Options, Order, RELEASES, Stage, Watcher};
 use signal_hook::consts::SIGTSTP;
 
 use crate::error::Error;
-use crate::output::put;
+use crate::output::{note, put};
 use crate::signals::{self, ENDING, Signals};
 use crate::tool::Tool;
 
@@ -74,7 +74,17 @@ fn options(matches: &ArgMatches) -> Result<Options, Error> {
         root_password: word("root-password"),
         ssh_key: word("ssh-key").map(Into::into),
         force: matches.get_flag("force"),
+        agent: agent(),
     })
+}
+
+/// The program that serves `exec` and `cp` in guests.
+fn agent() -> Option<std::path::PathBuf> {
+    let found = control::find_program("xenguest", "XENOLITH_XENGUEST");
+    if let Err(error) = &found {
+        note(&format!("Warning: the guest will have no agent for exec and cp: {error}"));
+    }
+    found.ok()
 }
 
 fn summary(tool: Tool, built: &Built, seconds: u64) -> String {

@@ -27,6 +27,7 @@ mod error;
 mod event_monitor;
 mod explain;
 mod generate;
+mod guest;
 mod help;
 mod host;
 mod image;
@@ -101,6 +102,7 @@ fn finish(tool: Tool, outcome: Result<u8, Error>) -> ExitCode {
         _ => tell(tool, &error),
     }
     if let Error::Interrupted { signal, .. }
+    | Error::Guest(guest::GuestError::Interrupted { signal })
     | Error::Image(::image::Error::Interrupted { signal }) = error
     {
         signals::obey(signal);

@@ -8,12 +8,13 @@ use crate::error::Error;
 use crate::output::put;
 
 /// Programs behind the tools, and the variables that name others.
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 6] = [
     ("xendomain", "XENOLITH_XENDOMAIN"),
     ("space", "XENOLITH_SPACE"),
     ("xenstored", "XENOLITH_XENSTORED"),
     ("xenblock", "XENOLITH_XENBLOCK"),
     ("xennet", "XENOLITH_XENNET"),
+    ("xenchannel", "XENOLITH_XENCHANNEL"),
 ];
 
 /// Prints all settings.

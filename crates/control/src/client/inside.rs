@@ -67,6 +67,21 @@ impl Client {
         }
     }
 
+    /// [`Request::Channel`].
+    #[expect(clippy::missing_errors_doc, reason = "see stats")]
+    pub fn channel(mut self) -> Result<OwnedFd, ClientError> {
+        let domid = self.domid;
+        let written = write_line(&mut self.stream, &Request::Channel);
+        written.map_err(|error| self.broken(error.into()))?;
+        let (line, file) = self.line_with_descriptor().map_err(|error| self.broken(error))?;
+        let response = serde_json::from_slice(&line).map_err(|error| self.broken(error.into()))?;
+        match (response, file) {
+            (Response::Channel, Some(file)) => Ok(file),
+            (Response::Error(failure), _) => Err(ClientError::Refused(failure)),
+            _ => Err(ClientError::Unexpected { domid }),
+        }
+    }
+
     /// One line, and the descriptor that comes with it.
     fn line_with_descriptor(&self) -> Result<(Vec<u8>, Option<OwnedFd>), LineError> {
         let (mut line, mut file) = (Vec::new(), None);

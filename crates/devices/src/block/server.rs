@@ -57,6 +57,7 @@ impl Server {
     pub fn order(&mut self, order: Order, files: Vec<OwnedFd>) {
         match order {
             Order::Guest(_) => self.log("a second guest was refused".into()),
+            Order::Client { .. } => self.log("disks have no clients".into()),
             Order::Relink { .. } => self.log("disks have no links".into()),
             Order::Attach { device, config } => match self.attach(device, config, files) {
                 Ok(report) => self.reports.push(report),

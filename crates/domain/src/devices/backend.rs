@@ -1,4 +1,4 @@
-//! The process that serves a domain's disks, or its network interfaces.
+//! The process that serves a domain's disks, its network interfaces, or its channel.
 
 use super::Owner;
 use crate::sys::{JailedProgram, Keeper, Kind, SpawnError, Spawned, spawn};
@@ -20,6 +20,7 @@ fn program(backend: Backend) -> (&'static str, &'static str) {
     match backend {
         Backend::Block => ("xenblock", "XENOLITH_XENBLOCK"),
         Backend::Net => ("xennet", "XENOLITH_XENNET"),
+        Backend::Channel => ("xenchannel", "XENOLITH_XENCHANNEL"),
     }
 }
 
@@ -105,8 +106,8 @@ impl Process {
         Ok(process)
     }
 
-    /// Marks a point of the backend's: its names for disks and for interfaces.
-    pub fn kill_backend(&self, points: [&'static str; Backend::COUNT], backend: Backend) {
+    /// Marks a point of the backend's: its names for disks and for interfaces; channels have none.
+    pub fn kill_backend(&self, points: [&'static str; 2], backend: Backend) {
         if let Some(point) = points.get(backend as usize) {
             kill_point_of(self.leader, point);
         }

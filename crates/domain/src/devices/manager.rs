@@ -2,7 +2,8 @@
 
 mod medium;
 
-use super::backend::Process;
+use super::backend::{self, Process};
+use super::channel;
 use super::device::{Device, Phase, Step, Waiter};
 use super::events::{Concerned, Looks, concerned};
 use super::nodes::{Place, State};
@@ -60,6 +61,7 @@ fn no_such_device((class, number): Key) -> Failure {
     let list = match class {
         Class::Vbd => "block-list",
         Class::Vif => "network-list",
+        Class::Channel => "channel-list",
     };
     let message = format!("The domain has no {} {number}", class.word());
     failure(ErrorCode::NotFound, message).with_hint(format!("'xm {list}' shows those it has."))
@@ -96,7 +98,7 @@ impl<A> Manager<A> {
             going: Vec::new(),
             away: Vec::new(),
             questions: Questions::new(),
-            backends: [Slot::default(), Slot::default()],
+            backends: std::array::from_fn(|_| Slot::default()),
             ended: false,
         }
     }
@@ -140,7 +142,7 @@ impl<A> Manager<A> {
 
     /// Serves until the end.
     pub(super) fn run(mut self) {
-        for class in [Class::Vbd, Class::Vif] {
+        for class in Class::ALL {
             if self.devices.keys().any(|key| key.0 == class) {
                 self.revive(class);
             }
@@ -317,8 +319,8 @@ impl<A> Manager<A> {
         self.backends.get(class.backend() as usize).and_then(|slot| slot.process.as_ref())
     }
 
-    /// Marks a point of a backend's: its names for disks and for interfaces.
-    fn kill_backend(&self, class: Class, points: [&'static str; Backend::COUNT]) {
+    /// Marks a point of a backend's: its names for disks and for interfaces; channels have none.
+    fn kill_backend(&self, class: Class, points: [&'static str; 2]) {
         if let Some(process) = self.process(class) {
             process.kill_backend(points, class.backend());
         }
@@ -415,7 +417,7 @@ impl<A> Manager<A> {
     /// Starts backends whose time has come.
     fn revive_the_dead(&mut self) {
         let now = Instant::now();
-        for class in [Class::Vbd, Class::Vif] {
+        for class in Class::ALL {
             let Some(slot) = self.slot(class) else { continue };
             if slot.revival.is_some_and(|when| when <= now) {
                 slot.revival = None;
@@ -427,7 +429,7 @@ impl<A> Manager<A> {
     }
 
     fn take_reports(&mut self) {
-        for class in [Class::Vbd, Class::Vif] {
+        for class in Class::ALL {
             while let Some(process) = self.process(class) {
                 match process.report() {
                     Ok(Some(report)) => self.report(class, report),
@@ -621,6 +623,13 @@ impl<A> Manager<A> {
                         let _found_with_its_reports = process.order(&Order::Retry, &[]);
                     }
                 }
+                Wish::Talk(asker) => {
+                    let news = match self.wish_talk() {
+                        Ok(socket) => News::Channel(asker, socket),
+                        Err(failure) => News::Answer(asker, Err(failure)),
+                    };
+                    self.teller.tell(news);
+                }
                 Wish::Count(asker) => self.wish_count(asker),
                 Wish::End => self.ended = true,
             }
@@ -635,6 +644,26 @@ impl<A> Manager<A> {
         let missing = [Class::Vbd, Class::Vif].into_iter().filter(asked).collect();
         kill_point("devices.count.ordered");
         self.questions.ask(asker, self.devices.keys().copied(), missing);
+    }
+
+    /// A socket to the guest's agent.
+    fn wish_talk(&mut self) -> Result<OwnedFd, Failure> {
+        let host = |why: String| failure(ErrorCode::Host, format!("No channel: {why}"));
+        let class = channel::KEY.0;
+        backend::find(class.backend()).map_err(|error| host(error.to_string()))?;
+        if !self.devices.contains_key(&channel::KEY) {
+            self.bring_in(channel::device())?;
+        }
+        if self.process(class).is_none() {
+            self.revive(class);
+        }
+        let process = self.process(class).ok_or_else(|| {
+            host("its process does not start; the domain's log says why".to_owned())
+        })?;
+        let (ours, theirs) = channel::sockets().map_err(|error| host(error.to_string()))?;
+        let order = Order::Client { device: channel::KEY.1 };
+        process.order(&order, &[theirs.as_fd()]).map_err(|error| host(error.to_string()))?;
+        Ok(ours)
     }
 
     fn wish_attach(&mut self, opened: Opened, asker: A) {

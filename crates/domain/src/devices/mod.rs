@@ -7,12 +7,13 @@
 //!
 //! ```text
 //!           orders, news            packets on a socket             rings, grants, event channels
-//! main loop ------------ [Manager] --------------------- xenblock, xennet ------------- spaces
+//! main loop ------------ [Manager] --------------------- xenblock, xennet, xenchannel - spaces
 //!                           |  xenstore
 //!                       xenstored
 //! ```
 
 mod backend;
+mod channel;
 mod device;
 mod events;
 mod manager;
@@ -68,6 +69,8 @@ pub enum Wish<A> {
         /// Who asked.
         asker: A,
     },
+    /// Have a tool speak with the guest's agent; the domain gets a channel if it has none.
+    Talk(A),
     /// Tell the counters of all devices.
     Count(A),
     /// Disks that found the host full may try again.
@@ -85,6 +88,8 @@ pub enum News<A> {
     Answer(A, Result<(), Failure>),
     /// A drive has another medium.
     Medium(Box<config::Disk>),
+    /// A socket, to a wish to talk.
+    Channel(A, OwnedFd),
     /// Counters, to a wish for them.
     Counters(A, DeviceCounters),
     /// A backend ended: it may have left a notification of the guest half done.

@@ -12,20 +12,26 @@ pub enum Class {
     Vbd,
     /// Network interfaces.
     Vif,
+    /// Channels: consoles besides the first.
+    Channel,
 }
 
 impl Class {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Vbd, Self::Vif, Self::Channel];
+
     /// Its directory in xenstore.
     pub fn word(self) -> &'static str {
         match self {
             Self::Vbd => "vbd",
             Self::Vif => "vif",
+            Self::Channel => "console",
         }
     }
 
     /// The class of this name.
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Vbd, Self::Vif].into_iter().find(|class| class.word() == word)
+        Self::ALL.into_iter().find(|class| class.word() == word)
     }
 
     /// The process that serves it.
@@ -33,6 +39,7 @@ impl Class {
         match self {
             Self::Vbd => boundary::Backend::Block,
             Self::Vif => boundary::Backend::Net,
+            Self::Channel => boundary::Backend::Channel,
         }
     }
 }

@@ -47,7 +47,9 @@ impl<A> Questions<A> {
         let mut counters = DeviceCounters::default();
         for (class, number) in devices {
             let device = DeviceStats { number, counters: BTreeMap::new() };
-            counters.of(class).push(device);
+            if let Some(list) = counters.of(class) {
+                list.push(device);
+            }
         }
         let missing = if self.0.len() < MOST { missing } else { Vec::new() };
         self.0.push(Question { asker, until: Instant::now() + PATIENCE, missing, counters });
@@ -57,7 +59,7 @@ impl<A> Questions<A> {
     pub(super) fn answer(&mut self, class: Class, devices: &BTreeMap<u32, BTreeMap<String, u64>>) {
         for question in &mut self.0 {
             question.missing.retain(|missing| *missing != class);
-            for device in question.counters.of(class) {
+            for device in question.counters.of(class).into_iter().flatten() {
                 if let Some(counters) = devices.get(&device.number) {
                     device.counters.clone_from(counters);
                 }
@@ -78,10 +80,12 @@ impl<A> Questions<A> {
 }
 
 impl DeviceCounters {
-    fn of(&mut self, class: Class) -> &mut Vec<DeviceStats> {
+    /// Those of a class, if it has any.
+    fn of(&mut self, class: Class) -> Option<&mut Vec<DeviceStats>> {
         match class {
-            Class::Vbd => &mut self.disks,
-            Class::Vif => &mut self.interfaces,
+            Class::Vbd => Some(&mut self.disks),
+            Class::Vif => Some(&mut self.interfaces),
+            Class::Channel => None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::Instance;
 use crate::devices::{Class, News, Opened, Wish};
 use crate::server::{Answer, Id};
-use control::{DeviceSpec, ErrorCode, Failure};
+use control::{DeviceSpec, ErrorCode, Failure, Response};
 
 impl Instance {
     /// Interrupts the guest for its backends.
@@ -22,6 +22,9 @@ impl Instance {
                 News::Line(line) => self.log.line(&line),
                 News::Answer(id, result) => self.answer(id, result.into()),
                 News::Medium(disk) => self.keep_medium(&disk),
+                News::Channel(id, socket) => {
+                    self.answer(id, Answer::Descriptor(Response::Channel, socket));
+                }
                 News::Counters(id, counters) => self.tell_stats(id, counters),
                 News::Ended => self.guest.notify_channels(),
                 News::Full(why) => {
@@ -50,6 +53,22 @@ impl Instance {
         match self.open_device(spec) {
             Ok(opened) => {
                 self.devices.wish(Wish::Attach(Box::new(opened), id));
+                Answer::Pending
+            }
+            Err(failure) => Err(failure).into(),
+        }
+    }
+
+    pub(super) fn talk(&mut self, id: Id) -> Answer {
+        let name = &self.registration.entry().name;
+        if self.stopped.is_none() && self.paused {
+            return Err(Failure::new(ErrorCode::WrongState, format!("Domain '{name}' is paused"))
+                .with_hint(format!("'xm unpause {name}' lets it run.")))
+            .into();
+        }
+        match self.check_running() {
+            Ok(()) => {
+                self.devices.wish(Wish::Talk(id));
                 Answer::Pending
             }
             Err(failure) => Err(failure).into(),

@@ -133,6 +133,9 @@ impl Connection {
 
     /// Sends a reply line with a descriptor. The last reply is out, so that the line fits.
     pub(super) fn send_with(&mut self, response: &Response, file: &OwnedFd) {
+        if matches!(self.mode, Mode::Waiting(_)) {
+            self.mode = Mode::Requests;
+        }
         let mut line = Vec::new();
         let _memory_takes_all = write_line(&mut line, response);
         let fds = [file.as_fd()];

@@ -50,17 +50,18 @@ impl DomainMemory {
         setup.cpus = u32::try_from(super::usable_cpus().len()).unwrap_or(u32::MAX);
         (setup.tsc_start, setup.wall_sec, setup.wall_nsec) = time_zero();
         arena.write_domain_page(&setup)?;
-        let bells = [event_counter()?, event_counter()?];
+        let bells = [event_counter()?, event_counter()?, event_counter()?];
         let (arena, kick) = (arena.share(), event_counter()?);
         Ok(Self { ram: built.ram, arena, code, shadow, bells, kick, setup, isolation })
     }
 
     /// What a backend's process hears the guest by.
     pub fn bell(&self, backend: Backend) -> BorrowedFd<'_> {
-        let [block, net] = &self.bells;
+        let [block, net, channel] = &self.bells;
         match backend {
             Backend::Block => block.as_fd(),
             Backend::Net => net.as_fd(),
+            Backend::Channel => channel.as_fd(),
         }
     }
 
@@ -73,7 +74,7 @@ impl DomainMemory {
     pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; DESCRIPTORS] {
         let [ram, arena, code, shadow] =
             [&self.ram, &self.arena, &self.code, &self.shadow].map(AsFd::as_fd);
-        let [block, net] = Backend::ALL.map(|backend| self.bell(backend));
-        [ram, arena, code, shadow, block, net]
+        let [block, net, channel] = Backend::ALL.map(|backend| self.bell(backend));
+        [ram, arena, code, shadow, block, net, channel]
     }
 }

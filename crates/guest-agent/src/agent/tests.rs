@@ -1,0 +1,139 @@
+//! The agent on a socket in place of a terminal.
+
+use super::*;
+use crate::frame;
+use crate::message::{Link, Outcome};
+use crate::request::{Command, Request, Size};
+use crate::{CHUNK, WINDOW};
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+struct Host {
+    stream: UnixStream,
+    decoder: Decoder,
+}
+
+fn host() -> Host {
+    let (stream, theirs) = UnixStream::pair().unwrap();
+    std::thread::spawn(move || serve(File::from(OwnedFd::from(theirs))));
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut host = Host { stream, decoder: Decoder::default() };
+    assert_eq!(host.hear().kind, Kind::Started as u8);
+    host.say(0, Kind::Hello, b"\x01me");
+    let ready = host.hear();
+    assert_eq!((ready.kind, ready.payload), (Kind::Ready as u8, b"\x01me".to_vec()));
+    host
+}
+
+impl Host {
+    fn say(&mut self, session: u16, kind: Kind, payload: &[u8]) {
+        let mut bytes = Vec::new();
+        frame::encode(session, kind as u8, payload, &mut bytes);
+        self.stream.write_all(&bytes).unwrap();
+    }
+
+    fn hear(&mut self) -> Frame {
+        loop {
+            if let Some(frame) = self.decoder.next_frame() {
+                return frame;
+            }
+            let mut bytes = [0; 4096];
+            let count = self.stream.read(&mut bytes).unwrap();
+            assert!(count > 0, "the agent is gone");
+            self.decoder.push(&bytes[..count]);
+        }
+    }
+
+    fn open(&mut self, session: u16, words: &[&str], terminal: Option<Size>) {
+        let words = words.iter().map(|word| word.as_bytes().to_vec()).collect();
+        let command = Command { words, terminal, ..Command::default() };
+        self.say(session, Kind::Open, &Request::Run(command).encode().unwrap());
+    }
+
+    /// Output, error output and end of a session.
+    fn finish(&mut self, session: u16) -> (Vec<u8>, Vec<u8>, Outcome) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        loop {
+            let frame = self.hear();
+            if frame.session != session {
+                continue;
+            }
+            match Kind::from_number(frame.kind).unwrap() {
+                Kind::Data => out.extend(frame.payload),
+                Kind::ErrorData => err.extend(frame.payload),
+                Kind::Done => return (out, err, Outcome::decode(&frame.payload).unwrap()),
+                Kind::Credit => {}
+                other => panic!("{other:?} {:?}", String::from_utf8_lossy(&frame.payload)),
+            }
+        }
+    }
+}
+
+#[test]
+fn commands_have_two_outputs_and_an_end() {
+    let mut host = host();
+    host.open(1, &["sh", "-c", "echo out; echo err >&2; cat; exit 7"], None);
+    host.say(1, Kind::Data, b"input");
+    host.say(1, Kind::End, &[]);
+    let (out, err, end) = host.finish(1);
+    assert_eq!((out.as_slice(), err.as_slice()), (&b"out\ninput"[..], &b"err\n"[..]));
+    assert_eq!(end, Outcome::Exited(7));
+    host.open(2, &["sh", "-c", "kill -9 $$"], None);
+    assert_eq!(host.finish(2).2, Outcome::Killed(9));
+    host.open(3, &["no-such-command"], None);
+    let refused = host.hear();
+    assert_eq!((refused.kind, refused.payload[0]), (Kind::Refused as u8, exit::NOT_FOUND));
+}
+
+#[test]
+fn output_stops_at_the_allowance_and_others_go_on() {
+    let mut host = host();
+    host.open(1, &["sh", "-c", "yes | head -c 2000000"], None);
+    let mut got = 0;
+    while got < WINDOW as usize - CHUNK {
+        got += host.hear().payload.len();
+    }
+    host.open(2, &["echo", "two"], None);
+    let (out, _, _) = host.finish(2);
+    assert_eq!(out, b"two\n");
+    host.say(1, Kind::Close, &[]);
+    host.open(1, &["echo", "again"], None);
+    let end = Instant::now() + Duration::from_secs(10);
+    while host.hear().payload != b"again\n" {
+        assert!(Instant::now() < end);
+    }
+}
+
+#[test]
+fn who_sends_too_much_is_cut_off() {
+    let mut host = host();
+    host.open(1, &["sh", "-c", "echo $$; exec sleep 1000"], None);
+    let pid = String::from_utf8(host.hear().payload).unwrap();
+    for _ in 0..WINDOW as usize / CHUNK + 40 {
+        host.say(1, Kind::Data, &[0; CHUNK]);
+    }
+    let process = format!("/proc/{}", pid.trim());
+    let end = Instant::now() + Duration::from_secs(10);
+    while std::path::Path::new(&process).exists() {
+        assert!(Instant::now() < end, "the command outlives its session");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn another_host_ends_sessions() {
+    let mut host = host();
+    host.open(1, &["sh", "-c", "echo $$; exec sleep 1000"], None);
+    let pid = String::from_utf8(host.hear().payload).unwrap();
+    host.say(0, Kind::Hello, b"\x01other");
+    assert_eq!(host.hear().kind, Kind::Ready as u8);
+    let process = format!("/proc/{}", pid.trim());
+    let end = Instant::now() + Duration::from_secs(10);
+    while std::path::Path::new(&process).exists() {
+        assert!(Instant::now() < end, "the command outlives its host");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(Link::from_number(2), Some(Link::Up));
+}
