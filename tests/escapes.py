@@ -32,7 +32,7 @@ UNFILTERED = {335: "uretprobe", 336: "uprobe"}
 LAST = 480
 
 RAM_AT, RAM_END, REMOVE = 0x5C80_0000_0000, 0x5D80_0000_0000, 9
-RAM, ARENA, CODE, SHADOW, BELL = 3, 4, 5, 6, 7
+RAM, ARENA, CODE, SHADOW, BELL, BELLS = 3, 4, 5, 6, 7, 3
 SHARED, PRIVATE, SHARED_VALIDATE, FIXED, ANONYMOUS = 1, 2, 3, 0x10, 0x20
 GROWSDOWN, LOCKED, NORESERVE, POPULATE, HUGETLB, SYNC, NOREPLACE = (
     0x100, 0x2000, 0x4000, 0x8000, 0x40000, 0x80000, 0x100000)
@@ -90,7 +90,7 @@ def descriptors(a, w):
     yield "write to standard error", 1, (2, buffer, 1), False
     yield "write to guest memory as a file", 1, (RAM, buffer, 8), False
     yield "write of another length to a backend's bell", 1, (BELL, buffer, 16), False
-    yield "write behind the bells", 1, (BELL + 2, buffer, 8), False
+    yield "write behind the bells", 1, (BELL + BELLS, buffer, 8), False
     yield "read of a bell", 0, (BELL, buffer, 8), False
     yield "pwrite64 to the arena", 18, (ARENA, buffer, 16, 0), False
     yield "readv", 19, (RAM, io, 1), False

@@ -116,7 +116,7 @@ fn who_sends_too_much_is_cut_off() {
     }
     let process = format!("/proc/{}", pid.trim());
     let end = Instant::now() + Duration::from_secs(10);
-    while std::path::Path::new(&process).exists() {
+    while Path::new(&process).exists() {
         assert!(Instant::now() < end, "the command outlives its session");
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -131,7 +131,7 @@ fn another_host_ends_sessions() {
     assert_eq!(host.hear().kind, Kind::Ready as u8);
     let process = format!("/proc/{}", pid.trim());
     let end = Instant::now() + Duration::from_secs(10);
-    while std::path::Path::new(&process).exists() {
+    while Path::new(&process).exists() {
         assert!(Instant::now() < end, "the command outlives its host");
         std::thread::sleep(Duration::from_millis(10));
     }
