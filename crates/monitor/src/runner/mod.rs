@@ -27,7 +27,7 @@ mod turn;
 mod vector;
 
 pub use filter::LONGEST;
-pub use gates::{is_unproved, syscall as syscall_gate};
+pub use gates::syscall as syscall_gate;
 pub use pool::Pool;
 pub use process::{become_nursery, on_signal};
 pub use reach::init_places;
