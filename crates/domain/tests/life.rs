@@ -36,7 +36,7 @@ fn the_space_has_nothing_but_its_descriptors() {
     let rig = Rig::new();
     rig.start("one", "descriptors root block", "");
     let mut console = rig.console(1);
-    console.expect("descriptors [0, 1, 2, 3, 4, 5, 6, 7, 8]\n");
+    console.expect("descriptors [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]\n");
     let info = rig.info(1);
     if info.jail.contains(&"empty-root".to_owned()) {
         console.expect("root Ok(0)");
