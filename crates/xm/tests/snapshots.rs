@@ -46,6 +46,18 @@ const CASES: &[(&str, &[&str])] = &[
     ),
     ("block-list", &["xm block-list ghost", "xl block-list ghost", "xm block-list"]),
     ("block-refresh", &["xm block-refresh serv1 xvdb", "xm block-refresh ghost xvdb"]),
+    ("channel-list", &["xl channel-list", "xl channel-list ghost", "xm channel-list ghost"]),
+    (
+        "cp",
+        &[
+            "xm cp",
+            "xm cp /etc/hosts",
+            "xm cp /etc/hosts /tmp/hosts",
+            "xm cp ghost:/etc/hosts .",
+            "xl cp ghost:/etc/hosts .",
+        ],
+    ),
+    ("exec", &["xm exec", "xm exec serv1", "xm exec ghost true", "xl exec ghost true"]),
     (
         "cd-eject",
         &[

@@ -120,7 +120,8 @@ mod tests {
         };
         assert_eq!(of(&[], "une"), Vec::<String>::new());
         assert_eq!(of(&[], "unp"), ["unpause"]);
-        assert_eq!(of(&[], "ex"), ["exit", "explain"]);
+        assert_eq!(of(&[], "exi"), ["exit"]);
+        assert_eq!(of(&[], "exp"), ["explain"]);
         assert_eq!(of(&["destroy"], "ser"), ["serv1", "serv2"]);
         assert_eq!(of(&["block-list"], "--j"), ["--json"]);
         assert_eq!(of(&["des"], "w"), ["web"], "an abbreviation");
