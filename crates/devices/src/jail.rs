@@ -81,6 +81,42 @@ pub const THREADED: [i64; 35] = [
     libc::SYS_pwrite64,
 ];
 
+/// What a backend without threads needs: the descriptors that it has or is sent, waits, its own memory,
+/// its end.
+pub const SINGLE: [i64; 25] = [
+    // Orders, what serves the other side, event counters.
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_recvfrom,
+    libc::SYS_sendto,
+    libc::SYS_recvmsg,
+    libc::SYS_sendmsg,
+    libc::SYS_close,
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    // The flags of frames are mapped once the monitor has said where they are.
+    libc::SYS_fstat,
+    // Memory of our own.
+    libc::SYS_brk,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    // Time, and waking the guest.
+    libc::SYS_futex,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_nanosleep,
+    libc::SYS_restart_syscall,
+    // Seeds.
+    libc::SYS_getrandom,
+    // The end.
+    libc::SYS_sigaltstack,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+];
+
 /// Bits of the third argument of mmap(2) and mprotect(2) that no call may have.
 const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
 

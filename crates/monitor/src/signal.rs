@@ -135,8 +135,8 @@ enum Next {
 extern "C" fn on_signal(signal: u32, info: *const u8, uc: *mut UContext) -> u64 {
     // SAFETY: the kernel gave a valid frame; the gate passes it on.
     let uc = unsafe { &mut *uc };
-    // A runner's program can write this; a runner that takes itself for a space ends at its next access
-    // to the arena, which it has not.
+    // A runner's program can write this. A runner that takes itself for a space goes back to where it
+    // was, or ends at its first access to the arena, which it has not.
     if local().runner {
         return runner::on_signal(signal, info, uc);
     }
