@@ -10,6 +10,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
+/// Ends at a hang-up, also where whoever runs the tests ignores that (`nohup`).
+const SLEEPER: &str = "echo $$; exec env --default-signal=HUP sleep 1000";
+
 struct Host {
     stream: UnixStream,
     decoder: Decoder,
@@ -109,7 +112,7 @@ fn output_stops_at_the_allowance_and_others_go_on() {
 #[test]
 fn who_sends_too_much_is_cut_off() {
     let mut host = host();
-    host.open(1, &["sh", "-c", "echo $$; exec sleep 1000"], None);
+    host.open(1, &["sh", "-c", SLEEPER], None);
     let pid = String::from_utf8(host.hear().payload).unwrap();
     for _ in 0..WINDOW as usize / CHUNK + 40 {
         host.say(1, Kind::Data, &[0; CHUNK]);
@@ -125,7 +128,7 @@ fn who_sends_too_much_is_cut_off() {
 #[test]
 fn another_host_ends_sessions() {
     let mut host = host();
-    host.open(1, &["sh", "-c", "echo $$; exec sleep 1000"], None);
+    host.open(1, &["sh", "-c", SLEEPER], None);
     let pid = String::from_utf8(host.hear().payload).unwrap();
     host.say(0, Kind::Hello, b"\x01other");
     assert_eq!(host.hear().kind, Kind::Ready as u8);
