@@ -214,6 +214,25 @@ def hot_plug_disks(rig):
 
 
 @test
+def detached_at_once(rig):
+    """Disks that go while the guest is about to connect them, again and again."""
+    disk = image(rig, "hasty.img", 16)
+    guest = mounted(rig, "hasty", [f"file:{image(rig, 'root.img', 16, ext4=True)},xvda,w"])
+    for turn in range(30):
+        rig.must("block-attach", guest.name, f"file:{disk}", "xvdb", "w")
+        # The guest connects a disk in some milliseconds.
+        time.sleep(turn % 10 * 0.0015)
+        rig.must("block-detach", guest.name, "xvdb")
+    guest.sh("dmesg | grep -A9 -E 'BUG|WARNING|fatal'", good=False)
+    guest.wait_until("[ ! -e /dev/xvdb ]", "the guest still has the disk")
+    rig.must("block-attach", guest.name, f"file:{disk}", "xvdb", "w")
+    guest.wait_until("[ -b /dev/xvdb ]", "a disk that stays does not come")
+    rig.must("destroy", guest.name)
+    guest.terminal.end()
+    rig.gone(guest.name)
+
+
+@test
 def full_host(rig):
     """The host has no room: the domain is paused, and goes on without loss once there is some."""
     need_root("mount a file system")

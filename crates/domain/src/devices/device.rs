@@ -133,6 +133,8 @@ pub struct Device<A> {
     pub presented: Option<Presented>,
     /// The guest has seen its backend's nodes.
     pub shown: bool,
+    /// The backend's state that the guest sees.
+    pub state: State,
     /// The guest has seen that it is connected.
     pub connected: bool,
     /// When its way out was made anew last, and is to be.
@@ -155,6 +157,7 @@ impl<A> Device<A> {
             successor: None,
             presented: None,
             shown: false,
+            state: State::Initialising,
             connected: false,
             relinks: Relinks::default(),
             waiter: None,
@@ -166,6 +169,23 @@ impl<A> Device<A> {
         self.frontend.clear();
         self.phase = Phase::Closed;
         self.connected = false;
+    }
+
+    /// The state to show instead of this one. A disk that begins to close never seems connected again:
+    /// Linux' frontend, which has let go of it by then, takes that for an invitation and stops at a
+    /// BUG, since it finds its rings still there (xen-blkfront, `negotiate_mq`).
+    pub fn state_for(&self, state: State) -> State {
+        let closes = self.leaving || (self.state >= State::Closing && state == State::Connected);
+        if closes && state < State::Closing { self.state.max(State::Closing) } else { state }
+    }
+
+    /// How far it is when it shows a state that the frontend's state asks for.
+    pub fn phase_showing(&self, state: State) -> Phase {
+        match (self.phase, state) {
+            // A frontend that gave up before it was connected has nothing of ours.
+            (Phase::Waiting, State::Closing) | (_, State::InitWait) => Phase::Waiting,
+            _ => Phase::Closed,
+        }
     }
 
     /// Whether it comes again when it has left.
@@ -190,8 +210,10 @@ impl<A> Device<A> {
             // A kernel that another one started (kexec) begins anew.
             (Phase::Connected, State::Initialising) => Step::Disconnect,
             (_, State::Closed | State::Unknown) if self.goes_when_closed() => Step::Remove,
-            // Nobody ever used it.
-            (Phase::Waiting, State::Initialising) if self.leaving => Step::Remove,
+            // Nobody uses it.
+            (Phase::Waiting | Phase::Closed, State::Initialising) if self.leaving => Step::Remove,
+            // Linux could not even begin with it, and has nothing to close.
+            (Phase::Waiting, State::Closing) if self.leaving => Step::Remove,
             (Phase::Waiting | Phase::Closed, State::Closing) => Step::Show(State::Closing),
             (Phase::Waiting | Phase::Closed, State::Closed) => Step::Show(State::Closed),
             (Phase::Closed, State::Initialising) => Step::Show(State::InitWait),
@@ -253,8 +275,38 @@ mod tests {
         assert_eq!(step(Phase::Connected, State::Closing), Step::Disconnect);
         assert_eq!(step(Phase::Closed, State::Closed), Step::Remove);
         assert_eq!(step(Phase::Waiting, State::Initialising), Step::Remove, "no frontend");
+        assert_eq!(step(Phase::Closed, State::Initialising), Step::Remove, "no frontend any more");
         assert_eq!(step(Phase::Waiting, State::Initialised), Step::Stay);
+        assert_eq!(step(Phase::Waiting, State::Closing), Step::Remove, "it never began");
+        assert_eq!(step(Phase::Closed, State::Closing), Step::Show(State::Closing), "in use");
         assert_eq!(step(Phase::Closed, State::Unknown), Step::Remove, "its nodes are gone");
+    }
+
+    #[test]
+    fn a_frontend_that_gave_up_has_nothing_to_let_go_of() {
+        let before = device(Phase::Waiting);
+        assert_eq!(before.step(State::Closing), Step::Show(State::Closing));
+        let phase = before.phase_showing(State::Closing);
+        assert_eq!(Device { leaving: true, ..device(phase) }.step(State::Closing), Step::Remove);
+        assert_eq!(device(Phase::Closed).phase_showing(State::Closing), Phase::Closed);
+        assert_eq!(device(Phase::Closed).phase_showing(State::InitWait), Phase::Waiting);
+    }
+
+    #[test]
+    fn a_device_that_closes_does_not_seem_connected_again() {
+        let device = |leaving, state| Device { leaving, state, ..device(Phase::Connecting) };
+        let shown = |leaving, before, state| device(leaving, before).state_for(state);
+        // The backend's answer comes when it is to go already.
+        assert_eq!(shown(true, State::Closing, State::Connected), State::Closing);
+        assert_eq!(shown(true, State::Closed, State::Connected), State::Closed);
+        assert_eq!(shown(true, State::Initialising, State::InitWait), State::Closing);
+        assert_eq!(shown(true, State::Closing, State::Closed), State::Closed);
+        // It was to go, and stays.
+        assert_eq!(shown(false, State::Closing, State::Connected), State::Closing);
+        // A frontend that begins anew.
+        assert_eq!(shown(false, State::Closed, State::InitWait), State::InitWait);
+        assert_eq!(shown(false, State::InitWait, State::Connected), State::Connected);
+        assert_eq!(shown(false, State::Connected, State::Connected), State::Connected);
     }
 
     #[test]

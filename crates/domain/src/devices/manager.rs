@@ -252,8 +252,9 @@ impl<A> Manager<A> {
                 );
             }
             Step::Show(state) => {
-                let waits = state == State::InitWait;
-                self.set_phase(key, if waits { Phase::Waiting } else { Phase::Closed });
+                if let Some(device) = self.devices.get_mut(&key) {
+                    device.phase = device.phase_showing(state);
+                }
                 self.show(key, &Nodes::new(), state);
                 kill_point("devices.state-shown");
             }
@@ -294,10 +295,13 @@ impl<A> Manager<A> {
         }
     }
 
-    /// Shows the guest a state of the backend's.
-    fn show(&self, key: Key, nodes: &Nodes, state: State) {
-        let Some(device) = self.devices.get(&key) else { return };
-        if let Err(error) = self.change(|to| device.place.advance(to, nodes, state)) {
+    /// Shows the guest nodes and a state of the backend's.
+    fn show(&mut self, key: Key, nodes: &Nodes, state: State) {
+        let Some(device) = self.devices.get_mut(&key) else { return };
+        let state = device.state_for(state);
+        device.state = state;
+        let place = device.place.clone();
+        if let Err(error) = self.change(|to| place.advance(to, nodes, state)) {
             self.complain(key, &format!("its state cannot be written: {error}"));
         }
     }

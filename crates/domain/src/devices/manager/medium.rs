@@ -116,11 +116,8 @@ impl<A> Manager<A> {
         let Some(device) = self.devices.get_mut(&key) else { return };
         device.successor = Some(Successor::Itself);
         device.leaving = false;
-        let state = match device.phase {
-            Phase::Connected => State::Connected,
-            Phase::Waiting => State::InitWait,
-            _ => State::Closing,
-        };
+        // A guest that has it cannot be told that it need not close it any more.
+        let state = if device.phase == Phase::Waiting { State::InitWait } else { State::Closing };
         let name = device.opened.name.clone();
         self.show(key, &Nodes::from([("online".into(), "1".into())]), state);
         let message = format!("The guest does not let go of {name}, which keeps its medium");
