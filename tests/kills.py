@@ -58,13 +58,13 @@ class Life:
     """One run of a flow in directories of its own, with one death, or with none and a record of the
     points that were come to."""
 
-    def __init__(self, rig, flow, point):
+    def __init__(self, rig, flow, point, late=0):
         self.base, self.flow, self.point = rig.base, flow, point
         self.work = pathlib.Path(tempfile.mkdtemp(prefix="k.", dir="/tmp"))
         self.run, self.mark = self.work / "run", self.work / "mark"
         self.suffix = self.work.name[2:].replace("_", "x")
         self.plain = {**rig.environment, "XENOLITH_RUNTIME_DIR": str(self.run), "XENOLITH_STATE_DIR": str(self.work / "log")}
-        self.deadly = {**self.plain, "XENOLITH_DIE_AT": f"{point or '*'}:{self.mark}"}
+        self.deadly = {**self.plain, "XENOLITH_DIE_AT": f"{f'{point}@{late}' if point else '*'}:{self.mark}"}
         self.environment, self.prefix = self.deadly, []
         self.made, self.running, self.stored = {}, set(), set()
         self.network = None
@@ -723,9 +723,9 @@ def come_to(rig, flow):
         life.close()
 
 
-def kill_at(rig, flow, point):
-    """Runs a flow in which somebody dies at a point. False if nobody came there."""
-    life = Life(rig, flow, point)
+def kill_at(rig, flow, point, late=0):
+    """Runs a flow in which somebody dies at a point, or so many milliseconds later. False if nobody came there."""
+    life = Life(rig, flow, point, late)
     try:
         go(life)
         with contextlib.suppress(Failure):

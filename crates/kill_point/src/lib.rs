@@ -15,9 +15,11 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 /// Environment variable with `POINT:FILE`: the process is killed (SIGKILL) when it comes to that point,
 /// unless the file exists; it is made first. So whatever starts anew in the same environment lives.
+/// With `POINT@MS:FILE` it dies so many milliseconds later: others have seen by then what it did before.
 /// With `*:FILE` nobody is killed, and the file gets the name of each point that is come to, a line each.
 /// For tests only.
 pub const DIE_VARIABLE: &str = "XENOLITH_DIE_AT";
@@ -27,6 +29,7 @@ const ALL: &str = "*";
 
 struct Order {
     point: String,
+    late: Duration,
     file: PathBuf,
 }
 
@@ -42,7 +45,11 @@ impl Order {
                 noted.and_then(|mut file| file.write_all(format!("{name}\n").as_bytes()));
             return false;
         }
-        self.point == name && options.write(true).create_new(true).open(&self.file).is_ok()
+        if self.point != name || self.file.exists() {
+            return false;
+        }
+        std::thread::sleep(self.late);
+        options.write(true).create_new(true).open(&self.file).is_ok()
     }
 }
 
@@ -50,7 +57,9 @@ static ORDER: OnceLock<Option<Order>> = OnceLock::new();
 
 fn parse(text: &str) -> Option<Order> {
     let (point, file) = text.split_once(':')?;
-    Some(Order { point: point.to_owned(), file: file.into() })
+    let (point, late) = point.split_once('@').unwrap_or((point, "0"));
+    let late = Duration::from_millis(late.parse().ok()?);
+    Some(Order { point: point.to_owned(), late, file: file.into() })
 }
 
 fn die_if_asked(name: &str, victim: Option<Pid>) {
@@ -89,6 +98,9 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "a.b\na.c\n");
         std::fs::remove_file(file).unwrap();
         assert!(parse("no file").is_none());
+        let late = parse("a.b@30:/f").unwrap();
+        assert_eq!((late.point.as_str(), late.late), ("a.b", Duration::from_millis(30)));
+        assert!(parse("a.b@soon:/f").is_none());
     }
 
     fn sources(directory: &Path, found: &mut Vec<PathBuf>) {

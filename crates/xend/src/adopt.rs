@@ -40,6 +40,9 @@ impl Daemon {
                 let running = state.running.entry(entry.domid).or_insert_with(new);
                 if running.entry.name != entry.name && running.entry.pid == entry.pid {
                     renamed.push((entry.clone(), running.entry.name.clone()));
+                    if running.entry.uuid != entry.uuid {
+                        running.before = Some(running.entry.clone());
+                    }
                 }
                 // A number that comes again belongs to another process once the watch of the
                 // former has seen its end.
@@ -115,7 +118,9 @@ impl Daemon {
         kill_point("xend.watch.over");
         let running = self.state().running.get(&entry.domid).cloned();
         match running.filter(|running| running.up) {
-            Some(Running { entry, last, .. }) => {
+            Some(Running { entry, last, before, .. }) => {
+                // One that was set aside for another that never came is missed under its former name.
+                let entry = before.filter(|before| !self.has_come_again(before)).unwrap_or(entry);
                 let how = self.how(&entry, last).await;
                 let reason = last.map(|ended| ended.reason);
                 self.gone(&entry, reason, self.heir(&entry, last), how);
@@ -206,6 +211,15 @@ impl Daemon {
             }
         }
         "its process ended without a word (it was killed, perhaps)".to_owned()
+    }
+
+    /// Whether another domain has had this one's identity since.
+    fn has_come_again(&self, entry: &Entry) -> bool {
+        let is_another = |domid, uuid| domid != entry.domid && uuid == entry.uuid;
+        let live = self.registry.list().unwrap_or_default();
+        let state = self.state();
+        live.iter().any(|other| is_another(other.domid, other.uuid))
+            || state.history.iter().any(|past| is_another(past.domid, past.uuid))
     }
 
     /// The number of the domain that follows one.

@@ -55,6 +55,8 @@ pub(crate) struct Running {
     pub up: bool,
     /// What it said of its end.
     pub last: Option<Ended>,
+    /// Who it was before it was set aside for a new one (`rename-restart`).
+    pub before: Option<Entry>,
     /// Told when it has left the registry.
     pub forgotten: Arc<Notify>,
 }
@@ -62,7 +64,14 @@ pub(crate) struct Running {
 impl Running {
     /// A domain that nobody has watched yet.
     pub fn new(entry: Entry) -> Self {
-        Self { entry, watched: false, up: false, last: None, forgotten: Arc::default() }
+        Self {
+            entry,
+            watched: false,
+            up: false,
+            last: None,
+            before: None,
+            forgotten: Arc::default(),
+        }
     }
 }
 
