@@ -24,6 +24,7 @@ pub fn command(tool: Tool, name: &str) -> Option<Command> {
         "block-detach" => block_detach(tool),
         "block-list" => block_list(tool),
         "block-refresh" => block_refresh(tool),
+        "block-resize" => block_resize(tool),
         "cd-eject" => cd_eject(tool),
         "cd-insert" => cd_insert(tool),
         "channel-list" => channel_list(tool),
@@ -399,6 +400,32 @@ fn block_refresh(tool: Tool) -> Command {
         .arg(domain().required(true))
         .arg(device("Name of the disk in the guest, or its number"))
         .after_help(examples(tool, &[("block-refresh serv1 xvdb", "After: truncate -s +1G image")]))
+}
+
+fn block_resize(tool: Tool) -> Command {
+    Command::new("block-resize")
+        .about("Make a disk of a running domain larger; the guest sees it at once")
+        .arg(domain().required(true))
+        .arg(device("Name of the disk in the guest, or its number"))
+        .arg(
+            Arg::new("size")
+                .value_name("Size")
+                .required(true)
+                .help("Bytes, or with K, M, G or T behind it; with + before it, what is added"),
+        )
+        .after_help(format!(
+            "Image files can grow, raw and qcow2, whose domain may write them and has them for \
+             itself (mode w). No disk becomes smaller. A volume grows by the host's means \
+             (lvextend), and block-refresh shows it. In the guest, the file system still has to \
+             be told: resize2fs, xfs_growfs.\n\n{}",
+            examples(
+                tool,
+                &[
+                    ("block-resize serv1 xvdb +2G", "2 GiB more"),
+                    ("block-resize serv1 xvdb 20G", "20 GiB in all"),
+                ],
+            )
+        ))
 }
 
 fn list_of(tool: Tool, name: &'static str, about: &'static str) -> Command {

@@ -46,6 +46,18 @@ const CASES: &[(&str, &[&str])] = &[
     ),
     ("block-list", &["xm block-list ghost", "xl block-list ghost", "xm block-list"]),
     ("block-refresh", &["xm block-refresh serv1 xvdb", "xm block-refresh ghost xvdb"]),
+    (
+        "block-resize",
+        &[
+            "xm block-resize serv1 xvdb +2G",
+            "xl block-resize serv1 xvdb 20g",
+            "xm block-resize serv1 xvdb 20GB",
+            "xm block-resize serv1 nodisk 20G",
+            "xm block-resize serv1 xvdb",
+            "xm block-resize ghost xvdb 20G",
+            "xl block-resize ghost xvdb 20G",
+        ],
+    ),
     ("channel-list", &["xl channel-list", "xl channel-list ghost", "xm channel-list ghost"]),
     (
         "cp",

@@ -46,6 +46,17 @@ pub struct Waiter<A> {
     pub until: Instant,
 }
 
+/// A disk whose image becomes longer.
+#[derive(Debug)]
+pub struct Growth<A> {
+    /// Its size then. A backend that follows one that died is told again.
+    pub bytes: u64,
+    /// Backends that died meanwhile.
+    pub deaths: u32,
+    /// Who waits for it, unless for too long.
+    pub waiter: Option<Waiter<A>>,
+}
+
 /// A network interface's ways out, which may end again and again.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Relinks {
@@ -137,6 +148,8 @@ pub struct Device<A> {
     pub connected: bool,
     /// When its way out was made anew last, and is to be.
     pub relinks: Relinks,
+    /// Its image becomes longer.
+    pub growth: Option<Growth<A>>,
     /// Who waits for it.
     pub waiter: Option<Waiter<A>>,
 }
@@ -157,6 +170,7 @@ impl<A> Device<A> {
             shown: false,
             connected: false,
             relinks: Relinks::default(),
+            growth: None,
             waiter: None,
         }
     }
@@ -210,6 +224,7 @@ mod tests {
         let config = DeviceConfig::Block(BlockConfig {
             format: BlockFormat::Raw,
             writable: true,
+            shared: false,
             cdrom: false,
             discard: true,
             persistent: true,

@@ -1,5 +1,6 @@
 //! The devices' thread: follows frontends, gives orders to backends, starts those anew that died.
 
+mod growth;
 mod medium;
 
 use super::backend::{self, Process};
@@ -14,7 +15,7 @@ use super::{News, Owner, Teller, Wish};
 use boundary::Backend;
 use control::xenstore::{StoreClient, StoreError, Transaction};
 use control::{ErrorCode, Failure, kill_point};
-use devices::wire::{BlockFormat, DeviceConfig, Nodes, Order, Report};
+use devices::wire::{Nodes, Order, Report};
 use medium::Away;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::BTreeMap;
@@ -65,19 +66,6 @@ fn no_such_device((class, number): Key) -> Failure {
     };
     let message = format!("The domain has no {} {number}", class.word());
     failure(ErrorCode::NotFound, message).with_hint(format!("'xm {list}' shows those it has."))
-}
-
-/// A qcow2 image's size is in its header, which nobody else may write while the domain has its lock.
-fn has_a_size_to_look_at(disk: &Opened) -> Result<(), Failure> {
-    match &disk.config {
-        DeviceConfig::Block(config) if config.format == BlockFormat::Qcow2 => {
-            let message = format!("{}: a qcow2 image cannot grow while it is in use", disk.name);
-            let hint = "Detach the disk (xm block-detach) or shut the domain down, resize the \
-                        image ('qemu-img resize'), and attach it again.";
-            Err(failure(ErrorCode::NotSupported, message).with_hint(hint))
-        }
-        _ => Ok(()),
-    }
 }
 
 impl<A> Manager<A> {
@@ -169,6 +157,7 @@ impl<A> Manager<A> {
         let revivals = self.backends.iter().filter_map(|slot| slot.revival);
         let relinks = self.devices.values().filter_map(|device| device.relinks.due);
         let next = waiters.map(|waiter| waiter.until).chain(revivals).chain(relinks);
+        let next = next.chain(self.next_growth());
         let next = next.chain(self.questions.next()).chain(self.next_medium()).min();
         let mut longest =
             next.map_or(LONGEST_WAIT, |next| next.saturating_duration_since(now)).min(LONGEST_WAIT);
@@ -248,7 +237,7 @@ impl<A> Manager<A> {
                 kill_point("devices.disconnect.ordered");
                 self.kill_backend(
                     key.0,
-                    ["xenblock.disconnect.ordered", "xennet.disconnect.ordered"],
+                    &["xenblock.disconnect.ordered", "xennet.disconnect.ordered"],
                 );
             }
             Step::Show(state) => {
@@ -282,7 +271,7 @@ impl<A> Manager<A> {
         let order = Order::Connect { device: key.1, frontend: nodes };
         let sent = self.process(key.0).map_or(Ok(()), |process| process.order(&order, &[]));
         kill_point("devices.connect.ordered");
-        self.kill_backend(key.0, ["xenblock.connect.ordered", "xennet.connect.ordered"]);
+        self.kill_backend(key.0, &["xenblock.connect.ordered", "xennet.connect.ordered"]);
         if sent.is_err_and(|error| error.kind() == io::ErrorKind::InvalidInput) {
             self.fail(key, "the frontend wrote more nodes than a device has use for");
         }
@@ -319,8 +308,8 @@ impl<A> Manager<A> {
         self.backends.get(class.backend() as usize).and_then(|slot| slot.process.as_ref())
     }
 
-    /// Marks a point of a backend's: its names for disks and for interfaces; channels have none.
-    fn kill_backend(&self, class: Class, points: [&'static str; 2]) {
+    /// Marks a point of a backend's: its names for disks, for interfaces, as far as they have it.
+    fn kill_backend(&self, class: Class, points: &[&'static str]) {
         if let Some(process) = self.process(class) {
             process.kill_backend(points, class.backend());
         }
@@ -340,7 +329,7 @@ impl<A> Manager<A> {
             self.complain(key, &format!("its backend takes no orders: {error}"));
         }
         kill_point("devices.attach.ordered");
-        self.kill_backend(key.0, ["xenblock.attach.ordered", "xennet.attach.ordered"]);
+        self.kill_backend(key.0, &["xenblock.attach.ordered", "xennet.attach.ordered"]);
     }
 
     /// Starts the backend of a class, and tells it of all its devices.
@@ -364,7 +353,9 @@ impl<A> Manager<A> {
         self.teller.line(format!("the domain's {} cannot be served: {why}", class.word()));
         let keys: Vec<Key> = self.devices.keys().filter(|key| key.0 == class).copied().collect();
         for key in keys {
-            self.answer(key, Err(failure(ErrorCode::Host, format!("No backend: {why}"))));
+            let failure = failure(ErrorCode::Host, format!("No backend: {why}"));
+            self.end_growth(key, Err(failure.clone()));
+            self.answer(key, Err(failure));
             self.fail(key, why);
         }
     }
@@ -388,7 +379,8 @@ impl<A> Manager<A> {
     fn remove(&mut self, key: Key) {
         self.order(key, &Order::Detach { device: key.1 });
         kill_point("devices.detach.ordered");
-        self.kill_backend(key.0, ["xenblock.detach.ordered", "xennet.detach.ordered"]);
+        self.kill_backend(key.0, &["xenblock.detach.ordered", "xennet.detach.ordered"]);
+        self.call_off_growth(key);
         let Some(device) = self.devices.remove(&key) else { return };
         if let Err(error) = self.change(|to| device.place.remove(to)) {
             self.teller.line(format!("{}: its nodes are left over: {error}", device.opened.name));
@@ -455,6 +447,7 @@ impl<A> Manager<A> {
         self.teller.line(format!("the backend of the domain's {word} ended{how}: {status}{then}"));
         self.let_go(|key| key.0 == class);
         kill_point("devices.backend.mourned");
+        self.mourn_growth(class);
         for device in self.devices.values_mut().filter(|device| device.opened.class == class) {
             match device.opened.support.renew() {
                 Ok(Some(files)) => device.opened.files = files,
@@ -471,18 +464,19 @@ impl<A> Manager<A> {
         match report {
             Report::Attached { device, nodes } => {
                 kill_point("devices.attach.told");
-                self.kill_backend(class, ["xenblock.attach.told", "xennet.attach.told"]);
+                self.kill_backend(class, &["xenblock.attach.told", "xennet.attach.told"]);
                 self.attached((class, device), &nodes);
             }
             Report::Connected { device, nodes } => {
                 kill_point("devices.connect.told");
-                self.kill_backend(class, ["xenblock.connect.told", "xennet.connect.told"]);
+                self.kill_backend(class, &["xenblock.connect.told", "xennet.connect.told"]);
                 self.connected((class, device), &nodes);
             }
             Report::Refused { device, why } => {
                 let key = (class, device);
                 let was = self.devices.get(&key).map(|device| device.phase);
                 kill_point("devices.refused");
+                self.end_growth(key, Err(failure(ErrorCode::Host, why.clone())));
                 self.answer(key, Err(failure(ErrorCode::Host, why.clone())));
                 self.fail(key, &why);
                 if was == Some(Phase::Attaching) && self.is_new(key) {
@@ -495,7 +489,7 @@ impl<A> Manager<A> {
             Report::Disconnected { device } => {
                 let key = (class, device);
                 kill_point("devices.disconnect.told");
-                self.kill_backend(class, ["xenblock.disconnect.told", "xennet.disconnect.told"]);
+                self.kill_backend(class, &["xenblock.disconnect.told", "xennet.disconnect.told"]);
                 if let Some(device) = self.devices.get_mut(&key) {
                     device.forget_frontend();
                 }
@@ -508,6 +502,7 @@ impl<A> Manager<A> {
                     self.show(key, &nodes, State::Connected);
                 }
             }
+            Report::Resized { device, result } => self.resized((class, device), result),
             Report::Full { device, why } => {
                 self.complain((class, device), &why);
                 self.teller.tell(News::Full(why));
@@ -522,7 +517,7 @@ impl<A> Manager<A> {
             }
             Report::Detached { device } => {
                 kill_point("devices.detach.told");
-                self.kill_backend(class, ["xenblock.detach.told", "xennet.detach.told"]);
+                self.kill_backend(class, &["xenblock.detach.told", "xennet.detach.told"]);
                 self.let_go(|key| key == (class, device));
             }
             Report::Statistics { devices } => self.questions.answer(class, &devices),
@@ -566,6 +561,7 @@ impl<A> Manager<A> {
     }
 
     fn attached(&mut self, key: Key, nodes: &Nodes) {
+        self.order_growth(key);
         let Some(device) = self.devices.get_mut(&key) else { return };
         if !device.frontend.is_empty() {
             // Another process served it before: the guest is not to notice.
@@ -609,7 +605,7 @@ impl<A> Manager<A> {
                 Wish::Refresh { number, asker } => {
                     let key = (Class::Vbd, number);
                     let answer = match self.devices.get(&key) {
-                        Some(device) => has_a_size_to_look_at(&device.opened),
+                        Some(device) => growth::has_a_size_to_look_at(&device.opened),
                         None => Err(no_such_device(key)),
                     };
                     if answer.is_ok() {
@@ -618,6 +614,7 @@ impl<A> Manager<A> {
                     }
                     self.teller.tell(News::Answer(asker, answer));
                 }
+                Wish::Resize { number, size, asker } => self.wish_resize(number, size, asker),
                 Wish::Retry => {
                     if let Some(process) = self.process(Class::Vbd) {
                         let _found_with_its_reports = process.order(&Order::Retry, &[]);
@@ -699,6 +696,7 @@ impl<A> Manager<A> {
         for (_, waiter) in self.going.extract_if(.., |(_, waiter)| waiter.until <= now) {
             self.teller.tell(News::Answer(waiter.asker, Ok(())));
         }
+        self.look_at_growth(now);
         for (asker, counters) in self.questions.done(now) {
             self.teller.tell(News::Counters(asker, counters));
         }
