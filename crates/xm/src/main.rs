@@ -96,7 +96,7 @@ fn text(words: &[OsString]) -> Result<Vec<String>, Error> {
 fn finish(tool: Tool, outcome: Result<u8, Error>) -> ExitCode {
     let error = match outcome {
         Ok(code) => return ExitCode::from(code),
-        Err(error) => error,
+        Err(error) => daemon::or_not_started(error),
     };
     match &error {
         Error::OutputClosed => signals::obey(signal_hook::consts::SIGPIPE),
