@@ -188,7 +188,13 @@ def hot_plug_disks(rig):
     rig.must("pause", guest.name)
     code, _, err = rig.run("block-detach", guest.name, "xvdb")
     expect(code != 0 and re.search("let go of xvdb(.|\n)*[Uu]nmount(.|\n)*--force", err), f"no answer of the guest: {code} {err!r}")
-    rig.must("unpause", guest.name)
+    # Whoever asks for the same meanwhile waits with the first, who gets an answer too.
+    with rig.begin("block-detach", guest.name, "xvdb") as first, rig.begin("block-detach", guest.name, "xvdb") as second:
+        time.sleep(1)
+        rig.must("unpause", guest.name)
+        for asker in (first, second):
+            out, err = asker.communicate(timeout=6)
+            expect(asker.returncode == 0, f"two detach at once: {asker.returncode} {out!r} {err!r}")
     wait_for(lambda: len(rig.must("block-list", guest.name).splitlines()) == 2, 15, "it does not go later")
     guest.wait_until("[ ! -e /dev/xvdb ]", "the guest still has the disk")
     # At once, when nobody uses it; and the image is free at once, also after a detach by force.

@@ -150,8 +150,8 @@ pub struct Device<A> {
     pub relinks: Relinks,
     /// Its image becomes longer.
     pub growth: Option<Growth<A>>,
-    /// Who waits for it.
-    pub waiter: Option<Waiter<A>>,
+    /// Who waits for it to come or go.
+    pub waiters: Vec<Waiter<A>>,
 }
 
 impl<A> Device<A> {
@@ -171,7 +171,7 @@ impl<A> Device<A> {
             connected: false,
             relinks: Relinks::default(),
             growth: None,
-            waiter: None,
+            waiters: Vec::new(),
         }
     }
 
@@ -186,6 +186,11 @@ impl<A> Device<A> {
     pub fn comes_again(&self) -> bool {
         self.successor.is_some()
             || self.presented.as_ref().is_some_and(|presented| presented.old.is_some())
+    }
+
+    /// Whether somebody wants it to go and not to come again.
+    pub fn goes_for_good(&self) -> bool {
+        self.leaving && !self.comes_again()
     }
 
     /// Whether it goes once the guest has closed it.
@@ -287,6 +292,16 @@ mod tests {
             Device { successor: Some(Successor::Itself), ..device(Phase::Closed) }.comes_again()
         );
         assert!(!device(Phase::Closed).comes_again());
+    }
+
+    #[test]
+    fn a_device_that_is_detached_goes_for_good() {
+        let mut device = device(Phase::Connected);
+        assert!(!device.goes_for_good());
+        device.leaving = true;
+        assert!(device.goes_for_good());
+        device.successor = Some(Successor::Itself);
+        assert!(!device.goes_for_good(), "a drive whose medium is changed");
     }
 
     #[test]

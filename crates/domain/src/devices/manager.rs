@@ -152,8 +152,7 @@ impl<A> Manager<A> {
     fn wait(&self) {
         let now = Instant::now();
         let going = self.going.iter().map(|(_, waiter)| waiter);
-        let waiters =
-            self.devices.values().filter_map(|device| device.waiter.as_ref()).chain(going);
+        let waiters = self.devices.values().flat_map(|device| &device.waiters).chain(going);
         let revivals = self.backends.iter().filter_map(|slot| slot.revival);
         let relinks = self.devices.values().filter_map(|device| device.relinks.due);
         let next = waiters.map(|waiter| waiter.until).chain(revivals).chain(relinks);
@@ -369,9 +368,9 @@ impl<A> Manager<A> {
     }
 
     fn answer(&mut self, key: Key, answer: Result<(), Failure>) {
-        let waiter = self.devices.get_mut(&key).and_then(|device| device.waiter.take());
-        if let Some(waiter) = waiter {
-            self.teller.tell(News::Answer(waiter.asker, answer));
+        let Some(device) = self.devices.get_mut(&key) else { return };
+        for waiter in std::mem::take(&mut device.waiters) {
+            self.teller.tell(News::Answer(waiter.asker, answer.clone()));
         }
     }
 
@@ -392,7 +391,8 @@ impl<A> Manager<A> {
         self.teller.line(format!("{} is detached", device.opened.name));
         // Who asked may want the image or the address at once, which the backend still has.
         let until = Instant::now() + LITTLE_PATIENCE;
-        self.going.extend(device.waiter.map(|waiter| (key, Waiter { until, ..waiter })));
+        let waiters = device.waiters.into_iter();
+        self.going.extend(waiters.map(|waiter| (key, Waiter { until, ..waiter })));
         if self.process(key.0).is_none() {
             self.let_go(|other| other == key);
         }
@@ -575,7 +575,9 @@ impl<A> Manager<A> {
         if state == State::InitWait {
             self.show(key, nodes, state);
             kill_point("devices.attach.shown");
-            if !self.has_come(key) {
+            // Who waits for it to go waits on.
+            let goes = self.devices.get(&key).is_some_and(Device::goes_for_good);
+            if !self.has_come(key) && !goes {
                 self.answer(key, Ok(()));
             }
         }
@@ -670,21 +672,26 @@ impl<A> Manager<A> {
             Err(failure) => return self.teller.tell(News::Answer(asker, Err(failure))),
         };
         if let Some(device) = self.devices.get_mut(&key) {
-            device.waiter = Some(Waiter { asker, until: Instant::now() + PATIENCE });
+            device.waiters.push(Waiter { asker, until: Instant::now() + PATIENCE });
         }
         if self.process(class).is_some() { self.attach(key) } else { self.revive(class) }
     }
 
     fn wish_detach(&mut self, key: Key, force: bool, asker: A) {
         let is_busy = self.is_away(key).then(|| self.busy(key));
+        // Who wants it to go too waits with this one; who waits for it to come does so in vain.
+        if self.devices.get(&key).is_some_and(|device| !device.goes_for_good()) {
+            let message = "The device is detached by somebody else".to_owned();
+            self.answer(key, Err(failure(ErrorCode::Busy, message)));
+        }
         let Some(device) = self.devices.get_mut(&key) else {
             let failure = is_busy.unwrap_or_else(|| no_such_device(key));
             return self.teller.tell(News::Answer(asker, Err(failure)));
         };
-        (device.leaving, device.forced) = (true, force);
+        (device.leaving, device.forced) = (true, device.forced || force);
         (device.successor, device.presented) = (None, None);
         let patience = if force { LITTLE_PATIENCE } else { PATIENCE };
-        device.waiter = Some(Waiter { asker, until: Instant::now() + patience });
+        device.waiters.push(Waiter { asker, until: Instant::now() + patience });
         self.show(key, &Nodes::from([("online".into(), "0".into())]), State::Closing);
         kill_point("devices.detach.shown");
         self.look(key);
@@ -700,11 +707,12 @@ impl<A> Manager<A> {
         for (asker, counters) in self.questions.done(now) {
             self.teller.tell(News::Counters(asker, counters));
         }
-        let late = |device: &Device<A>| device.waiter.as_ref().is_some_and(|w| w.until <= now);
+        let is_late = |waiter: &Waiter<A>| waiter.until <= now;
+        let late = |device: &Device<A>| device.waiters.iter().any(is_late);
         let keys: Vec<Key> =
             self.devices.iter().filter(|(_, device)| late(device)).map(|(key, _)| *key).collect();
         for key in keys {
-            let Some(device) = self.devices.get(&key) else { continue };
+            let Some(device) = self.devices.get_mut(&key) else { continue };
             if device.forced {
                 kill_point("devices.detach.forced");
                 self.remove(key);
@@ -722,7 +730,9 @@ impl<A> Manager<A> {
             } else {
                 failure(ErrorCode::Host, format!("The backend of {name} does not answer"))
             };
-            self.answer(key, Err(answer));
+            for waiter in device.waiters.extract_if(.., |waiter| waiter.until <= now) {
+                self.teller.tell(News::Answer(waiter.asker, Err(answer.clone())));
+            }
         }
     }
 }
