@@ -33,13 +33,13 @@ impl Recorder {
 
     fn step(&self, step: Step) -> io::Result<()> {
         let number = self.steps.borrow().len();
-        self.steps.borrow_mut().push(step.clone());
         let fails = self.fails_at.get() == Some(number);
         if let Step::Write(at, what) = &step {
             // One that fails has written a part.
             let part = if fails { &what[..what.len() / 2] } else { what };
             put(&mut self.bytes.borrow_mut(), *at, part);
         }
+        self.steps.borrow_mut().push(step);
         if fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 }

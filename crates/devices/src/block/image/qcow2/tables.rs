@@ -156,7 +156,7 @@ impl Header {
 
     /// Reference counts in a block of them.
     pub fn counts(&self) -> u64 {
-        self.cluster * 8 >> self.order
+        (self.cluster * 8) >> self.order
     }
 
     /// The table of reference counts: addresses of its blocks.
