@@ -125,7 +125,7 @@ impl<A> Manager<A> {
         self.show(key, &Nodes::from([("online".into(), "1".into())]), state);
         let message = format!("The guest does not let go of {name}, which keeps its medium");
         let hint = "Unmount it in the guest (it may be paused, too), then try again.";
-        self.answer(key, Err(failure(ErrorCode::Busy, message).with_hint(hint)));
+        self.answer(key, &Err(failure(ErrorCode::Busy, message).with_hint(hint)));
     }
 
     /// A device has left that comes again; its nodes are gone.
@@ -203,7 +203,7 @@ impl<A> Manager<A> {
     pub(super) fn is_taken(&mut self, key: Key) {
         let Some(device) = self.devices.get_mut(&key) else { return };
         if device.presented.take().is_some() {
-            self.answer(key, Ok(()));
+            self.answer(key, &Ok(()));
         }
     }
 
