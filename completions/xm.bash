@@ -31,6 +31,9 @@ _xm() {
             xm,block-refresh)
                 cmd="xm__subcmd__block__subcmd__refresh"
                 ;;
+            xm,block-resize)
+                cmd="xm__subcmd__block__subcmd__resize"
+                ;;
             xm,cd-eject)
                 cmd="xm__subcmd__cd__subcmd__eject"
                 ;;
@@ -197,7 +200,7 @@ _xm() {
 
     case "${cmd}" in
         xm)
-            opts="-h --help console create destroy dmesg domid domname info list pause reboot shutdown unpause uptime new start delete block-attach block-detach block-list network-attach network-detach network-list block-refresh crash-report doctor image network-bridge config cp exec explain logs stats wait dump-core rename domstate log reset top sysrq trigger debug-keys mem-max mem-set vcpu-list vcpu-set block-configure cd-insert cd-eject channel-list vm-list config-update claims serve shell event-monitor help"
+            opts="-h --help console create destroy dmesg domid domname info list pause reboot shutdown unpause uptime new start delete block-attach block-detach block-list network-attach network-detach network-list block-refresh block-resize crash-report doctor image network-bridge config cp exec explain logs stats wait dump-core rename domstate log reset top sysrq trigger debug-keys mem-max mem-set vcpu-list vcpu-set block-configure cd-insert cd-eject channel-list vm-list config-update claims serve shell event-monitor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -267,6 +270,20 @@ _xm() {
             return 0
             ;;
         xm__subcmd__block__subcmd__refresh)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xm__subcmd__block__subcmd__resize)
             opts="-h --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -178,7 +178,7 @@ def hot_plug_disks(rig):
     guest.wait_until(f"[ $(cat /sys/block/xvdb/size) = {48 << 11} ]", "the guest does not see the new size")
     rig.must("block-attach", guest.name, f"tap:qcow2:{make_qcow2(rig.work / 'fixed.qcow2', 8)}", "xvdd", "w")
     code, _, err = rig.run("block-refresh", guest.name, "xvdd")
-    expect(code != 0 and "cannot grow while it is in use" in err and "qemu-img resize" in err, f"refresh of qcow2: {code} {err!r}")
+    expect(code != 0 and "xm block-resize" in err, f"refresh of qcow2: {code} {err!r}")
     rig.must("block-detach", guest.name, "xvdd")
     code, _, err = rig.run("block-refresh", guest.name, "xvdq")
     expect(code != 0 and "xvdq" in err, f"refresh of a disk that is not there: {code} {err!r}")
@@ -188,7 +188,13 @@ def hot_plug_disks(rig):
     rig.must("pause", guest.name)
     code, _, err = rig.run("block-detach", guest.name, "xvdb")
     expect(code != 0 and re.search("let go of xvdb(.|\n)*[Uu]nmount(.|\n)*--force", err), f"no answer of the guest: {code} {err!r}")
-    rig.must("unpause", guest.name)
+    # Whoever asks for the same meanwhile waits with the first, who gets an answer too.
+    with rig.begin("block-detach", guest.name, "xvdb") as first, rig.begin("block-detach", guest.name, "xvdb") as second:
+        time.sleep(1)
+        rig.must("unpause", guest.name)
+        for asker in (first, second):
+            out, err = asker.communicate(timeout=6)
+            expect(asker.returncode == 0, f"two detach at once: {asker.returncode} {out!r} {err!r}")
     wait_for(lambda: len(rig.must("block-list", guest.name).splitlines()) == 2, 15, "it does not go later")
     guest.wait_until("[ ! -e /dev/xvdb ]", "the guest still has the disk")
     # At once, when nobody uses it; and the image is free at once, also after a detach by force.
@@ -211,6 +217,66 @@ def hot_plug_disks(rig):
     rig.must("destroy", guest.name)
     guest.terminal.end()
     rig.gone(guest.name)
+
+
+@for_each_kernel
+def resized(rig, kernel):
+    """Disks grow while the guest uses them: it sees that, and writes to their ends; all is there later."""
+    path, plain = make_qcow2(rig.work / "grows.qcow2", 24), image(rig, "grows.img", 16)
+    keys = {"kernel": str(rig.kernel(kernel))}
+    disk = [f"tap:qcow2:{path},xvda,w", f"file:{plain},xvdb,w"]
+    guest = Guest(rig, "resized", disk=disk, **keys)
+    guest.sh("mke2fs -F /dev/xvda >/dev/null && mkdir /mnt && mount -t ext4 /dev/xvda /mnt")
+    guest.sh("/devices/files write /mnt/a 10 300")
+    guest.start("/devices/files copy /mnt/a /mnt/b")
+    for turn, name, size, now in ((1, "xvda", "+1G", 24 + 1024), (2, "xvdb", "64M", 64), (3, "xvda", "1200m", 1200)):
+        rig.must("block-resize", guest.name, name, size)
+        expect(rig.must("block-resize", guest.name, f"/dev/{name}", f"{now << 20}") == "", f"{turn}: the same again")
+        # Whoever serves it next knows the new size, too.
+        if turn == 2:
+            guest.kill("xenblock")
+            wait_for(lambda: "xenblock" in rig.family(guest.name).values(), 10, "no other backend was started")
+    time.sleep(0.5)
+    guest.terminal.type("\x1a")
+    guest.terminal.until("Stopped", 30)
+    guest.sh("touch /tmp/stop")
+    guest.start("fg")
+    found = guest.finish(r"copied (\d+)", 30)
+    expect(found[2] == "0" and int(found[1]) > 0, f"the copies: {found[0]}")
+    for name, now in (("xvda", 1200), ("xvdb", 64)):
+        guest.wait_until(f"[ $(cat /sys/block/{name}/size) = {now << 11} ]", f"the guest does not see the size of {name}")
+        last = f"seek={now * 2048 - 8} oflag=direct"
+        guest.sh(f"yes {name} | dd of=/dev/{name} bs=512 count=8 {last} iflag=fullblock 2>/dev/null")
+    for name, size, why in (("xvda", "1G", "smaller"), ("xvdb", "1K", "smaller"), ("xvdb", "16777216T", "so many bytes|is no size"),
+            ("xvdq", "1G", "xvdq"), ("xvda", "9999999T", "at most|so many|is no size")):
+        code, _, err = rig.run("block-resize", guest.name, name, size)
+        expect(code != 0 and re.search(why, err), f"{name} to {size}: {code} {err!r}")
+    guest.sh("/devices/files check /mnt/a && /devices/files check /mnt/b && umount /mnt")
+    expect("error" not in guest.sh("dmesg | grep -i 'i/o error' || true").lower(), "the guest saw an error")
+    guest.off()
+    expect(plain.stat().st_size == 64 << 20, f"the raw image has {plain.stat().st_size} bytes")
+    expect(plain.read_bytes()[-512:].count(b"xvdb\n") > 90, "what was written to the end is not there")
+    check_qcow2(path)
+    guest = mounted(rig, "resized", disk, **keys)
+    expect(guest.sh("cat /sys/block/xvda/size").strip() == str(1200 << 11), "the size is lost")
+    end = guest.sh(f"dd if=/dev/xvda bs=512 count=8 skip={1200 * 2048 - 8} 2>/dev/null | grep -c xvda").strip()
+    expect(int(end) > 700, f"the end is lost: {end}")
+    guest.sh("/devices/files check /mnt/a && /devices/files check /mnt/b")
+    guest.off()
+    check_qcow2(path)
+
+
+@test
+def resized_not(rig):
+    """What cannot grow is refused with a reason, and stays as it is."""
+    path, disc = make_qcow2(rig.work / "not.qcow2", 8), random_file(rig.work / "disc.iso", 1 << 20)
+    read, shared = image(rig, "read.img", 8), image(rig, "shared.img", 8)
+    guest = Guest(rig, "fixed", disk=[f"file:{read},xvda,r", f"file:{shared},xvdb,w!", f"file:{disc},xvdc:cdrom,r", f"tap:qcow2:{path},xvdd,r"])
+    for name, why in (("xvda", "mode r"), ("xvdb", "mode w!"), ("xvdc", "CD drive"), ("xvdd", "mode r")):
+        code, _, err = rig.run("block-resize", guest.name, name, "+1G")
+        expect(code != 0 and "Refusing" in err and why in err, f"{name}: {code} {err!r}")
+    guest.off()
+    expect([file.stat().st_size for file in (read, shared, disc)] == [8 << 20, 8 << 20, 1 << 20], "an image has grown")
 
 
 @test

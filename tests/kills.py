@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 
-from lab import make_qcow2, store_list
+from lab import check_qcow2, make_qcow2, store_list
 from rig import PATIENCE, ROOT, DaemonConnection, Failure, Rig, expect, wait_for
 
 CALL = re.compile(r"(?<!fn )\b(?:kill_point|kill_point_of|kill_backend)\(([^;]*?)\)(?:;|,\n)", re.S)
@@ -500,6 +500,17 @@ def disks_come_and_go(life):
     life.hears("one", r"vbd 51712 closed\n")
     life.xm("block-attach", life.name("one"), f"file:{disk}", "xvda", "r")
     life.xm("block-detach", life.name("one"), "xvda")
+
+
+@flow
+def disks_grow(life):
+    image = make_qcow2(life.work / "grows.img", 4)
+    life.also.append(lambda: check_qcow2(image))
+    life.create("one", disk=[f"tap:qcow2:{image},xvda,w"])
+    wait_connected(life, vif=None)
+    life.xm("block-resize", life.name("one"), "xvda", "8M")
+    life.hears("one", r"vbd 51712 reopened\n", "reopen\n")
+    life.xm("shutdown", "-w", life.name("one"))
 
 
 @flow

@@ -153,6 +153,11 @@ class Rig:
         )
         return done.returncode, done.stdout, done.stderr
 
+    def begin(self, *words):
+        """Starts xm, to be waited for."""
+        return subprocess.Popen([*self.prefix, str(self.base / "bin/xm"), *words], env=self.environment, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
+
     def must(self, *words, **options):
         code, out, err = self.run(*words, **options)
         expect(code == 0, f"xm {' '.join(words)} ended with {code}: {err.strip() or out.strip()}")

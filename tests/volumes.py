@@ -64,6 +64,8 @@ def serves_a_guest(rig, name, device, grow):
     for entry in (f"phy:{path},xvda,w", f"phy:{path},xvda,r"):
         refused(rig, rf"disk\[0\].*is in use by domain '{guest.name}'", disk=[entry])
     expect(not is_free(path), "the host could mount the device that a guest has")
+    code, _, err = rig.run("block-resize", guest.name, "xvda", "+1M")
+    expect(code != 0 and path in err and "lvextend" in err and "block-refresh" in err, f"resize of a device: {code} {err!r}")
     grow()
     rig.must("block-refresh", guest.name, "xvda")
     guest.wait_until(f"[ $(cat /sys/block/xvda/size) = {GROWN << 11} ]", "the guest does not see the new size")

@@ -40,6 +40,7 @@ fuzz_target!(|data: &[u8]| {
             format: BlockFormat::Qcow2,
             // Writes and discards are refused, then.
             writable: false,
+            shared: false,
             cdrom: false,
             discard: true,
             persistent: false,

@@ -24,6 +24,7 @@ fn rig() -> (Rig, OwnedFd) {
     let config = BlockConfig {
         format: BlockFormat::Raw,
         writable: true,
+        shared: false,
         cdrom: false,
         discard: true,
         persistent: true,

@@ -54,7 +54,7 @@ pub use line::{LineError, LineReader, write_line};
 pub use log::{Log, utc};
 pub use probe::{PROBE_ARGUMENT, Probe, WallProbe, probe};
 pub use protocol::{
-    CrashSummary, DeviceSpec, DomainInfo, Ended, EndedAs, ErrorCode, Failure, MAX_REPLY,
+    CrashSummary, DeviceSpec, DiskSize, DomainInfo, Ended, EndedAs, ErrorCode, Failure, MAX_REPLY,
     MAX_REQUEST, Request, Response, ShutdownKind, ShutdownReason, StateFlags, WaitUntil,
 };
 pub use registry::{Registration, Registry, RegistryError, check_name};

@@ -86,6 +86,13 @@ pub enum Request {
         /// Its number in xenstore.
         number: u32,
     },
+    /// Make a disk's image longer. The reply comes when the guest can see it.
+    DeviceResize {
+        /// Its number in xenstore.
+        number: u32,
+        /// How long.
+        size: DiskSize,
+    },
     /// Speak with the guest's agent. Reply: [`Response::Channel`]; the first byte of the line brings a
     /// socket of packets along (`SCM_RIGHTS`; see the crate `guest-agent`).
     Channel,
@@ -126,6 +133,16 @@ pub enum DeviceSpec {
     Disk(config::Disk),
     /// A network interface.
     Vif(Box<config::Vif>),
+}
+
+/// The size of a disk that is to grow, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskSize {
+    /// All of it.
+    All(u64),
+    /// More than it has.
+    More(u64),
 }
 
 /// What a guest is asked to do (`control/shutdown` in xenstore).

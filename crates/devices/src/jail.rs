@@ -127,6 +127,7 @@ const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
 /// When the kernel does not allow that.
 pub fn forsake_files() -> io::Result<()> {
     use_one_heap();
+    outlive_limits();
     // Behind Landlock no mount could be changed.
     crate::root::leave()?;
     rustix::thread::set_no_new_privs(true)?;
@@ -144,6 +145,13 @@ pub fn forsake_files() -> io::Result<()> {
         .and_then(|rules| rules.restrict_self())
         .map_err(io::Error::other)?;
     Ok(())
+}
+
+/// Has a write beyond the user's limit of file sizes fail, as one on a full host does, in place of being
+/// the end of the process (setrlimit(2), `RLIMIT_FSIZE`).
+fn outlive_limits() {
+    // SAFETY: a signal that is ignored runs no code.
+    let _was_the_default = unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
 /// Has all threads allocate from the main heap. The C library opens a file of /proc when it shrinks

@@ -58,6 +58,13 @@ pub enum Order {
         /// Which device.
         device: u32,
     },
+    /// Make a disk's image longer. It is as it was if that fails. Answer: `Resized`.
+    Resize {
+        /// Which device.
+        device: u32,
+        /// Its new size.
+        bytes: u64,
+    },
     /// A new link for a network interface whose link is gone (see [`Report::Unlinked`]); its
     /// descriptors come along. The frontend notices nothing. No answer.
     Relink {
@@ -95,6 +102,8 @@ pub struct BlockConfig {
     pub format: BlockFormat,
     /// The guest may write.
     pub writable: bool,
+    /// Others may use the image too (mode `w!`).
+    pub shared: bool,
     /// Shown as a CD.
     pub cdrom: bool,
     /// Discard requests are passed on.
@@ -197,6 +206,13 @@ pub enum Report {
         device: u32,
         /// The nodes.
         nodes: Nodes,
+    },
+    /// A disk's image was made longer, or why it was not.
+    Resized {
+        /// Which device.
+        device: u32,
+        /// Nodes that changed, or why none did.
+        result: Result<Nodes, String>,
     },
     /// The host has no room left for what the guest writes. The requests wait for [`Order::Retry`].
     Full {

@@ -135,3 +135,39 @@ fn a_qcow2_image_on_a_full_host() {
     assert!(matches!(checked.status.code(), Some(0 | 3)), "{text}");
     eprintln!("{text}");
 }
+
+#[test]
+fn an_image_that_finds_no_room_to_grow_is_as_it_was() {
+    let (Some(small), Some(tool)) = (Small::new(), qemu_img()) else {
+        eprintln!("skipped: there is no qemu-img, or no mount in a user namespace");
+        return;
+    };
+    let path = small.path("disk.qcow2");
+    let made = Command::new(&tool)
+        .args(["create", "-q", "-f", "qcow2", "-o", "cluster_size=512"])
+        .arg(&path)
+        .arg("4M")
+        .status();
+    assert!(made.unwrap().success());
+    let before = std::fs::read(&path).unwrap();
+    let image = File::options().read(true).write(true).open(&path).unwrap();
+    let config = BlockConfig { format: BlockFormat::Qcow2, ..raw() };
+    let mut setup = Setup::new(Front::new(1, 0), config, image.into(), true);
+    // Its first table would have 2 MiB.
+    setup.process.order(&Order::Resize { device: DEVICE, bytes: 8 << 30 }, &[]);
+    match setup.process.report() {
+        Report::Resized { device: DEVICE, result: Err(why) } => {
+            assert!(why.contains("No space left"), "{why}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(std::fs::read(&path).unwrap() == before);
+    let front = &mut setup.front;
+    front.set(DATA, 0, &pattern(1, 4096));
+    assert_eq!(front.run(request(WRITE, 1, 8184, &[Seg(DATA, 0, 7)])), 0);
+    setup.process.order(&Order::Resize { device: DEVICE, bytes: 8 << 20 }, &[]);
+    assert!(matches!(setup.process.report(), Report::Resized { result: Ok(_), .. }));
+    drop(setup);
+    let checked = Command::new(&tool).args(["check", "-f", "qcow2"]).arg(&path).output().unwrap();
+    assert!(checked.status.success(), "{checked:?}");
+}

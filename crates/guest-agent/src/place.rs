@@ -1,6 +1,9 @@
 //! Where a copy is put: under a name of its own until it is whole, then under the name it shall have.
 
+mod passing;
+
 use crate::tree::{self, Progress, TreeError};
+use passing::Passing;
 use rustix::fs::{CWD, RenameFlags};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -95,60 +98,18 @@ impl Place {
         let path = &self.parent;
         let parent =
             File::open(path).map_err(|source| PlaceError::Parent { path: path.clone(), source })?;
-        let mut passing = OsString::from(".");
-        // A name has 255 bytes at most, and this one is longer.
-        passing.push(OsStr::from_bytes(
-            self.name.as_bytes().get(..200).unwrap_or(self.name.as_bytes()),
-        ));
-        passing.push(format!(".copy-{}-{:x}", std::process::id(), fresh()));
-        let guard = Passing(path.join(&passing));
-        tree::receive(input, parent.as_fd(), &passing, modes, progress)?;
-        let whole = guard.0.clone();
-        let rename = |flags| rustix::fs::renameat_with(CWD, &whole, CWD, self.path(), flags);
+        passing::sweep(path);
+        let passing = Passing::begin(path, &self.name)
+            .map_err(|source| PlaceError::Parent { path: path.clone(), source })?;
+        tree::receive(input, parent.as_fd(), passing.name(), modes, progress)?;
+        let whole = passing.path();
+        let rename = |flags| rustix::fs::renameat_with(CWD, whole, CWD, self.path(), flags);
         let renamed = if whole.is_dir() {
             rename(RenameFlags::NOREPLACE)
         } else {
             rename(RenameFlags::empty())
         };
-        renamed.map_err(|errno| PlaceError::Rename { path: self.path(), source: errno.into() })?;
-        std::mem::forget(guard);
-        Ok(())
-    }
-}
-
-/// A number that no other copy of this process has.
-fn fresh() -> u64 {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let time = since.map_or(0, |since| since.as_secs());
-    time << 16 | NEXT.fetch_add(1, Ordering::Relaxed) & 0xffff
-}
-
-/// What is not whole yet; it goes when this is dropped.
-struct Passing(PathBuf);
-
-impl Drop for Passing {
-    fn drop(&mut self) {
-        let is_directory = self.0.symlink_metadata().is_ok_and(|facts| facts.is_dir());
-        let _what_stays_has_a_telling_name = if is_directory {
-            open_all(&self.0);
-            std::fs::remove_dir_all(&self.0)
-        } else {
-            std::fs::remove_file(&self.0)
-        };
-    }
-}
-
-/// Makes directories writable that the copy had closed, so that they can be removed.
-fn open_all(directory: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    let _tried = std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700));
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            open_all(&entry.path());
-        }
+        renamed.map_err(|errno| PlaceError::Rename { path: self.path(), source: errno.into() })
     }
 }
 
@@ -195,6 +156,9 @@ mod tests {
             assert!(place.receive(&mut part, 0o777, &mut |_| {}).is_err());
             assert_eq!(fs::read_dir(&to).unwrap().count(), 0, "{cut}");
         }
+        // What another process left that was killed.
+        fs::write(to.join(".other.copy-1-67a0c0de0001.lock"), "").unwrap();
+        fs::create_dir(to.join(".other.copy-1-67a0c0de0001")).unwrap();
         place.receive(&mut stream.as_slice(), 0o777, &mut |_| {}).unwrap();
         assert_eq!(fs::read_dir(&to).unwrap().count(), 1);
         assert_eq!(fs::read(to.join("copy/closed/file")).unwrap().len(), 100_000);

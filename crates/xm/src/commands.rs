@@ -100,6 +100,7 @@ pub static COMMANDS: &[Entry] = &{
         Entry::here("network-detach", Both),
         Entry::here("network-list", Both),
         Entry::here("block-refresh", Own),
+        Entry::here("block-resize", Own),
         Entry::here("crash-report", Own),
         Entry::here("doctor", Own),
         Entry::here("image", Own),

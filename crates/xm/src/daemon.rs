@@ -106,6 +106,20 @@ pub fn entry(domain: &Domain) -> Result<Entry, Error> {
     domain.entry().ok_or_else(|| Error::NotStarted { name: domain.name.clone() })
 }
 
+/// Tells a stored domain that does not run from one that does not exist: those that look into a running
+/// domain find neither.
+pub fn or_not_started(error: Error) -> Error {
+    if let Error::Exec(inner) = error {
+        return Error::Exec(Box::new(or_not_started(*inner)));
+    }
+    match error.unknown_domain().map(|word| Subject::find(&daemon(), word)) {
+        Some(Ok(Subject::Domain(domain))) if domain.managed && domain.run.is_none() => {
+            Error::NotStarted { name: domain.name }
+        }
+        _ => error,
+    }
+}
+
 /// Where relative paths of a configuration are seen from.
 ///
 /// # Errors

@@ -54,7 +54,7 @@ fn domain(matches: &ArgMatches) -> &str {
     crate::word(matches, "domain")
 }
 
-fn device(matches: &ArgMatches) -> &str {
+pub fn device(matches: &ArgMatches) -> &str {
     matches.get_one::<String>("device").map_or("", String::as_str)
 }
 
@@ -142,7 +142,7 @@ pub fn block_refresh(matches: &ArgMatches) -> Result<(), Error> {
     order_about(matches, "refresh a disk of", &Request::DeviceRefresh { number })
 }
 
-fn disk_number(matches: &ArgMatches, command: &'static str) -> Result<u32, Error> {
+pub fn disk_number(matches: &ArgMatches, command: &'static str) -> Result<u32, Error> {
     let word = device(matches);
     let name = word.strip_prefix("/dev/").unwrap_or(word);
     config::vbd_number(name).map_err(|error| Error::usage(command, format!("{error}.")))

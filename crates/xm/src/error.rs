@@ -165,7 +165,7 @@ impl Error {
     }
 
     /// The word of a domain that does not exist.
-    fn unknown_domain(&self) -> Option<&str> {
+    pub fn unknown_domain(&self) -> Option<&str> {
         match self {
             Self::Registry(RegistryError::Unknown(word))
             | Self::Client(ClientError::Registry(RegistryError::Unknown(word))) => Some(word),

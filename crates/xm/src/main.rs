@@ -45,6 +45,7 @@ mod network_bridge;
 mod orders;
 mod output;
 mod relay;
+mod resize;
 mod serve;
 mod settings;
 mod shell;
@@ -95,7 +96,7 @@ fn text(words: &[OsString]) -> Result<Vec<String>, Error> {
 fn finish(tool: Tool, outcome: Result<u8, Error>) -> ExitCode {
     let error = match outcome {
         Ok(code) => return ExitCode::from(code),
-        Err(error) => error,
+        Err(error) => daemon::or_not_started(error),
     };
     match &error {
         Error::OutputClosed => signals::obey(signal_hook::consts::SIGPIPE),
@@ -242,6 +243,7 @@ fn execute(tool: Tool, name: &'static str, matches: &ArgMatches) -> Result<u8, E
         "block-detach" => devices::block_detach(matches)?,
         "block-list" => devices::block_list(matches)?,
         "block-refresh" => devices::block_refresh(matches)?,
+        "block-resize" => resize::block_resize(matches)?,
         "network-attach" => devices::network_attach(matches)?,
         "network-detach" => devices::network_detach(matches)?,
         "network-list" => devices::network_list(matches)?,

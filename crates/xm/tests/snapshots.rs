@@ -25,6 +25,7 @@ const CASES: &[(&str, &[&str])] = &[
             "xm block-attach serv1",
             "xm block-attach serv1 file:/srv/a.img nodisk w",
             "xm block-attach ghost file:/srv/a.img xvdb w",
+            "xm block-attach stored file:/srv/a.img xvdb w",
         ],
     ),
     (
@@ -42,10 +43,27 @@ const CASES: &[(&str, &[&str])] = &[
             "xm block-detach -f serv1 51728",
             "xm block-detach serv1 nodisk",
             "xm block-detach ghost xvdb",
+            "xm block-detach stored xvdb",
         ],
     ),
-    ("block-list", &["xm block-list ghost", "xl block-list ghost", "xm block-list"]),
+    (
+        "block-list",
+        &["xm block-list ghost", "xl block-list ghost", "xm block-list", "xm block-list stored"],
+    ),
     ("block-refresh", &["xm block-refresh serv1 xvdb", "xm block-refresh ghost xvdb"]),
+    (
+        "block-resize",
+        &[
+            "xm block-resize serv1 xvdb +2G",
+            "xl block-resize serv1 xvdb 20g",
+            "xm block-resize serv1 xvdb 20GB",
+            "xm block-resize serv1 nodisk 20G",
+            "xm block-resize serv1 xvdb",
+            "xm block-resize ghost xvdb 20G",
+            "xl block-resize ghost xvdb 20G",
+            "xm block-resize stored xvdb 20G",
+        ],
+    ),
     ("channel-list", &["xl channel-list", "xl channel-list ghost", "xm channel-list ghost"]),
     (
         "cp",
@@ -55,9 +73,19 @@ const CASES: &[(&str, &[&str])] = &[
             "xm cp /etc/hosts /tmp/hosts",
             "xm cp ghost:/etc/hosts .",
             "xl cp ghost:/etc/hosts .",
+            "xm cp stored:/etc/hosts .",
         ],
     ),
-    ("exec", &["xm exec", "xm exec serv1", "xm exec ghost true", "xl exec ghost true"]),
+    (
+        "exec",
+        &[
+            "xm exec",
+            "xm exec serv1",
+            "xm exec ghost true",
+            "xl exec ghost true",
+            "xm exec stored true",
+        ],
+    ),
     (
         "cd-eject",
         &[
@@ -65,6 +93,7 @@ const CASES: &[(&str, &[&str])] = &[
             "xm cd-eject serv1 xvdc",
             "xl cd-eject serv1",
             "xl cd-eject ghost xvdc",
+            "xl cd-eject stored xvdc",
         ],
     ),
     (
@@ -121,7 +150,10 @@ const CASES: &[(&str, &[&str])] = &[
             "xm create -q bad.cfg",
         ],
     ),
-    ("debug-keys", &["xm debug-keys h", "xm debug-keys q serv1", "xm debug-keys"]),
+    (
+        "debug-keys",
+        &["xm debug-keys h", "xm debug-keys q serv1", "xm debug-keys", "xm debug-keys q stored"],
+    ),
     ("delete", &["xm delete serv1", "xm delete ghost", "xm delete stored"]),
     (
         "destroy",
@@ -147,10 +179,24 @@ const CASES: &[(&str, &[&str])] = &[
         ],
     ),
     ("domname", &["xm domname {id}", "xm domname 0", "xm domname 999", "xl domname 999"]),
-    ("domstate", &["xm domstate serv1", "xm domstate --json serv1", "xm domstate ghost"]),
+    (
+        "domstate",
+        &[
+            "xm domstate serv1",
+            "xm domstate --json serv1",
+            "xm domstate ghost",
+            "xm domstate stored",
+        ],
+    ),
     (
         "dump-core",
-        &["xm dump-core ghost", "xl dump-core serv1", "xm dump-core 0", "xm dump-core -C -R serv1"],
+        &[
+            "xm dump-core ghost",
+            "xl dump-core serv1",
+            "xm dump-core 0",
+            "xm dump-core -C -R serv1",
+            "xm dump-core stored",
+        ],
     ),
     ("event-monitor", &["xm event-monitor -n 0", "xm event-monitor serv1"]),
     (
@@ -199,9 +245,17 @@ const CASES: &[(&str, &[&str])] = &[
             "xm mem-set serv1 100t",
             "xm mem-set 0 64",
             "xl mem-set ghost 64",
+            "xl mem-set stored 64",
         ],
     ),
-    ("network-attach", &["xm network-attach serv1 vifname=x frob=1", "xm network-attach ghost"]),
+    (
+        "network-attach",
+        &[
+            "xm network-attach serv1 vifname=x frob=1",
+            "xm network-attach ghost",
+            "xm network-attach stored",
+        ],
+    ),
     ("network-bridge", &["xm network-bridge frobnicate", "xm network-bridge"]),
     (
         "network-detach",
@@ -213,9 +267,15 @@ const CASES: &[(&str, &[&str])] = &[
     ("reboot", &["xm reboot serv1", "xm reboot ghost", "xm reboot", "xm reboot -a serv1"]),
     (
         "rename",
-        &["xm rename serv1 web", "xm rename ghost web", "xm rename 0 web", "xm rename serv1"],
+        &[
+            "xm rename serv1 web",
+            "xm rename ghost web",
+            "xm rename 0 web",
+            "xm rename serv1",
+            "xm rename stored web",
+        ],
     ),
-    ("reset", &["xm reset ghost", "xm reset 0"]),
+    ("reset", &["xm reset ghost", "xm reset 0", "xm reset stored"]),
     ("serve", &["xm serve serv1", "xm serve"]),
     ("shell", &["xm shell", "xm shell serv1"]),
     (
@@ -230,8 +290,8 @@ const CASES: &[(&str, &[&str])] = &[
         ],
     ),
     ("start", &["xm start ghost", "xm start serv1", "xm start"]),
-    ("stats", &["xm stats serv1", "~xm stats --json serv1", "xm stats ghost"]),
-    ("sysrq", &["xm sysrq serv1 h", "xm sysrq serv1 hh", "xm sysrq ghost h"]),
+    ("stats", &["xm stats serv1", "~xm stats --json serv1", "xm stats ghost", "xm stats stored"]),
+    ("sysrq", &["xm sysrq serv1 h", "xm sysrq serv1 hh", "xm sysrq ghost h", "xl sysrq stored h"]),
     ("top", &["~xm top -b -i 1", "~xm top --json -i 1", "xm top -d 0", "xm top --sort=odd"]),
     (
         "trigger",
@@ -240,6 +300,7 @@ const CASES: &[(&str, &[&str])] = &[
             "xm trigger serv1 nmi",
             "xl trigger serv1 bang",
             "xm trigger ghost reset",
+            "xm trigger stored reset",
         ],
     ),
     ("unpause", &["xm unpause serv1", "xm unpause ghost", "xl unpause ghost"]),
@@ -260,6 +321,7 @@ const CASES: &[(&str, &[&str])] = &[
             "xl vcpu-list serv1",
             "~xm vcpu-list --json serv1",
             "xm vcpu-list ghost",
+            "xm vcpu-list stored",
         ],
     ),
     ("vcpu-set", &["xm vcpu-set serv1 1", "xm vcpu-set serv1 2", "xm vcpu-set ghost 1"]),

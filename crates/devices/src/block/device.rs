@@ -1,5 +1,6 @@
 //! A disk: its image, and the queues through which the guest uses it.
 
+use super::buffers::Buffers;
 use super::engine::{Done, Engine, Job};
 use super::image::{Geometry, Image, Operation, is_full};
 use super::in_flight::{InFlight, Left, Slot};
@@ -58,9 +59,14 @@ pub struct Device {
     parked: Vec<u32>,
     /// The barrier that waits for all other tasks, or is under way.
     barrier: Option<u32>,
+    /// Its image is being made longer.
+    is_growing: bool,
     counters: Counters,
     last_line: Option<Instant>,
 }
+
+/// What stands for the growth of the image where tasks have their keys, of which there are fewer.
+const GROWTH: u32 = u32::MAX;
 
 /// Least time between lines for the log: a guest may read the same bad sector again and again.
 const BETWEEN_LINES: Duration = Duration::from_secs(1);
@@ -94,6 +100,7 @@ impl Device {
             tasks: Tasks::default(),
             parked: Vec::new(),
             barrier: None,
+            is_growing: false,
             counters: Counters::default(),
             last_line: None,
         })
@@ -157,7 +164,8 @@ impl Device {
 
     /// Reports of an end that has come: the rings are forgotten.
     pub fn ended(&mut self) -> Vec<Report> {
-        if !matches!(self.state, State::Ending(_)) || !self.tasks.is_empty() {
+        let is_busy = self.is_growing || !self.tasks.is_empty();
+        if !matches!(self.state, State::Ending(_)) || is_busy {
             return Vec::new();
         }
         self.queues.clear();
@@ -176,6 +184,41 @@ impl Device {
         self.image.refresh()?;
         let now = self.image.geometry();
         Ok((now.bytes != before.bytes).then(|| nodes::size(&now)))
+    }
+
+    /// Makes the image longer; the report comes at once or with [`Self::complete`].
+    pub fn grow(&mut self, bytes: u64, engine: &mut Engine) -> Option<Report> {
+        if self.is_growing {
+            return Some(self.resized(Err("it is being made longer already".into())));
+        }
+        if !self.config.writable || self.config.shared {
+            return Some(self.resized(Err("it is not the guest's alone".into())));
+        }
+        self.is_growing = true;
+        engine.push(Job {
+            key: self.job_key(GROWTH),
+            image: self.image.clone(),
+            operation: Operation::Grow { bytes },
+            offset: 0,
+            buffers: Buffers::default(),
+            done: 0,
+        });
+        None
+    }
+
+    fn resized(&self, result: Result<Nodes, String>) -> Report {
+        Report::Resized { device: self.number, result }
+    }
+
+    /// The image is longer now, or not.
+    fn grown(&mut self, result: io::Result<()>) -> Report {
+        self.is_growing = false;
+        let size = result.map(|()| nodes::size(&self.image.geometry()));
+        self.resized(size.map_err(|error| error.to_string()))
+    }
+
+    fn job_key(&self, task: u32) -> u64 {
+        u64::from(self.number) << 32 | u64::from(task)
     }
 
     /// True if the guest's requests are to be taken now.
@@ -311,9 +354,10 @@ impl Device {
                 }
                 continue;
             }
+            let job_key = self.job_key(key);
             let Some(task) = self.tasks.get_mut(key) else { return };
             let job = Job {
-                key: u64::from(self.number) << 32 | u64::from(key),
+                key: job_key,
                 image: self.image.clone(),
                 operation,
                 offset: task.offset(),
@@ -339,12 +383,16 @@ impl Device {
             }
             Operation::Flush => counters.flushes += 1,
             Operation::Discard { .. } => counters.discards += 1,
+            Operation::Grow { .. } => {}
         }
     }
 
     /// The engine has done a job. A report follows when the host has become full by it.
     pub fn complete(&mut self, done: Done, engine: &mut Engine) -> Option<Report> {
         let key = done.key as u32;
+        if key == GROWTH {
+            return Some(self.grown(done.result));
+        }
         let task = self.tasks.get_mut(key)?;
         task.give_back(done.buffers);
         let (operation, bytes) = (task.operation()?, task.bytes());

@@ -208,6 +208,17 @@ pub fn open(entry: &str, disk: &Disk, domain: &str, runtime: &Path) -> Result<Op
         .map_err(|problem| OpenError { entry: entry.to_owned(), disk: disk.to_string(), problem })
 }
 
+/// Bytes that a disk has whose image is open: a regular file, or what a qcow2 header says.
+///
+/// # Errors
+/// When the host does not tell it.
+pub fn size(format: BlockFormat, image: &OwnedFd) -> io::Result<u64> {
+    match format {
+        BlockFormat::Qcow2 => Ok(super::image::claimed_size(image)),
+        BlockFormat::Raw => Ok(u64::try_from(rustix::fs::fstat(image)?.st_size).unwrap_or(0)),
+    }
+}
+
 fn check_options(disk: &Disk) -> Result<(), Problem> {
     let unsupported = |what: String| Err(Problem::Unsupported(what));
     if let Some(backend) = disk.backend.as_deref()
@@ -239,6 +250,7 @@ fn open_disk(disk: &Disk, domain: &str, runtime: &Path) -> Result<Opened, Proble
     let mut config = BlockConfig {
         format: BlockFormat::Raw,
         writable,
+        shared: disk.access == DiskAccess::ForcedWrite,
         cdrom: is_cdrom,
         discard: writable && disk.options.discard != Some(false),
         persistent: false,

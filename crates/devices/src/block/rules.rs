@@ -14,7 +14,7 @@ pub fn calls() -> Vec<Call> {
         Call::any(libc::SYS_pwritev2),
         Call::any(libc::SYS_fdatasync),
         Call::any(libc::SYS_fallocate),
-        // qcow2 files grow.
+        // Image files grow.
         Call::any(libc::SYS_ftruncate),
     ]);
     let requests = [ioctl::SECTOR_SIZE, ioctl::PHYSICAL_SECTOR_SIZE, ioctl::SIZE, ioctl::DISCARD];

@@ -87,6 +87,16 @@ impl Server {
                 None => self.reports.push(Report::Detached { device }),
             },
             Order::Refresh { device } => self.refresh(device),
+            Order::Resize { device, bytes } => {
+                let report = match self.devices.get_mut(&device) {
+                    Some(found) => found.grow(bytes, &mut self.engine),
+                    None => {
+                        let result = Err("there is no such disk".into());
+                        Some(Report::Resized { device, result })
+                    }
+                };
+                self.reports.extend(report);
+            }
             Order::Retry => {
                 for device in self.devices.values_mut() {
                     device.retry(&mut self.engine);

@@ -143,7 +143,11 @@ impl Server {
                 None
             }
             Order::Statistics => Some(Report::Statistics { devices: BTreeMap::new() }),
-            Order::Guest(_) | Order::Refresh { .. } | Order::Relink { .. } | Order::Retry => None,
+            Order::Guest(_)
+            | Order::Refresh { .. }
+            | Order::Resize { .. }
+            | Order::Relink { .. }
+            | Order::Retry => None,
         }
     }
 

@@ -212,7 +212,11 @@ impl Server {
                 let devices = devices.map(|(number, (_, device))| (*number, device.statistics()));
                 Some(Report::Statistics { devices: devices.collect() })
             }
-            Order::Guest(_) | Order::Refresh { .. } | Order::Client { .. } | Order::Retry => None,
+            Order::Guest(_)
+            | Order::Refresh { .. }
+            | Order::Resize { .. }
+            | Order::Client { .. }
+            | Order::Retry => None,
         }
     }
 

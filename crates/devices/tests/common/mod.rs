@@ -143,6 +143,7 @@ pub fn raw() -> BlockConfig {
     BlockConfig {
         format: BlockFormat::Raw,
         writable: true,
+        shared: false,
         cdrom: false,
         discard: true,
         persistent: true,

@@ -92,7 +92,7 @@ impl Process {
         })?;
         let process = Self { socket: ours, leader, group, keeper };
         kill_point("devices.backend.started");
-        process.kill_backend(["xenblock.started", "xennet.started"], backend);
+        process.kill_backend(&["xenblock.started", "xennet.started"], backend);
         rustix::io::ioctl_fionbio(&process.socket, true).map_err(io::Error::from)?;
         let setup = &memory.setup;
         let layout = Layout {
@@ -102,12 +102,12 @@ impl Process {
         };
         process.order(&Order::Guest(layout), &[])?;
         kill_point("devices.backend.told");
-        process.kill_backend(["xenblock.told", "xennet.told"], backend);
+        process.kill_backend(&["xenblock.told", "xennet.told"], backend);
         Ok(process)
     }
 
-    /// Marks a point of the backend's: its names for disks and for interfaces; channels have none.
-    pub fn kill_backend(&self, points: [&'static str; 2], backend: Backend) {
+    /// Marks a point of the backend's: its names for disks, for interfaces, as far as they have it.
+    pub fn kill_backend(&self, points: &[&'static str], backend: Backend) {
         if let Some(point) = points.get(backend as usize) {
             kill_point_of(self.leader, point);
         }

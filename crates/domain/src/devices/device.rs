@@ -46,6 +46,17 @@ pub struct Waiter<A> {
     pub until: Instant,
 }
 
+/// A disk whose image becomes longer.
+#[derive(Debug)]
+pub struct Growth<A> {
+    /// Its size then. A backend that follows one that died is told again.
+    pub bytes: u64,
+    /// Backends that died meanwhile.
+    pub deaths: u32,
+    /// Who waits for it, unless for too long.
+    pub waiter: Option<Waiter<A>>,
+}
+
 /// A network interface's ways out, which may end again and again.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Relinks {
@@ -139,8 +150,10 @@ pub struct Device<A> {
     pub connected: bool,
     /// When its way out was made anew last, and is to be.
     pub relinks: Relinks,
-    /// Who waits for it.
-    pub waiter: Option<Waiter<A>>,
+    /// Its image becomes longer.
+    pub growth: Option<Growth<A>>,
+    /// Who waits for it to come or go.
+    pub waiters: Vec<Waiter<A>>,
 }
 
 impl<A> Device<A> {
@@ -160,7 +173,8 @@ impl<A> Device<A> {
             state: State::Initialising,
             connected: false,
             relinks: Relinks::default(),
-            waiter: None,
+            growth: None,
+            waiters: Vec::new(),
         }
     }
 
@@ -192,6 +206,11 @@ impl<A> Device<A> {
     pub fn comes_again(&self) -> bool {
         self.successor.is_some()
             || self.presented.as_ref().is_some_and(|presented| presented.old.is_some())
+    }
+
+    /// Whether somebody wants it to go and not to come again.
+    pub fn goes_for_good(&self) -> bool {
+        self.leaving && !self.comes_again()
     }
 
     /// Whether it goes once the guest has closed it.
@@ -232,6 +251,7 @@ mod tests {
         let config = DeviceConfig::Block(BlockConfig {
             format: BlockFormat::Raw,
             writable: true,
+            shared: false,
             cdrom: false,
             discard: true,
             persistent: true,
@@ -324,6 +344,16 @@ mod tests {
             Device { successor: Some(Successor::Itself), ..device(Phase::Closed) }.comes_again()
         );
         assert!(!device(Phase::Closed).comes_again());
+    }
+
+    #[test]
+    fn a_device_that_is_detached_goes_for_good() {
+        let mut device = device(Phase::Connected);
+        assert!(!device.goes_for_good());
+        device.leaving = true;
+        assert!(device.goes_for_good());
+        device.successor = Some(Successor::Itself);
+        assert!(!device.goes_for_good(), "a drive whose medium is changed");
     }
 
     #[test]

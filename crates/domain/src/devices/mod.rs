@@ -69,6 +69,15 @@ pub enum Wish<A> {
         /// Who asked.
         asker: A,
     },
+    /// Make a disk's image longer. Answer: once the guest can see it.
+    Resize {
+        /// Its number.
+        number: u32,
+        /// How long.
+        size: control::DiskSize,
+        /// Who asked.
+        asker: A,
+    },
     /// Have a tool speak with the guest's agent; the domain gets a channel if it has none.
     Talk(A),
     /// Tell the counters of all devices.

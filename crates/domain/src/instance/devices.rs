@@ -3,7 +3,7 @@
 use super::Instance;
 use crate::devices::{Class, News, Opened, Wish};
 use crate::server::{Answer, Id};
-use control::{DeviceSpec, ErrorCode, Failure, Response};
+use control::{DeviceSpec, DiskSize, ErrorCode, Failure, Response};
 
 impl Instance {
     /// Interrupts the guest for its backends.
@@ -125,6 +125,16 @@ impl Instance {
         match self.check_running() {
             Ok(()) => {
                 self.devices.wish(Wish::Refresh { number, asker: id });
+                Answer::Pending
+            }
+            Err(failure) => Err(failure).into(),
+        }
+    }
+
+    pub(super) fn resize_device(&mut self, id: Id, number: u32, size: DiskSize) -> Answer {
+        match self.check_running() {
+            Ok(()) => {
+                self.devices.wish(Wish::Resize { number, size, asker: id });
                 Answer::Pending
             }
             Err(failure) => Err(failure).into(),

@@ -59,6 +59,7 @@ impl Instance {
             }
             Request::MediumChange { disk } => self.change_medium(id, disk),
             Request::DeviceRefresh { number } => self.refresh_device(id, *number),
+            Request::DeviceResize { number, size } => self.resize_device(id, *number, *size),
             Request::Channel => self.talk(id),
             Request::Rename { name } => self.rename(name).into(),
             Request::Configure { config } => self.configure(config).into(),

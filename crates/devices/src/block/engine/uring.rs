@@ -60,9 +60,11 @@ impl Uring {
     pub fn can_do(job: &Job) -> bool {
         match &job.image {
             // Devices are discarded by another call than files.
-            Image::Raw(image) => {
-                !(image.is_device() && matches!(job.operation, Operation::Discard { .. }))
-            }
+            Image::Raw(image) => match job.operation {
+                Operation::Read | Operation::Write | Operation::Flush => true,
+                Operation::Discard { .. } => !image.is_device(),
+                Operation::Grow { .. } => false,
+            },
             Image::Qcow2(_) | Image::Condemned(_) => false,
         }
     }
@@ -88,6 +90,8 @@ impl Uring {
             Operation::Discard { bytes } => {
                 opcode::Fallocate::new(fd, bytes).offset(offset).mode(PUNCH_HOLE).build()
             }
+            // For others: see `can_do`.
+            Operation::Grow { .. } => return,
         };
         slot.job = Some(job);
         self.enter(&entry.user_data(index as u64));

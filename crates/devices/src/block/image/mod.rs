@@ -4,7 +4,7 @@ mod qcow2;
 mod raw;
 mod storage;
 
-pub use qcow2::Qcow2Image;
+pub use qcow2::{Qcow2Image, claimed_size};
 pub use raw::{RawImage, ioctl};
 
 use super::buffers::Buffers;
@@ -39,6 +39,11 @@ pub enum Operation {
     /// The content is no longer needed; it reads as zeros or as before.
     Discard {
         /// How much of it.
+        bytes: u64,
+    },
+    /// The image becomes longer; it is as it was if that fails.
+    Grow {
+        /// How long.
         bytes: u64,
     },
 }
@@ -78,7 +83,7 @@ impl Image {
                 .map(|image| Self::Raw(Arc::new(image)))
                 .map_err(|error| format!("the image cannot be used: {error}")),
             BlockFormat::Qcow2 if strikes.are_too_many() => {
-                Ok(Self::Condemned(qcow2::geometry(qcow2::claimed_size(&first))))
+                Ok(Self::Condemned(qcow2::geometry(claimed_size(&first))))
             }
             BlockFormat::Qcow2 => {
                 let backing = config.backing.iter().copied().zip(files).collect();
@@ -104,7 +109,7 @@ impl Image {
     pub fn refresh(&self) -> io::Result<()> {
         match self {
             Self::Raw(image) => image.refresh(),
-            // Its size is in its header, which nobody but us may write while it is in use.
+            // Its size is in its header, which nobody but us writes while it is in use.
             Self::Qcow2(_) | Self::Condemned(_) => Ok(()),
         }
     }

@@ -122,7 +122,7 @@ impl RawImage {
         let (never, call): (_, Mover) = match operation {
             Operation::Read => (&self.never_now, libc::preadv2),
             Operation::Write => (&self.never_writes_now, libc::pwritev2),
-            Operation::Flush | Operation::Discard { .. } => return 0,
+            Operation::Flush | Operation::Discard { .. } | Operation::Grow { .. } => return 0,
         };
         if never.load(Ordering::Relaxed) {
             let is_write = operation == Operation::Write;
@@ -169,7 +169,25 @@ impl RawImage {
                 let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
                 Ok(rustix::fs::fallocate(&self.file, how, offset, bytes)?)
             }
+            Operation::Grow { bytes } => self.grow(bytes),
         }
+    }
+
+    fn grow(&self, bytes: u64) -> io::Result<()> {
+        let wrong = |why: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, why.to_owned()));
+        if self.is_device {
+            return wrong("it is a block device");
+        }
+        let now = u64::try_from(rustix::fs::fstat(&self.file)?.st_size).unwrap_or(0);
+        if bytes < now {
+            return wrong("it is longer than that");
+        }
+        rustix::fs::ftruncate(&self.file, bytes)?;
+        if let Err(error) = rustix::fs::fdatasync(&self.file) {
+            let _as_it_was = rustix::fs::ftruncate(&self.file, now);
+            return Err(error.into());
+        }
+        self.refresh()
     }
 }
 

@@ -13,7 +13,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Where ranges to be zeroed begin and end: what block devices want at least.
 const ALIGN: usize = 512;
@@ -21,7 +21,7 @@ const ALIGN: usize = 512;
 /// A file.
 #[derive(Debug)]
 pub struct OpenFile {
-    file: OwnedFd,
+    file: Arc<OwnedFd>,
     size: AtomicU64,
     /// Held while the file is made longer, so that it is never made shorter again by another.
     growth: Mutex<()>,
@@ -29,7 +29,7 @@ pub struct OpenFile {
 }
 
 impl OpenFile {
-    pub fn new(file: OwnedFd) -> io::Result<Self> {
+    pub fn new(file: Arc<OwnedFd>) -> io::Result<Self> {
         let stat = rustix::fs::fstat(&file)?;
         let size = match FileType::from_raw_mode(stat.st_mode) {
             FileType::BlockDevice => device_size(&file)?,

@@ -29,7 +29,7 @@ pub(super) struct Away<A> {
     coming: Opened,
     /// What else belongs to its coming.
     presented: Presented,
-    waiter: Option<Waiter<A>>,
+    waiters: Vec<Waiter<A>>,
     /// When it comes.
     pub(super) due: Instant,
     /// Its backend holds nothing of it any more.
@@ -82,7 +82,7 @@ impl<A> Manager<A> {
         let refused = match self.devices.get(&key) {
             None if self.is_away(key) => Some(self.busy(key)),
             None => Some(no_such_device(key)),
-            Some(device) if device.waiter.is_some() || device.leaving => Some(self.busy(key)),
+            Some(device) if !device.waiters.is_empty() || device.leaving => Some(self.busy(key)),
             Some(device) => may_change(&device.opened, &new).err(),
         };
         let device = match (refused, self.devices.get_mut(&key)) {
@@ -95,7 +95,7 @@ impl<A> Manager<A> {
         device.successor =
             Some(Successor::Medium(Box::new(as_in_drive(new, &device.opened)), disk));
         device.leaving = true;
-        device.waiter = Some(Waiter { asker, until: Instant::now() + PATIENCE });
+        device.waiters.push(Waiter { asker, until: Instant::now() + PATIENCE });
         self.show(key, &Nodes::from([("online".into(), "0".into())]), State::Closing);
         self.look(key);
     }
@@ -122,12 +122,12 @@ impl<A> Manager<A> {
         self.show(key, &Nodes::from([("online".into(), "1".into())]), state);
         let message = format!("The guest does not let go of {name}, which keeps its medium");
         let hint = "Unmount it in the guest (it may be paused, too), then try again.";
-        self.answer(key, Err(failure(ErrorCode::Busy, message).with_hint(hint)));
+        self.answer(key, &Err(failure(ErrorCode::Busy, message).with_hint(hint)));
     }
 
     /// A device has left that comes again; its nodes are gone.
     pub(super) fn goes_away(&mut self, key: Key, device: Device<A>) {
-        let Device { opened: old, successor, presented, waiter, .. } = device;
+        let Device { opened: old, successor, presented, waiters, .. } = device;
         let (coming, presented) = match (successor, presented) {
             (Some(Successor::Medium(new, disk)), _) => {
                 (*new, Presented { old: Some(old), disk: Some(disk), ..Presented::default() })
@@ -141,7 +141,7 @@ impl<A> Manager<A> {
         };
         let due = Instant::now() + AWAY * (1 << presented.turns.min(MOST_TURNS));
         let is_free = self.process(key.0).is_none();
-        self.away.push(Away { key, coming, presented, waiter, due, is_free });
+        self.away.push(Away { key, coming, presented, waiters, due, is_free });
     }
 
     /// A backend holds nothing of these devices any more.
@@ -169,10 +169,12 @@ impl<A> Manager<A> {
                 self.away.push(away);
                 continue;
             }
-            let waiter = away.waiter.map(|waiter| Waiter { until: now + PATIENCE, ..waiter });
+            let waiters = away.waiters.into_iter();
+            let waiters =
+                waiters.map(|waiter| Waiter { until: now + PATIENCE, ..waiter }).collect();
             let device = Device {
                 presented: Some(away.presented),
-                waiter,
+                waiters,
                 ..Device::new(away.coming, place)
             };
             self.devices.insert(key, device);
@@ -198,7 +200,7 @@ impl<A> Manager<A> {
     pub(super) fn is_taken(&mut self, key: Key) {
         let Some(device) = self.devices.get_mut(&key) else { return };
         if device.presented.take().is_some() {
-            self.answer(key, Ok(()));
+            self.answer(key, &Ok(()));
         }
     }
 

@@ -1,5 +1,9 @@
 //! qcow2 images, by the crate imago.
 
+mod grow;
+mod place;
+mod tables;
+
 use super::storage::OpenFile;
 use super::{Geometry, Operation};
 use crate::block::buffers::Buffers;
@@ -10,7 +14,9 @@ use imago::raw::Raw;
 use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use tables::refused;
 
 /// Sectors as every guest can use them.
 const SECTOR: u32 = 512;
@@ -22,11 +28,16 @@ const CLUSTER: u32 = 65536;
 /// A qcow2 image. (Its functions may wait for the host's disk: they are for threads of their own.)
 #[derive(Debug)]
 pub struct Qcow2Image {
-    /// Locked for writing by discards, which must not meet a read of what they free.
+    /// Locked for writing by discards, which must not meet a read of what they free, and by growth.
     image: RwLock<FormatAccess<OpenFile>>,
-    bytes: u64,
+    file: Arc<OwnedFd>,
+    below: Below,
+    bytes: AtomicU64,
     strikes: Strikes,
 }
+
+/// The nearest backing file, on top of the others.
+type Below = Option<Arc<FormatAccess<OpenFile>>>;
 
 impl Qcow2Image {
     /// Takes over an image and its backing files, the nearest first. Names of files in its header
@@ -37,38 +48,46 @@ impl Qcow2Image {
         backing: Vec<(BlockFormat, OwnedFd)>,
         strikes: Strikes,
     ) -> Result<Self, String> {
-        let image = strikes.at_work(|| Self::open_layers(image, writable, backing))?;
-        let bytes = image.size();
-        Ok(Self { bytes: bytes - bytes % u64::from(SECTOR), image: RwLock::new(image), strikes })
+        let file = Arc::new(image);
+        let (image, below) = strikes.at_work(|| {
+            let below = open_below(backing)?;
+            let image = layer(file.clone(), writable, below.clone());
+            let image = image.map_err(|error| format!("the image cannot be used: {error}"))?;
+            Ok::<_, String>((image, below))
+        })?;
+        let bytes = AtomicU64::new(whole_sectors(image.size()));
+        Ok(Self { image: RwLock::new(image), file, below, bytes, strikes })
     }
 
-    fn open_layers(
-        image: OwnedFd,
-        writable: bool,
-        backing: Vec<(BlockFormat, OwnedFd)>,
-    ) -> Result<FormatAccess<OpenFile>, String> {
-        let mut below: Option<Arc<FormatAccess<OpenFile>>> = None;
-        let count = backing.len();
-        for (number, (format, file)) in backing.into_iter().enumerate().rev() {
-            let is_last = number + 1 == count;
-            let layer = match format {
-                BlockFormat::Raw if is_last => {
-                    let file = OpenFile::new(file).map_err(|error| bad(number + 1, &error))?;
-                    Raw::builder(file).open(DenyImplicitOpenGate::default()).map(FormatAccess::new)
-                }
-                BlockFormat::Raw => {
-                    return Err(format!("backing file {} is raw, yet not the last", number + 1));
-                }
-                BlockFormat::Qcow2 => layer(file, false, below.take()),
-            };
-            below = Some(Arc::new(layer.map_err(|error| bad(number + 1, &error))?));
+    fn grow(&self, bytes: u64) -> io::Result<()> {
+        // Nothing is under way now, and nothing begins.
+        let mut image = self.image.write().unwrap_or_else(PoisonError::into_inner);
+        let now = image.size();
+        if bytes <= now {
+            return if bytes == now { Ok(()) } else { Err(refused("it is longer than that")) };
         }
-        layer(image, writable, below).map_err(|error| format!("the image cannot be used: {error}"))
+        if self.below.as_ref().is_some_and(|below| below.size() > now) {
+            return Err(refused("its backing file is longer than itself, and would show through"));
+        }
+        image.flush()?;
+        image.sync()?;
+        let undo = grow::grow(&*self.file, bytes)?;
+        match layer(self.file.clone(), true, self.below.clone()) {
+            Ok(grown) => {
+                *image = grown;
+                self.bytes.store(whole_sectors(bytes), Ordering::Release);
+                Ok(())
+            }
+            Err(error) => {
+                undo.undo(&*self.file)?;
+                Err(error)
+            }
+        }
     }
 
     /// Its dimensions.
     pub fn geometry(&self) -> Geometry {
-        geometry(self.bytes)
+        geometry(self.bytes.load(Ordering::Acquire))
     }
 
     /// See [`super::Image::run`].
@@ -104,8 +123,34 @@ impl Qcow2Image {
                 image.discard_to_zero(offset, bytes)?;
                 image.flush()
             }
+            Operation::Grow { bytes } => self.grow(bytes),
         }
     }
+}
+
+fn open_below(backing: Vec<(BlockFormat, OwnedFd)>) -> Result<Below, String> {
+    let mut below = None;
+    let count = backing.len();
+    for (number, (format, file)) in backing.into_iter().enumerate().rev() {
+        let is_last = number + 1 == count;
+        let layer = match format {
+            BlockFormat::Raw if is_last => {
+                let file =
+                    OpenFile::new(Arc::new(file)).map_err(|error| bad(number + 1, &error))?;
+                Raw::builder(file).open(DenyImplicitOpenGate::default()).map(FormatAccess::new)
+            }
+            BlockFormat::Raw => {
+                return Err(format!("backing file {} is raw, yet not the last", number + 1));
+            }
+            BlockFormat::Qcow2 => layer(Arc::new(file), false, below.take()),
+        };
+        below = Some(Arc::new(layer.map_err(|error| bad(number + 1, &error))?));
+    }
+    Ok(below)
+}
+
+fn whole_sectors(bytes: u64) -> u64 {
+    bytes - bytes % u64::from(SECTOR)
 }
 
 /// The dimensions of an image of this size.
@@ -119,20 +164,16 @@ pub(super) fn geometry(bytes: u64) -> Geometry {
 }
 
 /// The size that an image's header tells, in whole sectors (QEMU's docs/interop/qcow2.txt).
-pub(super) fn claimed_size(image: &OwnedFd) -> u64 {
+pub fn claimed_size(image: &OwnedFd) -> u64 {
     const SIZE_AT: u64 = 24;
     let mut bytes = [0; 8];
     match rustix::io::pread(image, &mut bytes, SIZE_AT) {
-        Ok(8) => u64::from_be_bytes(bytes) / u64::from(SECTOR) * u64::from(SECTOR),
+        Ok(8) => whole_sectors(u64::from_be_bytes(bytes)),
         _ => u64::from(SECTOR),
     }
 }
 
-fn layer(
-    file: OwnedFd,
-    writable: bool,
-    below: Option<Arc<FormatAccess<OpenFile>>>,
-) -> io::Result<FormatAccess<OpenFile>> {
+fn layer(file: Arc<OwnedFd>, writable: bool, below: Below) -> io::Result<FormatAccess<OpenFile>> {
     let has_backing = below.is_some();
     let image = Qcow2::<OpenFile, Arc<FormatAccess<OpenFile>>>::builder(OpenFile::new(file)?)
         .write(writable)
