@@ -13,7 +13,7 @@ use super::statistics::Questions;
 use super::{News, Owner, Teller, Wish};
 use boundary::Backend;
 use control::xenstore::{StoreClient, StoreError, Transaction};
-use control::{ErrorCode, Failure, kill_point};
+use control::{ErrorCode, Failure, Record, kill_point};
 use devices::wire::{BlockFormat, DeviceConfig, Nodes, Order, Report};
 use medium::Away;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -126,7 +126,7 @@ impl<A> Manager<A> {
         })?;
         kill_point("devices.nodes-written");
         for warning in &opened.warnings {
-            self.teller.line(format!("{}: {warning}", opened.name));
+            self.teller.log(Record::warning(warning).with("device", &opened.name));
         }
         self.devices.insert(key, Device::new(opened, place));
         Ok(key)
@@ -303,8 +303,16 @@ impl<A> Manager<A> {
     }
 
     fn complain(&self, key: Key, what: &str) {
-        let name = self.devices.get(&key).map_or("a device", |device| &device.opened.name);
-        self.teller.line(format!("{name}: {what}"));
+        self.teller.log(Record::warning(what).with("device", self.name_of(key)));
+    }
+
+    /// For who looks for a fault.
+    fn trace(&self, key: Key, what: &str) {
+        self.teller.log(Record::debug(what).with("device", self.name_of(key)));
+    }
+
+    fn name_of(&self, key: Key) -> &str {
+        self.devices.get(&key).map_or("a device", |device| &device.opened.name)
     }
 
     /// Gives an order to a device's backend. If that is dead, this is found when its reports are
@@ -361,7 +369,8 @@ impl<A> Manager<A> {
     }
 
     fn give_up(&mut self, class: Class, why: &str) {
-        self.teller.line(format!("the domain's {} cannot be served: {why}", class.word()));
+        let message = format!("the domain's {} cannot be served", class.word());
+        self.teller.log(Record::error(message).with("error", why));
         let keys: Vec<Key> = self.devices.keys().filter(|key| key.0 == class).copied().collect();
         for key in keys {
             self.answer(key, Err(failure(ErrorCode::Host, format!("No backend: {why}"))));
@@ -391,13 +400,14 @@ impl<A> Manager<A> {
         self.kill_backend(key.0, ["xenblock.detach.ordered", "xennet.detach.ordered"]);
         let Some(device) = self.devices.remove(&key) else { return };
         if let Err(error) = self.change(|to| device.place.remove(to)) {
-            self.teller.line(format!("{}: its nodes are left over: {error}", device.opened.name));
+            let record = Record::warning("its nodes are left over").with("error", error);
+            self.teller.log(record.with("device", &device.opened.name));
         }
         kill_point("devices.detach.nodes-removed");
         if device.comes_again() {
             return self.goes_away(key, device);
         }
-        self.teller.line(format!("{} is detached", device.opened.name));
+        self.teller.log(Record::info("detached").with("device", &device.opened.name));
         // Who asked may want the image or the address at once, which the backend still has.
         let until = Instant::now() + LITTLE_PATIENCE;
         self.going.extend(device.waiter.map(|waiter| (key, Waiter { until, ..waiter })));
@@ -442,6 +452,14 @@ impl<A> Manager<A> {
         }
     }
 
+    /// Logs what a backend said on standard error.
+    fn repeat(&self, class: Class, said: Vec<String>) {
+        let (program, _) = backend::program(class.backend());
+        for line in said {
+            self.teller.log(Record::warning(line).by(program));
+        }
+    }
+
     /// A backend is gone: another one takes its place, unless it dies all the time.
     fn died(&mut self, class: Class, how: &str) {
         let now = Instant::now();
@@ -449,10 +467,16 @@ impl<A> Manager<A> {
         let Some(process) = slot.process.take() else { return };
         let status = process.end();
         let pause = slot.died(now);
+        self.repeat(class, process.said());
         self.teller.tell(News::Ended);
         let word = class.word();
-        let then = if pause.is_zero() { String::new() } else { format!("; next in {pause:?}") };
-        self.teller.line(format!("the backend of the domain's {word} ended{how}: {status}{then}"));
+        let message = format!("the backend of the domain's {word} ended{how}");
+        let record = Record::warning(message).with("status", status);
+        self.teller.log(if pause.is_zero() {
+            record
+        } else {
+            record.with("pause", format!("{pause:?}"))
+        });
         self.let_go(|key| key.0 == class);
         kill_point("devices.backend.mourned");
         for device in self.devices.values_mut().filter(|device| device.opened.class == class) {
@@ -461,7 +485,8 @@ impl<A> Manager<A> {
                 Ok(None) => {}
                 Err(error) => {
                     device.relinks.failed(now);
-                    self.teller.line(format!("{}: {error}", device.opened.name));
+                    let name = &device.opened.name;
+                    self.teller.log(Record::error(error.to_string()).with("device", name));
                 }
             }
         }
@@ -470,11 +495,16 @@ impl<A> Manager<A> {
     fn report(&mut self, class: Class, report: Report) {
         match report {
             Report::Attached { device, nodes } => {
+                // What it could not do while it started.
+                let said = self.process(class).map(Process::said).unwrap_or_default();
+                self.repeat(class, said);
+                self.trace((class, device), "the backend has it");
                 kill_point("devices.attach.told");
                 self.kill_backend(class, ["xenblock.attach.told", "xennet.attach.told"]);
                 self.attached((class, device), &nodes);
             }
             Report::Connected { device, nodes } => {
+                self.trace((class, device), "connected");
                 kill_point("devices.connect.told");
                 self.kill_backend(class, ["xenblock.connect.told", "xennet.connect.told"]);
                 self.connected((class, device), &nodes);
@@ -494,6 +524,7 @@ impl<A> Manager<A> {
             }
             Report::Disconnected { device } => {
                 let key = (class, device);
+                self.trace(key, "disconnected");
                 kill_point("devices.disconnect.told");
                 self.kill_backend(class, ["xenblock.disconnect.told", "xennet.disconnect.told"]);
                 if let Some(device) = self.devices.get_mut(&key) {
@@ -512,7 +543,9 @@ impl<A> Manager<A> {
                 self.complain((class, device), &why);
                 self.teller.tell(News::Full(why));
             }
-            Report::Log { line } => self.teller.line(line),
+            Report::Log { level, line } => {
+                self.teller.log(Record::new(level, line).by(backend::program(class.backend()).0));
+            }
             Report::Unlinked { device, why } => {
                 let key = (class, device);
                 self.complain(key, &why);
