@@ -52,6 +52,8 @@ def backends_have_nothing(rig):
     jail = re.findall(r'msg=started jail="?([^"\n]*)', guest.log())[-1].split()
     for life in ("first", "second"):
         for name, pid in family(guest):
+            said = os.readlink(f"/proc/{pid}/fd/2")
+            expect(said.startswith("pipe:"), f"{name} could write into a file: {said}")
             facts = status(pid)
             expect((facts["Seccomp"].strip(), facts["NoNewPrivs"].strip()) == ("2", "1"), f"{name}: {facts}")
             for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
