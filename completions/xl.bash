@@ -838,7 +838,7 @@ _xl() {
             return 0
             ;;
         xl__subcmd__logs)
-            opts="-f -n -h --follow --lines --json --help"
+            opts="-f -n -h --follow --lines --level --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -850,6 +850,10 @@ _xl() {
                     ;;
                 -n)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --level)
+                    COMPREPLY=($(compgen -W "error warning info debug" -- "${cur}"))
                     return 0
                     ;;
                 *)

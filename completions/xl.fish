@@ -179,6 +179,10 @@ complete -c xl -n "__fish_xl_using_subcommand exec" -s h -l help -d 'Print help'
 complete -c xl -n "__fish_xl_using_subcommand explain" -l json -d 'Print JSON, for programs'
 complete -c xl -n "__fish_xl_using_subcommand explain" -s h -l help -d 'Print help'
 complete -c xl -n "__fish_xl_using_subcommand logs" -s n -l lines -d 'Only the last N lines to begin with' -r
+complete -c xl -n "__fish_xl_using_subcommand logs" -l level -d 'Only what matters as much as this, or more' -r -f -a "error\t''
+warning\t''
+info\t''
+debug\t''"
 complete -c xl -n "__fish_xl_using_subcommand logs" -s f -l follow -d 'Go on with what is written from now on'
 complete -c xl -n "__fish_xl_using_subcommand logs" -l json -d 'A JSON object for each line'
 complete -c xl -n "__fish_xl_using_subcommand logs" -s h -l help -d 'Print help'

@@ -846,7 +846,7 @@ _xm() {
             return 0
             ;;
         xm__subcmd__logs)
-            opts="-f -n -h --follow --lines --json --help"
+            opts="-f -n -h --follow --lines --level --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -858,6 +858,10 @@ _xm() {
                     ;;
                 -n)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --level)
+                    COMPREPLY=($(compgen -W "error warning info debug" -- "${cur}"))
                     return 0
                     ;;
                 *)

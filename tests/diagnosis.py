@@ -42,7 +42,7 @@ def of(rig):
             time.sleep(0.5)
             log = (rig.work / f"log/{name}.log").read_text().splitlines()
             # What the program prints over many lines is one.
-            text = re.sub(r"\n\S+ \S+ \S+ monitor: ( |\})", " ", "\n".join(log[-LINES:]))
+            text = re.sub(r'"?\n\S+ \S+ program=space \S+ \S+ msg="?( |\})', " ", "\n".join(log[-LINES:]))
             told += [f"{name}: {line}" for line in text.splitlines()]
         told += pathlib.Path("/proc/loadavg").read_text().splitlines()
         for pid in family:

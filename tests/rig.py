@@ -81,7 +81,7 @@ class Rig:
             NO_COLOR="1",
         )
         for name in ("XENOLITH_XENDOMAIN", "XENOLITH_SPACE", "XENOLITH_XENSTORED", "XENOLITH_XENBLOCK", "XENOLITH_XENNET", "XENOLITH_XENCHANNEL",
-                "XENOLITH_XEND"):
+                "XENOLITH_XEND", "XENOLITH_LOG", "XENOLITH_LOG_FORMAT"):
             self.environment.pop(name, None)
         # Words before each command: another user, say.
         self.prefix = []

@@ -49,9 +49,11 @@ def backends_have_nothing(rig):
     need_root("look into processes that are closed to their own user")
     need("passt", "passt")
     guest = Guest(rig, "walled", vif=[""], disk=[f"file:{image(rig, 'walled.img', 8)},xvda,w"])
-    jail = re.findall(r"started; jail: (.*)", guest.log())[-1].split()
+    jail = re.findall(r'msg=started jail="?([^"\n]*)', guest.log())[-1].split()
     for life in ("first", "second"):
         for name, pid in family(guest):
+            said = os.readlink(f"/proc/{pid}/fd/2")
+            expect(said.startswith("pipe:"), f"{name} could write into a file: {said}")
             facts = status(pid)
             expect((facts["Seccomp"].strip(), facts["NoNewPrivs"].strip()) == ("2", "1"), f"{name}: {facts}")
             for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
@@ -89,7 +91,7 @@ def a_users_backends_have_nothing(rig):
         path = image(its, "users.img", 8)
         os.chown(path, USER, USER)
         guest = Guest(its, "users", disk=[f"file:{path},xvda,w"])
-        jail = re.findall(r"started; jail: (.*)", guest.log())[-1].split()
+        jail = re.findall(r'msg=started jail="?([^"\n]*)', guest.log())[-1].split()
         pid, = guest.pids("xenblock")
         facts = status(pid)
         for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
@@ -128,5 +130,5 @@ def without_landlock(rig):
     """The other walls stand, and the domain's log does not claim more."""
     lacking(rig, "unlocked", ENOSYS, LANDLOCK, "")
     log = (rig.work / "log").glob("unlocked*.log")
-    jail = re.findall(r"started; jail: (.*)", next(log).read_text())[-1].split()
+    jail = re.findall(r'msg=started jail="?([^"\n]*)', next(log).read_text())[-1].split()
     expect("landlock" not in jail and "no-new-privileges" in jail, f"jail: {jail}")

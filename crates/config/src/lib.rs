@@ -46,7 +46,10 @@ mod syntax;
 
 pub use diagnostic::{Diagnostic, Level, Place};
 pub use error::{Error, MAX_FILE_BYTES, SpecError};
-pub use host::{HOST_VARIABLE, HostConfig, HostDaemon, HostMemory, HostNetwork, Migrated};
+pub use host::{
+    HOST_VARIABLE, HostConfig, HostDaemon, HostLog, HostMemory, HostNetwork, LogFormat, LogLevel,
+    Migrated, UnknownWord,
+};
 pub use load::{LoadOptions, Loaded, load, parse_str};
 pub use model::{
     AccessControl, Action, Affinity, Boot, BootNetwork, Bootloader, CpuItem, CpuList, CpuidMask,

@@ -51,7 +51,7 @@ pub use kill::kill;
 pub use kill_point::{DIE_VARIABLE, kill_point, kill_point_of};
 pub use launch::{CreateSpec, LaunchError, StartReply, Started, find_program, launch};
 pub use line::{LineError, LineReader, write_line};
-pub use log::{Log, utc};
+pub use log::{FORMAT_VARIABLE, LEVEL_VARIABLE, Line, Log, Record, tail, utc};
 pub use probe::{PROBE_ARGUMENT, Probe, WallProbe, probe};
 pub use protocol::{
     CrashSummary, DeviceSpec, DiskSize, DomainInfo, Ended, EndedAs, ErrorCode, Failure, MAX_REPLY,

@@ -3,6 +3,7 @@
 
 use crate::guest::Layout;
 use crate::net::Subnet;
+use config::LogLevel;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
@@ -223,6 +224,8 @@ pub enum Report {
     },
     /// Something for the domain's log.
     Log {
+        /// How much it matters.
+        level: LogLevel,
         /// A line.
         line: String,
     },

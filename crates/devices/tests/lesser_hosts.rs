@@ -26,7 +26,7 @@ fn has_uring() -> bool {
 /// What a backend says of its means.
 fn means(process: &Process) -> String {
     match process.any_report(Duration::from_secs(20)) {
-        Some(Report::Log { line }) => {
+        Some(Report::Log { line, .. }) => {
             line.strip_prefix("disks are served by ").expect("its means").to_owned()
         }
         other => panic!("{other:?}"),

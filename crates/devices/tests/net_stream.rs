@@ -560,7 +560,7 @@ fn frames_under_another_address_are_dropped() {
             assert_eq!((statuses[0], statuses.last()), (-1, Some(&0)));
         }
     }
-    let Report::Log { line } = net.orders().report() else { panic!("no line for the log") };
+    let Report::Log { line, .. } = net.orders().report() else { panic!("no line for the log") };
     assert!(line.starts_with("vif 0: 1 frame was dropped"), "{line}");
     assert_eq!(net.orders().counter("tx-spoofed"), 20);
     assert_eq!(net.orders().counter("tx-packets"), 20);

@@ -7,7 +7,8 @@ use crate::daemon::{Daemon, Running};
 use crate::talk::Talk;
 use api::types::{Happening, Who};
 use control::{
-    ClientError, Ended, EndedAs, Entry, RegistryError, Request, Response, WaitUntil, kill_point,
+    ClientError, Ended, EndedAs, Entry, Record, RegistryError, Request, Response, WaitUntil,
+    kill_point,
 };
 use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
@@ -72,7 +73,8 @@ impl Daemon {
             });
         }
         for (entry, before) in renamed {
-            self.log(&format!("domain {} ({before}) is called {} now", entry.domid, entry.name));
+            let record = Record::info("the domain has another name");
+            self.log(record.about(&entry.name).about_number(entry.domid).with("before", &before));
             kill_point("xend.scan.renamed");
             self.tell(Happening::Renamed { who: Who::running(&entry), before });
         }
@@ -111,7 +113,8 @@ impl Daemon {
                 break;
             }
             if let Err(error @ (ClientError::Broken { .. } | ClientError::Refused(_))) = result {
-                self.log(&format!("domain {}: {error}", entry.domid));
+                let record = Record::warning("the domain does not answer as it should");
+                self.log(record.about(&entry.name).about_number(entry.domid).with("error", error));
             }
             sleep(PAUSE).await;
         }
@@ -163,7 +166,8 @@ impl Daemon {
         if let Response::Ended(ended) = talk.ask(&wait(WaitUntil::Shutdown)).await? {
             let Ended { reason, outcome } = ended;
             let who = Who::running(&self.ends(entry, ended));
-            self.log(&format!("domain {} ({}) stopped: {reason}", who.name, entry.domid));
+            let record = Record::info("the guest stopped");
+            self.log(record.about(&who.name).about_number(entry.domid).with("reason", reason));
             self.tell(Happening::Stopped { who, reason, outcome });
             kill_point("xend.watch.stopped");
         }

@@ -3,7 +3,9 @@
 use crate::journal::Journal;
 use crate::register::{Change, Content, Kept, MOST_HISTORY, Register, Seen};
 use api::types::{Event, Happening, Past, Who};
-use control::{Dirs, Ended, Entry, Hint, Log, PathError, Registry, RegistryError, Uuid};
+use control::{
+    Dirs, Ended, Entry, Hint, Line, Log, PathError, Record, Registry, RegistryError, Uuid, tail,
+};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -136,7 +138,8 @@ impl Daemon {
         let content = register.load()?;
         control::kill_point("xend.start.loaded");
         let complaints = Arc::clone(&log);
-        let complain = move |error: &PathError| locked(&complaints).line(&error.to_string());
+        let complain =
+            move |error: &PathError| locked(&complaints).write(Record::error(error.to_string()));
         let journal = Journal::start(register, complain)
             .map_err(|source| StartError::Host { what: "start a thread", source })?;
         let daemon = Arc::new(Self {
@@ -150,7 +153,7 @@ impl Daemon {
             boot: boot_id(),
             reserve_mib,
         });
-        daemon.log(&format!("started as process {}", std::process::id()));
+        daemon.log(Record::info("started").with("pid", std::process::id()));
         daemon.take_over(content)?;
         Ok(daemon)
     }
@@ -190,12 +193,11 @@ impl Daemon {
         }
         let entry = &seen.entry;
         let path = self.registry.dirs().log(&entry.name);
-        let tail = Log::open(&path, "").0.tail(16 << 10).unwrap_or_default();
-        let tail = String::from_utf8_lossy(&tail).into_owned();
-        let mark = format!(" dom{} ", entry.domid);
-        let last = tail.lines().rev().find_map(|line| line.split_once(&mark));
-        match last {
-            Some((_, words)) => format!("while xend did not run; its log ends with: {words}"),
+        let end = tail(&path, 16 << 10).unwrap_or_default();
+        let end = String::from_utf8_lossy(&end);
+        let mut lines = end.lines().rev().filter_map(Line::parse);
+        match lines.find(|line| line.domid == Some(entry.domid)) {
+            Some(line) => format!("while xend did not run; its log ends with: {}", line.words()),
             None => "while xend did not run".to_owned(),
         }
     }
@@ -204,9 +206,14 @@ impl Daemon {
         locked(&self.state)
     }
 
-    /// Logs one line.
-    pub fn log(&self, line: &str) {
-        locked(&self.log).line(line);
+    /// Logs a record.
+    pub fn log(&self, record: Record) {
+        locked(&self.log).write(record);
+    }
+
+    /// From now on the journal gets the records too, if standard error is its.
+    pub fn join_journal(&self) {
+        locked(&self.log).join_journal();
     }
 
     /// The log's file.
@@ -231,7 +238,12 @@ impl Daemon {
         successor: Option<u32>,
         how: String,
     ) {
-        self.log(&format!("domain {} ({}) is gone: {how}", entry.name, entry.domid));
+        self.log(
+            Record::info("the domain is gone")
+                .about(&entry.name)
+                .about_number(entry.domid)
+                .with("how", &how),
+        );
         let past = Past {
             name: entry.name.clone(),
             uuid: entry.uuid,
@@ -263,7 +275,7 @@ impl Daemon {
         if let Some(running) = self.state().running.get_mut(&entry.domid) {
             running.up = true;
         }
-        self.log(&format!("domain {} ({}) is up", entry.name, entry.domid));
+        self.log(Record::info("the domain is up").about(&entry.name).about_number(entry.domid));
         control::kill_point("xend.up.unrecorded");
         let seen = Seen { entry: entry.clone(), boot: self.boot.clone() };
         let _written_in_its_time = self.journal.write(Change::Saw(seen));

@@ -9,8 +9,8 @@ use crate::talk::{hinted, registry_failure};
 use api::types::Started;
 use config::DomainConfig;
 use control::{
-    CreateSpec, Entry, ErrorCode, Failure, Hint, LaunchError, MAX_REPLY, PathError, RegistryError,
-    StartReply, Uuid, check_name, find_program, kill_point,
+    CreateSpec, Entry, ErrorCode, Failure, Hint, LaunchError, MAX_REPLY, PathError, Record,
+    RegistryError, StartReply, Uuid, check_name, find_program, kill_point,
 };
 use std::collections::BTreeMap;
 use std::io;
@@ -85,7 +85,7 @@ impl Daemon {
         order.config.general.uuid = Some(config::Uuid(uuid.0));
         let mut attempt = self.reserve(&order, &name, uuid).await?;
         kill_point("xend.create.reserved");
-        self.log(&format!("starting domain {name} ({uuid})"));
+        self.log(Record::info("starting domain").about(&name).with("uuid", uuid));
         let started = {
             let starting = Arc::clone(&attempt.starting);
             let run = timeout(LIMIT, attempt.run(order));
@@ -104,7 +104,8 @@ impl Daemon {
                 Ok(started)
             }
             Err(failure) => {
-                self.log(&format!("domain {name} did not start: {failure}"));
+                let record = Record::error("the domain did not start").about(&name);
+                self.log(record.with("error", &failure));
                 if let Some(mut child) = attempt.child.take() {
                     kill_point("xend.create.failed");
                     // Reaped too: nothing is left of it when the failure is told.

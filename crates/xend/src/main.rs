@@ -7,7 +7,7 @@
 
 use api::{ENDED, Place, READY, SERVED};
 use config::HostConfig;
-use control::{Dirs, Hint, Registry, kill_point};
+use control::{Dirs, Hint, Record, Registry, kill_point};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::os::unix::net::UnixListener;
@@ -34,7 +34,8 @@ themselves; it ends some seconds after the last domain and client, and domains g
   --help     prints this text
   --version  prints the version
 
-Environment: XENOLITH_RUNTIME_DIR, XENOLITH_STATE_DIR, XENOLITH_HOST_CONFIG, as for xm.
+Environment: XENOLITH_RUNTIME_DIR, XENOLITH_STATE_DIR, XENOLITH_HOST_CONFIG, XENOLITH_LOG,
+XENOLITH_LOG_FORMAT, as for xm.
 ";
 
 fn main() -> ExitCode {
@@ -148,17 +149,19 @@ fn run(on_demand: bool) -> Result<(), String> {
     kill_point("xend.start.told");
     if idle.is_some() {
         detach(&daemon);
+    } else {
+        daemon.join_journal();
     }
     let _no_manager = notify("READY=1");
     kill_point("xend.start.ready");
     let end = runtime.block_on(serve(daemon.clone(), listener, idle));
     let _no_manager = notify("STOPPING=1");
     kill_point("xend.end.begun");
-    daemon.log(&match &end {
-        Ok(End::Signal) => "ends: it was told to".to_owned(),
-        Ok(End::Idle) => "ends: nobody needs it".to_owned(),
-        Ok(End::Homeless) => "ends: its directory is gone".to_owned(),
-        Err(error) => format!("ends: {error}"),
+    daemon.log(match &end {
+        Ok(End::Signal) => Record::info("ends: it was told to"),
+        Ok(End::Idle) => Record::info("ends: nobody needs it"),
+        Ok(End::Homeless) => Record::warning("ends: its directory is gone"),
+        Err(error) => Record::error("ends").with("error", error),
     });
     if !is_handed && !matches!(end, Ok(End::Homeless)) {
         remove_socket(&place);
@@ -220,6 +223,6 @@ fn detach(daemon: &Daemon) {
         let _log_err = rustix::stdio::dup2_stderr(&log);
     }
     if std::env::set_current_dir("/").is_err() {
-        daemon.log("cannot leave the directory it was started in");
+        daemon.log(Record::warning("cannot leave the directory it was started in"));
     }
 }

@@ -5,7 +5,7 @@ use crate::launch::Order;
 use crate::look::Found;
 use crate::register::{Change, Kept};
 use api::types::{Happening, Managed, Replace, Start, Started, Store, Stored, Who, unknown};
-use control::{ErrorCode, Failure, Uuid, check_name, kill_point};
+use control::{ErrorCode, Failure, Record, Uuid, check_name, kill_point};
 use std::sync::Arc;
 
 /// Most stored domains: far more than a host can run.
@@ -48,7 +48,7 @@ impl Daemon {
         let written = self.journal.written(Change::Keep(Box::new(kept.clone()))).await;
         kill_point("xend.keep.written");
         written.map_err(unwritten)?;
-        self.log(&format!("stored domain {} ({uuid})", kept.name));
+        self.log(Record::info("stored the domain").about(&kept.name).with("uuid", uuid));
         self.tell(Happening::Stored(who(&kept)));
         kill_point("xend.keep.told");
         let stored = Stored { name: kept.name.clone(), uuid };
@@ -128,7 +128,8 @@ impl Daemon {
         let written = self.journal.written(Change::Keep(Box::new(replaced.clone()))).await;
         kill_point("xend.replace.written");
         written.map_err(unwritten)?;
-        self.log(&format!("configuration {} of {} is stored", revision + 1, replaced.name));
+        let record = Record::info("stored another configuration").about(&replaced.name);
+        self.log(record.with("revision", replaced.revision));
         self.tell(Happening::Stored(who(&replaced)));
         for kept in self.state().managed.iter_mut().filter(|kept| kept.uuid == replaced.uuid) {
             *kept = replaced.clone();
@@ -182,7 +183,7 @@ impl Daemon {
             return Err(unknown(word));
         }
         drop(state);
-        self.log(&format!("deleted domain {name} ({uuid})"));
+        self.log(Record::info("deleted the domain").about(&name).with("uuid", uuid));
         self.tell(Happening::Deleted(who(&kept)));
         kill_point("xend.delete.told");
         Ok(Stored { name, uuid })

@@ -1,7 +1,7 @@
 //! Changes of the registry of running domains, as the host's kernel tells them (inotify(7)).
 
 use crate::daemon::Daemon;
-use control::kill_point;
+use control::{Record, kill_point};
 use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
 use std::collections::BTreeSet;
 use std::io;
@@ -46,12 +46,13 @@ impl Notice {
         while daemon.registry.dirs().domains().exists() {
             self.look(&daemon);
             if self.changes.recv().await.is_none() {
-                daemon.log("changes of the run-time directory are not told any more");
+                daemon
+                    .log(Record::error("changes of the run-time directory are not told any more"));
                 return;
             }
             sleep(TOGETHER).await;
         }
-        daemon.log("the run-time directory is gone");
+        daemon.log(Record::warning("the run-time directory is gone"));
     }
 
     fn look(&mut self, daemon: &Arc<Daemon>) {
@@ -76,7 +77,7 @@ impl Notice {
                     let _seen_just_now = daemon.scan();
                 }
             }
-            Err(error) => daemon.log(&error.to_string()),
+            Err(error) => daemon.log(Record::error(error.to_string())),
         }
     }
 }

@@ -4,7 +4,9 @@ use crate::daemon::Daemon;
 use crate::look::Found;
 use crate::talk::{self, failure, registry_failure};
 use api::types::{Destroyed, Happening, Who, unknown};
-use control::{ClientError, Entry, ErrorCode, Failure, Request, ShutdownKind, Uuid, kill_point};
+use control::{
+    ClientError, Entry, ErrorCode, Failure, Record, Request, ShutdownKind, Uuid, kill_point,
+};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -67,7 +69,9 @@ impl Daemon {
             return Ok(Destroyed::default());
         }
         let entry = self.running(word)?;
-        self.log(&format!("destroying domain {} ({})", entry.name, entry.domid));
+        self.log(
+            Record::info("destroying the domain").about(&entry.name).about_number(entry.domid),
+        );
         kill_point("xend.destroy.found");
         let told = talk::order(&entry, &Request::Destroy).await;
         kill_point("xend.destroy.told");
@@ -80,7 +84,7 @@ impl Daemon {
                     return Ok(Destroyed::default());
                 }
                 let killed = format!("{error}; its process {} is killed.", entry.pid);
-                self.log(&killed);
+                self.log(Record::warning(&killed).about(&entry.name).about_number(entry.domid));
                 kill_point("xend.destroy.hung");
                 self.kill(entry).await?;
                 Ok(Destroyed { killed: Some(killed) })

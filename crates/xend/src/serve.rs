@@ -3,7 +3,7 @@
 use crate::daemon::Daemon;
 use crate::notice::Notice;
 use crate::routes::router;
-use control::kill_point;
+use control::{Record, kill_point};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -63,7 +63,7 @@ pub async fn serve(
                             tokio::spawn(converse(stream, service.clone(), Arc::clone(&daemon), permit));
                         }
                         Err(error) => {
-                            daemon.log(&format!("cannot take a connection: {error}"));
+                            daemon.log(Record::error("cannot take a connection").with("error", error));
                             sleep(PAUSE).await;
                         }
                     },
@@ -115,10 +115,10 @@ async fn converse(
             && !error.is_closed()
             && error.is_parse()
         {
-            daemon.log(&format!("a client does not speak HTTP: {error}"));
+            daemon.log(Record::warning("a client does not speak HTTP").with("error", error));
         }
     } else {
-        daemon.log("a client of another user was refused");
+        daemon.log(Record::warning("a client of another user was refused"));
         refuse(stream).await;
     }
     kill_point("xend.client-gone");

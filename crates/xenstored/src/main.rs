@@ -11,7 +11,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Command, ExitCode, Stdio};
 
 use control::xenstore::{ENDED, READY, StorePlace};
-use control::{Dirs, Registry, kill_point};
+use control::{Dirs, Record, Registry, kill_point};
 use xenstored::{Server, confine};
 
 /// Word that makes the process serve itself instead of starting one that does.
@@ -26,7 +26,7 @@ themselves; it ends some seconds after the last domain and client.
   --help     prints this text
   --version  prints the version
 
-Environment: XENOLITH_RUNTIME_DIR, XENOLITH_STATE_DIR, as for xm.
+Environment: XENOLITH_RUNTIME_DIR, XENOLITH_STATE_DIR, XENOLITH_LOG, XENOLITH_LOG_FORMAT, as for xm.
 ";
 
 fn main() -> ExitCode {
@@ -99,7 +99,7 @@ fn serve() -> Result<(), String> {
     kill_point("xenstored.start.open");
     let missing = confine();
     if !missing.is_empty() {
-        server.log(&format!("not confined: {}", missing.join(", ")));
+        server.log(Record::warning("not confined").with("missing", missing.join(" ")));
     }
     kill_point("xenstored.start.confined");
     say(READY);

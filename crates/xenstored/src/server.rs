@@ -5,7 +5,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use control::xenstore::{SERVED, StorePlace};
-use control::{Log, PathError, Registry, kill_point};
+use control::{Log, PathError, Record, Registry, kill_point};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use store::{Domid, Store};
 
@@ -76,14 +76,18 @@ impl Server {
         let (mut journal, mut store, past) = Journal::open(&place.journal())?;
         kill_point("xenstored.start.restored");
         match past {
-            Past::None => log.line("started"),
+            Past::None => log.write(Record::info("started")),
             Past::GoesOn { lost } => {
-                log.line(&format!("goes on with {} domains", store.domains().count()));
+                let domains = store.domains().count();
+                log.write(Record::info("goes on where another left off").with("domains", domains));
                 if lost > 0 {
-                    log.line(&format!("{lost} bytes of the journal were not complete"));
+                    let record = Record::warning("the end of the journal was not complete");
+                    log.write(record.with("bytes", lost));
                 }
             }
-            Past::Unusable => log.line("the journal cannot be used; the store is empty"),
+            Past::Unusable => {
+                log.write(Record::error("the journal cannot be used; the store is empty"));
+            }
         }
         make_first_nodes(&mut store);
         journal.write(&mut store)?;
@@ -110,9 +114,9 @@ impl Server {
         })
     }
 
-    /// A line for the log.
-    pub fn log(&mut self, line: &str) {
-        self.log.line(line);
+    /// Logs a record.
+    pub fn log(&mut self, record: Record) {
+        self.log.write(record);
     }
 
     /// Serves until nobody needs the store any more.
@@ -239,7 +243,8 @@ impl Server {
             && !self.is_unwritten
         {
             // Going on without is better than to fail what has happened already.
-            self.log.line(&format!("{error}; what changes now is lost if the process dies"));
+            let record = Record::error("what changes now is lost if the process dies");
+            self.log.write(record.with("error", error));
         }
         self.is_unwritten = is_unwritten;
         if bytes > 0 {
@@ -257,7 +262,7 @@ impl Server {
         self.clients = live;
         for client in ended {
             if let Some(End::Broken(why)) = client.end() {
-                self.log.line(&format!("a connection was closed: {why}"));
+                self.log.write(Record::warning("a connection was closed").with("error", why));
             }
             // A domain's process writes its nodes as a client.
             let now = Instant::now();
@@ -315,7 +320,7 @@ impl Server {
                 kill_point("xenstored.domain-missed");
                 retire(&mut self.store, domid);
                 kill_point("xenstored.domain-retired");
-                self.log.line(&format!("domain {domid} is gone"));
+                self.log.write(Record::info("the domain is gone").about_number(domid.into()));
             }
         }
         self.orphaned = is_any_left.then(|| {
@@ -341,7 +346,7 @@ impl Server {
             self.idle_since = Some(now);
             return false;
         }
-        self.log.line("ended: nobody needs it");
+        self.log.write(Record::info("ended: nobody needs it"));
         kill_point("xenstored.end.told");
         true
     }
@@ -381,7 +386,9 @@ impl Server {
         });
         match doors {
             Ok((hosts, domains)) => (self.hosts, self.domains) = (hosts, domains),
-            Err(error) => self.log.line(&format!("the sockets are lost: {error}")),
+            Err(error) => {
+                self.log.write(Record::error("the sockets are lost").with("error", error));
+            }
         }
         false
     }

@@ -113,6 +113,11 @@ fn subcommands(text: &mut Vec<u8>, command: &Command) {
         ("XENOLITH_RUNTIME_DIR", "Directory of sockets and locks of the domains that run."),
         ("XENOLITH_STATE_DIR", "Directory of logs and crash reports."),
         ("XENOLITH_HOST_CONFIG", "File of the host's settings; see xm-config(1)."),
+        (
+            "XENOLITH_LOG",
+            "What programs log: error, warning, info or debug. It goes before the host's settings.",
+        ),
+        ("XENOLITH_LOG_FORMAT", "How they log: text or json. It goes before the host's settings."),
         ("XENOLITH_XENDOMAIN", "The domain process's program."),
         ("NO_COLOR", "No colours, even on a terminal."),
     ] {

@@ -1,5 +1,6 @@
 //! `log` and `logs`: the logs of domains and of the programs behind them in one, by time.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{IsTerminal, Read, Seek, SeekFrom};
@@ -8,11 +9,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ArgMatches;
+use config::LogLevel;
 use control::{Dirs, PathError, Registry, check_name};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::error::Error;
-use crate::output::{harmless, put};
+use crate::output::{Colour, colours_on, harmless, put};
 use crate::target::Target;
 use crate::words;
 
@@ -20,17 +22,26 @@ use crate::words;
 const MOST: u64 = 4 << 20;
 /// How often files that are followed are looked at.
 const POLL: Duration = Duration::from_millis(200);
-/// Length of a time as logs have it: `2026-11-22 23:59:59`.
+/// Length of a time as logs had it before they had levels: `2026-11-22 23:59:59`.
 const TIME: usize = 19;
 
 /// A line of some log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Line {
-    /// `YYYY-MM-DD HH:MM:SS`, that of the line before if it has none.
+    /// As RFC 3339 writes it; that of the line before if it has none.
     time: String,
     /// Name of the file without `.log`.
     source: String,
     text: String,
+    /// What it says, unless it is older than levels, or nothing but a last word of a program's.
+    known: Option<control::Line>,
+}
+
+impl Line {
+    /// Whether it is asked for. What has no level is rare, and may be what is looked for.
+    fn matters(&self, least: LogLevel) -> bool {
+        self.known.as_ref().is_none_or(|known| known.level <= least)
+    }
 }
 
 /// `log`: everything.
@@ -44,7 +55,7 @@ pub fn log() -> Result<(), Error> {
     print(&lines, false)
 }
 
-/// `logs [-f] [-n N] [--json] [D...]`.
+/// `logs [-f] [-n N] [--level LEVEL] [--json] [D...]`.
 ///
 /// # Errors
 ///
@@ -56,15 +67,21 @@ pub fn logs(matches: &ArgMatches) -> Result<(), Error> {
         names.iter().map(|name| log_name(&registry, name)).collect::<Result<_, _>>()?;
     let place = registry.dirs().state.clone();
     let json = matches.get_flag("json");
+    let least = matches.get_one::<LogLevel>("level").copied().unwrap_or(LogLevel::Debug);
     let mut positions = Positions::default();
-    let mut lines = merged(read_all(&place, &names, &mut positions)?);
+    let mut look = || {
+        let mut lines = merged(read_all(&place, &names, &mut positions)?);
+        lines.retain(|line| line.matters(least));
+        Ok::<_, Error>(lines)
+    };
+    let mut lines = look()?;
     if let Some(count) = matches.get_one::<usize>("lines") {
         lines.drain(..lines.len().saturating_sub(*count));
     }
     print(&lines, json)?;
     while matches.get_flag("follow") {
         std::thread::sleep(POLL);
-        let lines = merged(read_all(&place, &names, &mut positions)?);
+        let lines = look()?;
         if !lines.is_empty() {
             print(&lines, json)?;
         }
@@ -159,15 +176,19 @@ fn split(source: &str, text: &str) -> Vec<Line> {
     let mut time = String::new();
     let mut lines = Vec::new();
     for line in text.lines() {
-        if let Some(stamp) = stamp(line) {
-            time = stamp.to_owned();
+        let known = control::Line::parse(line);
+        if let Some(known) = &known {
+            time.clone_from(&known.time);
+        } else if let Some(stamp) = stamp(line) {
+            time = format!("{}Z", stamp.replace(' ', "T"));
         }
-        lines.push(Line { time: time.clone(), source: source.to_owned(), text: line.to_owned() });
+        let (source, text) = (source.to_owned(), line.to_owned());
+        lines.push(Line { time: time.clone(), source, text, known });
     }
     lines
 }
 
-/// The time that a line begins with.
+/// The time that an older line begins with.
 fn stamp(line: &str) -> Option<&str> {
     let stamp = line.get(..TIME)?;
     let is_shaped = stamp.bytes().zip(b"0000-00-00 00:00:00").all(|(byte, shape)| match shape {
@@ -177,7 +198,7 @@ fn stamp(line: &str) -> Option<&str> {
     is_shaped.then_some(stamp)
 }
 
-/// All lines by time; those of the same second stay in the order of their files.
+/// All lines by time; those of the same one stay in the order of their files.
 fn merged(mut lines: Vec<Line>) -> Vec<Line> {
     lines.sort_by(|a, b| a.time.cmp(&b.time));
     lines
@@ -190,21 +211,42 @@ fn print(lines: &[Line], json: bool) -> Result<(), Error> {
         if json {
             text.push_str(&as_json(line).to_string());
         } else {
-            let shown = format!("({}) {}", line.source, line.text);
-            text.push_str(&if on_terminal { harmless(&shown) } else { shown });
+            let shown = format!("({}) {}", line.source, for_people(&line.text));
+            let shown = if on_terminal { harmless(&shown) } else { shown };
+            text.push_str(&painted(shown, line.known.as_ref().map(|known| known.level)));
         }
         text.push('\n');
     }
     put(&text)
 }
 
-fn as_json(line: &Line) -> serde_json::Value {
-    let rest = match stamp(&line.text) {
-        Some(stamp) => line.text.get(stamp.len()..).unwrap_or("").trim_start(),
-        None => &line.text,
+/// A line of a log as it is shown to people.
+pub fn for_people(line: &str) -> Cow<'_, str> {
+    control::Line::parse(line).map_or(Cow::Borrowed(line), |known| Cow::Owned(known.shown()))
+}
+
+/// What is wrong stands out on a terminal.
+fn painted(shown: String, level: Option<LogLevel>) -> String {
+    match level {
+        Some(LogLevel::Error) if colours_on(&std::io::stdout()) => Colour::Red.paint(&shown),
+        Some(LogLevel::Warning) if colours_on(&std::io::stdout()) => Colour::Yellow.paint(&shown),
+        _ => shown,
+    }
+}
+
+fn as_json(line: &Line) -> Value {
+    let time = (!line.time.is_empty()).then_some(&line.time);
+    let Some(known) = &line.known else {
+        let rest = match stamp(&line.text) {
+            Some(stamp) => line.text.get(stamp.len()..).unwrap_or("").trim_start(),
+            None => &line.text,
+        };
+        return json!({"time": time, "source": line.source, "text": rest});
     };
-    let time = (!line.time.is_empty()).then(|| format!("{}Z", line.time.replace(' ', "T")));
-    json!({"time": time, "source": line.source, "text": rest})
+    json!({
+        "time": time, "source": line.source, "level": known.level, "program": known.program,
+        "domid": known.domid, "domain": known.domain, "text": known.message, "fields": known.fields,
+    })
 }
 
 #[cfg(test)]
@@ -238,6 +280,29 @@ mod tests {
         assert_eq!(only.len(), 2);
         assert_eq!(as_json(&lines[2])["time"], "2026-01-01T00:00:02Z");
         assert_eq!(as_json(&lines[0])["text"], "dom1 old");
+    }
+
+    const NEW: &str = r#"time=2026-01-01T00:00:02.500Z level=warning program=xennet domid=2 domain=b msg="too \"fast\"" device="vif 0""#;
+
+    #[test]
+    fn lines_with_levels_are_told_from_others() {
+        let text = format!("2026-01-01 00:00:02 dom2 old\n{NEW}\nlast words\n");
+        let lines = split("b", &text);
+        let value = as_json(&lines[1]);
+        let expected = json!({
+            "time": "2026-01-01T00:00:02.500Z", "source": "b", "level": "warning",
+            "program": "xennet", "domid": 2, "domain": "b", "text": "too \"fast\"",
+            "fields": {"device": "vif 0"},
+        });
+        assert_eq!(value, expected);
+        assert_eq!(as_json(&lines[2])["time"], expected["time"]);
+        assert!(as_json(&lines[0]).get("level").is_none());
+        let matter = |least| lines.iter().filter(|line| line.matters(least)).count();
+        assert_eq!((matter(LogLevel::Error), matter(LogLevel::Warning)), (2, 3));
+        let shown =
+            "2026-01-01T00:00:02.500Z warning xennet b[2]: \"too \\\"fast\\\"\" device=\"vif 0\"";
+        assert_eq!(for_people(NEW), shown);
+        assert_eq!(for_people("last words"), "last words");
     }
 
     #[test]

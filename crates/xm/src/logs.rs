@@ -9,6 +9,7 @@ use control::{Client, ClientError, Entry, ErrorCode, PathError, Registry, check_
 
 use crate::error::Error;
 use crate::lifecycle::is_unknown;
+use crate::log_merge::for_people;
 use crate::output::{Colour, harmless, heading, note, put};
 use crate::target::Target;
 use crate::tool::Tool;
@@ -36,12 +37,12 @@ pub fn dmesg(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
     let registry = Registry::open()?;
     let names = words(matches, "domain");
     if let [name] = names.as_slice() {
-        return print(&one_log(&registry, name)?, None);
+        return print_log(&one_log(&registry, name)?, None);
     }
     if names.is_empty() {
         for entry in registry.list()? {
             match live_log(&entry) {
-                Ok(text) => print(&text, Some(&entry.name))?,
+                Ok(text) => print_log(&text, Some(&entry.name))?,
                 Err(error) => note(&format!(
                     "{} domain {}: {error}",
                     heading("Warning:", Colour::Yellow),
@@ -52,7 +53,7 @@ pub fn dmesg(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
         return Ok(());
     }
     for name in names {
-        print(&one_log(&registry, &name)?, Some(&name))?;
+        print_log(&one_log(&registry, &name)?, Some(&name))?;
     }
     Ok(())
 }
@@ -92,6 +93,13 @@ fn print(bytes: &[u8], name: Option<&str>) -> Result<(), Error> {
         Some(name) => text.lines().map(|line| format!("({name}) {line}\n")).collect(),
         None => text,
     })
+}
+
+/// A log for people; all its lines begin with `name`, if there is one.
+fn print_log(bytes: &[u8], name: Option<&str>) -> Result<(), Error> {
+    let text = String::from_utf8_lossy(bytes);
+    let lines: String = text.lines().map(|line| format!("{}\n", for_people(line))).collect();
+    print(lines.as_bytes(), name)
 }
 
 /// A log as text that ends with a line feed; harmless on a terminal, since guests can have

@@ -1,7 +1,9 @@
 //! `info -c`: the settings that xend's configuration file held, as they are here: where files are, and
 //! what says so.
 
-use control::{Dirs, RUNTIME_VARIABLE, STATE_VARIABLE, find_program};
+use control::{
+    Dirs, FORMAT_VARIABLE, LEVEL_VARIABLE, RUNTIME_VARIABLE, STATE_VARIABLE, find_program,
+};
 use serde_json::{Map, Value};
 
 use crate::error::Error;
@@ -48,7 +50,8 @@ fn settings(dirs: &Dirs) -> Vec<(String, Option<String>)> {
         settings.push((program.to_owned(), found.and_then(|found| path(&found))));
     }
     let variables = PROGRAMS.map(|(_, variable)| variable);
-    for variable in [RUNTIME_VARIABLE, STATE_VARIABLE].into_iter().chain(variables) {
+    let own = [RUNTIME_VARIABLE, STATE_VARIABLE, LEVEL_VARIABLE, FORMAT_VARIABLE];
+    for variable in own.into_iter().chain(variables) {
         if let Ok(value) = std::env::var(variable) {
             settings.push((variable.to_owned(), Some(value)));
         }

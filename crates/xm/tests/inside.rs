@@ -194,6 +194,18 @@ fn logs_of_all_by_time() {
         serde_json::from_str(out(&host.run(&["logs", "--json", "b"])).trim()).unwrap();
     assert_eq!((&line["source"], &line["text"]), (&"b".into(), &"dom2 two".into()));
     assert_eq!(host.run(&["logs", "ghost"]).status.code(), Some(3));
+    let of = |level, text| {
+        format!(
+            "time=2026-01-01T00:00:09.000Z level={level} program=xendomain domid=4 domain=c msg={text}\n"
+        )
+    };
+    std::fs::write(state.join("c.log"), of("info", "fine") + &of("error", "bad")).unwrap();
+    let bad = "(c) 2026-01-01T00:00:09.000Z error   xendomain c[4]: bad\n";
+    assert_eq!(out(&host.run(&["logs", "--level", "warning", "c"])), bad);
+    assert_eq!(host.run(&["logs", "--level", "loud", "c"]).status.code(), Some(1));
+    let fine = "2026-01-01T00:00:09.000Z info    xendomain c[4]: fine\n";
+    assert_eq!(out(&host.run(&["dmesg", "c"])), format!("{fine}{}", &bad[4..]));
+    std::fs::remove_file(state.join("c.log")).unwrap();
     let mut child = host.xm().args(["logs", "-f", "b"]).spawn().unwrap();
     let mut output = std::io::BufReader::new(child.stdout.take().unwrap());
     let mut line = || {

@@ -90,7 +90,7 @@ fn a_daemon_that_takes_over_finds_what_runs_and_reports_what_does_not() {
     let _two = host.domain("two", true);
     let daemon = api::Daemon::new(host.registry.dirs().clone());
     assert_eq!(out(&host.run(&["list"])).lines().count(), 4);
-    rig::eventually("the watch", || out(&host.run(&["log"])).contains("one (1) is up"));
+    rig::eventually("the watch", || out(&host.run(&["log"])).contains("one[1]: the domain is up"));
     one.end();
     host.restart_daemon();
     assert_eq!(out(&host.run(&["list"])).lines().count(), 3);

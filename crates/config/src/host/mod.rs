@@ -5,10 +5,14 @@
 //! bridge = "xenbr0"
 //! [memory]
 //! reserve = 512
+//! [log]
+//! level = "debug"
 //! ```
 
+mod log;
 mod old;
 
+pub use log::{HostLog, LogFormat, LogLevel, UnknownWord};
 pub use old::Migrated;
 
 use crate::diagnostic::{Diagnostic, Level};
@@ -38,6 +42,8 @@ pub struct HostConfig {
     pub memory: HostMemory,
     /// The control daemon.
     pub daemon: HostDaemon,
+    /// Logs of all programs.
+    pub log: HostLog,
 }
 
 /// Networks of domains.
@@ -220,6 +226,8 @@ mod tests {
         host.network.bridge = Some("xenbr0".to_owned());
         host.memory.reserve = 196;
         assert_eq!(HostConfig::parse("x", &host.to_toml()).unwrap(), host);
+        host.log = HostLog { level: LogLevel::Debug, format: LogFormat::Json };
+        assert_eq!(HostConfig::parse("x", &host.to_toml()).unwrap(), host);
         let default = HostConfig::default();
         assert_eq!(HostConfig::parse("x", &default.to_toml()).unwrap(), default);
     }
@@ -234,6 +242,9 @@ mod tests {
         let text = fault("[network]\nbridge = \"a/b\"\n");
         assert!(text.contains("xenolith.toml:2:11") && text.contains("no name"), "{text}");
         assert!(fault("[memory\n").contains("xenolith.toml:1:"), "{}", fault("[memory\n"));
+        let text = fault("[log]\nlevel = \"loud\"\n");
+        assert!(text.contains("xenolith.toml:2:9") && text.contains("`warning`"), "{text}");
+        assert!(fault("[log]\nformat = \"xml\"\n").contains("`json`"));
         assert!(fault("[memory]\nreserve = -1\n").contains("xenolith.toml:2:11"));
     }
 

@@ -12,6 +12,7 @@ use super::task::{Limits, Task};
 use super::tasks::Tasks;
 use crate::guest::Guest;
 use crate::wire::{BlockConfig, Nodes, Report};
+use config::LogLevel;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -429,7 +430,10 @@ impl Device {
             return None;
         }
         self.last_line = Some(now);
-        Some(Report::Log { line: format!("disk {}: {what}", self.number) })
+        Some(Report::Log {
+            level: LogLevel::Warning,
+            line: format!("disk {}: {what}", self.number),
+        })
     }
 
     fn finish(&mut self, key: u32, status: Status) {

@@ -4,6 +4,7 @@ use super::{Means, Server, rules};
 use crate::guest::Guest;
 use crate::wire::{self, Report};
 use boundary::Backend;
+use config::LogLevel;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -29,7 +30,7 @@ pub fn serve(means: Means) -> io::Result<()> {
     let mut server = Server::new(guest.clone(), means)?;
     crate::jail::close(rules::calls())?;
     let line = format!("disks are served by {}", server.means());
-    wire::send(&orders, &Report::Log { line }, &[])?;
+    wire::send(&orders, &Report::Log { level: LogLevel::Info, line }, &[])?;
     run(&mut server, &guest, &orders, can_spin)
 }
 

@@ -5,6 +5,7 @@ use super::engine::{Done, Engine, Means};
 use super::queue::QueueError;
 use crate::guest::Guest;
 use crate::wire::{DeviceConfig, Order, Report};
+use config::LogLevel;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -147,7 +148,7 @@ impl Server {
     }
 
     fn log(&mut self, line: String) {
-        self.reports.push(Report::Log { line });
+        self.reports.push(Report::Log { level: LogLevel::Warning, line });
     }
 
     /// Does all that can be done now. Says whether there was anything.

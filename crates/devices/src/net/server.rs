@@ -6,6 +6,7 @@ use super::rules;
 use crate::guest::Guest;
 use crate::jail;
 use crate::wire::{self, DeviceConfig, NetConfig, Nodes, Order, Report};
+use config::LogLevel;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::collections::BTreeMap;
@@ -142,7 +143,10 @@ impl Server {
         for (&device, (_, interface)) in &mut self.devices {
             let more = interface.pump(&self.guest);
             if let Some(news) = interface.news() {
-                reports.push(Report::Log { line: format!("vif {device}: {news}") });
+                reports.push(Report::Log {
+                    level: LogLevel::Warning,
+                    line: format!("vif {device}: {news}"),
+                });
             }
             let more = match more {
                 Ok(false) => interface.rest().map_err(Stop::from),

@@ -91,7 +91,7 @@ impl Process {
     pub fn report(&self) -> Report {
         loop {
             match self.any_report(PATIENCE).expect("a report in time") {
-                Report::Log { line } => eprintln!("xenblock: {line}"),
+                Report::Log { line, .. } => eprintln!("xenblock: {line}"),
                 report => return report,
             }
         }

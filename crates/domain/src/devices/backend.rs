@@ -7,16 +7,20 @@ use control::{LaunchError, kill_point, kill_point_of};
 use devices::guest::Layout;
 use devices::wire::{self, Order, Report};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpid};
 use std::ffi::CString;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+/// Most that is taken at a time of what a backend says, in bytes.
+const MOST_SAID: usize = 4096;
+
 /// The program of a backend, and the environment variable that names another one.
-fn program(backend: Backend) -> (&'static str, &'static str) {
+pub(super) fn program(backend: Backend) -> (&'static str, &'static str) {
     match backend {
         Backend::Block => ("xenblock", "XENOLITH_XENBLOCK"),
         Backend::Net => ("xennet", "XENOLITH_XENNET"),
@@ -51,6 +55,8 @@ pub enum BackendError {
 #[derive(Debug)]
 pub struct Process {
     socket: OwnedFd,
+    /// Its standard error.
+    said: OwnedFd,
     leader: Pid,
     group: Pid,
     keeper: Option<Keeper>,
@@ -76,7 +82,8 @@ impl Process {
             memory.bell(backend),
             memory.kick(),
         ];
-        let log = OpenOptions::new().append(true).open(owner.dirs.log(&owner.name)).ok();
+        let (said, say) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
+        rustix::io::ioctl_fionbio(&said, true).map_err(io::Error::from)?;
         let text = |text: &str| CString::new(text).unwrap_or_default();
         let empty = crate::space::empty_directory(&owner.dirs.runtime)?;
         let empty = CString::new(empty.into_os_string().into_vec()).unwrap_or_default();
@@ -85,12 +92,12 @@ impl Process {
             arguments: &[text(name), text(&owner.name)],
             descriptors: &descriptors,
             kind: Kind::Backend { empty_directory: &empty },
-            // It says there why it cannot start. Ours may be a pipe of whoever waits for us to let
-            // go of it.
-            stderr: log.as_ref().map(AsFd::as_fd),
+            // It says there why it cannot start. It gets no descriptor of the log, in which it could
+            // write whatever it wants to.
+            stderr: Some(say.as_fd()),
             stopped: false,
         })?;
-        let process = Self { socket: ours, leader, group, keeper };
+        let process = Self { socket: ours, said, leader, group, keeper };
         kill_point("devices.backend.started");
         process.kill_backend(&["xenblock.started", "xennet.started"], backend);
         rustix::io::ioctl_fionbio(&process.socket, true).map_err(io::Error::from)?;
@@ -130,8 +137,16 @@ impl Process {
         Ok(wire::receive(&self.socket)?.map(|(report, _no_fds)| report))
     }
 
+    /// What it said on standard error since the last call, line by line and at most [`MOST_SAID`] bytes.
+    pub fn said(&self) -> Vec<String> {
+        let mut text = vec![0; MOST_SAID];
+        let length = rustix::io::read(&self.said, &mut text).unwrap_or(0);
+        text.truncate(length);
+        String::from_utf8_lossy(&text).lines().map(str::to_owned).collect()
+    }
+
     /// How it ended; kills it if it has not.
-    pub fn end(self) -> String {
+    pub fn end(&self) -> String {
         let _gone_already = kill_process_group(self.group, Signal::KILL);
         kill_point("devices.backend.ended");
         match waitpid(Some(self.leader), WaitOptions::empty()) {

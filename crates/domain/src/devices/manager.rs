@@ -15,7 +15,7 @@ use super::statistics::Questions;
 use super::{News, Owner, Teller, Wish};
 use boundary::Backend;
 use control::xenstore::{StoreClient, StoreError, Transaction};
-use control::{ErrorCode, Failure, kill_point};
+use control::{ErrorCode, Failure, Record, kill_point};
 use devices::wire::{Nodes, Order};
 use medium::Away;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -113,7 +113,7 @@ impl<A> Manager<A> {
         })?;
         kill_point("devices.nodes-written");
         for warning in &opened.warnings {
-            self.teller.line(format!("{}: {warning}", opened.name));
+            self.teller.log(Record::warning(warning).with("device", &opened.name));
         }
         self.devices.insert(key, Device::new(opened, place));
         Ok(key)
@@ -190,8 +190,16 @@ impl<A> Manager<A> {
     }
 
     fn complain(&self, key: Key, what: &str) {
-        let name = self.devices.get(&key).map_or("a device", |device| &device.opened.name);
-        self.teller.line(format!("{name}: {what}"));
+        self.teller.log(Record::warning(what).with("device", self.name_of(key)));
+    }
+
+    /// For who looks for a fault.
+    fn trace(&self, key: Key, what: &str) {
+        self.teller.log(Record::debug(what).with("device", self.name_of(key)));
+    }
+
+    fn name_of(&self, key: Key) -> &str {
+        self.devices.get(&key).map_or("a device", |device| &device.opened.name)
     }
 
     /// A device cannot be used: the guest is told so.
@@ -217,13 +225,14 @@ impl<A> Manager<A> {
         self.call_off_growth(key);
         let Some(device) = self.devices.remove(&key) else { return };
         if let Err(error) = self.change(|to| device.place.remove(to)) {
-            self.teller.line(format!("{}: its nodes are left over: {error}", device.opened.name));
+            let record = Record::warning("its nodes are left over").with("error", error);
+            self.teller.log(record.with("device", &device.opened.name));
         }
         kill_point("devices.detach.nodes-removed");
         if device.comes_again() {
             return self.goes_away(key, device);
         }
-        self.teller.line(format!("{} is detached", device.opened.name));
+        self.teller.log(Record::info("detached").with("device", &device.opened.name));
         // Who asked may want the image or the address at once, which the backend still has.
         let until = Instant::now() + LITTLE_PATIENCE;
         let waiters = device.waiters.into_iter();

@@ -28,7 +28,7 @@ pub use opened::{Class, Opened};
 pub use statistics::DeviceCounters;
 
 use crate::space::DomainMemory;
-use control::{Dirs, Failure};
+use control::{Dirs, Failure, Record};
 use manager::Manager;
 use rustix::event::PollFd;
 use std::io;
@@ -91,8 +91,8 @@ pub enum Wish<A> {
 /// What the thread tells.
 #[derive(Debug)]
 pub enum News<A> {
-    /// A line for the log.
-    Line(String),
+    /// Something for the log.
+    Record(Record),
     /// A wish was granted or not.
     Answer(A, Result<(), Failure>),
     /// A drive has another medium.
@@ -219,8 +219,8 @@ impl<A> Teller<A> {
         count_up(&self.told);
     }
 
-    fn line(&self, line: String) {
-        self.tell(News::Line(line));
+    fn log(&self, record: Record) {
+        self.tell(News::Record(record));
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Instance;
 use crate::devices::{Class, News, Opened, Wish};
 use crate::server::{Answer, Id};
-use control::{DeviceSpec, DiskSize, ErrorCode, Failure, Response};
+use control::{DeviceSpec, DiskSize, ErrorCode, Failure, Record, Response};
 
 impl Instance {
     /// Interrupts the guest for its backends.
@@ -19,7 +19,7 @@ impl Instance {
     pub(super) fn attend_devices(&mut self) {
         for news in self.devices.take_news() {
             match news {
-                News::Line(line) => self.log.line(&line),
+                News::Record(record) => self.log.write(record),
                 News::Answer(id, result) => self.answer(id, result.into()),
                 News::Medium(disk) => self.keep_medium(&disk),
                 News::Channel(id, socket) => {
@@ -29,10 +29,10 @@ impl Instance {
                 News::Ended => self.guest.notify_channels(),
                 News::Full(why) => {
                     let name = &self.registration.entry().name;
-                    let line = format!("paused: {why}; 'xm unpause {name}' tries again");
-                    self.log.line(&line);
+                    let message = format!("paused; 'xm unpause {name}' tries again");
+                    self.log.write(Record::error(message).with("error", why));
                     if let Err(failure) = self.pause() {
-                        self.log.line(&format!("cannot be paused: {failure}"));
+                        self.log.write(Record::error("cannot be paused").with("error", failure));
                     }
                 }
             }

@@ -4,8 +4,8 @@ use super::Instance;
 use crate::life::{CrashDetails, Next, Report, decide};
 use crate::server::{Answer, Id};
 use control::{
-    CrashSummary, Ended, EndedAs, RegistryError, Response, ShutdownReason, Uuid, WaitUntil,
-    kill_point, launch,
+    CrashSummary, Ended, EndedAs, LaunchError, Record, RegistryError, Response, ShutdownReason,
+    Started, Uuid, WaitUntil, kill_point, launch,
 };
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -16,6 +16,16 @@ const MOST_ASIDE: u32 = 1000;
 /// How the domain process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exit;
+
+/// For the log: another domain goes on.
+pub(super) fn restarted(started: &Started) -> Record {
+    Record::info("restarted").with("successor", started.domid)
+}
+
+/// For the log: none does.
+pub(super) fn not_restarted(error: &LaunchError) -> Record {
+    Record::error("the restart failed").with("error", error)
+}
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
@@ -35,21 +45,21 @@ impl Instance {
         self.stopped = Some(reason);
         self.paused = false;
         self.held = None;
-        self.log.line(&format!("the guest stopped: {reason}"));
+        self.log.write(Record::info("the guest stopped").with("reason", reason));
         if let Some(details) = crash {
             self.report(&details);
             kill_point("xendomain.stop.reported");
         }
         let ending = decide(&self.spec.config().events, reason, now(), self.spec.last_restart);
         for note in &ending.notes {
-            self.log.line(note);
+            self.log.write(Record::warning(note));
         }
-        self.log.line(match ending.next {
+        self.log.write(Record::info(match ending.next {
             Next::Destroy => "destroying the domain",
             Next::Restart => "restarting the domain",
             Next::Preserve => "the domain stays listed",
             Next::RenameRestart => "the domain stays listed under another name and is restarted",
-        });
+        }));
         let outcome = match ending.next {
             Next::Destroy => EndedAs::Destroyed,
             Next::Restart | Next::RenameRestart => EndedAs::Restarting,
@@ -64,7 +74,7 @@ impl Instance {
 
     /// Writes the crash report.
     fn report(&mut self, details: &CrashDetails) {
-        self.log.line(&format!("crash: {}", details.reason));
+        self.log.write(Record::error("the guest crashed").with("reason", &details.reason));
         let entry = self.registration.entry();
         let path = self.registration.registry().dirs().crash_report(&entry.name, entry.domid);
         let kernel = self.spec.kernel().unwrap_or_default();
@@ -81,7 +91,8 @@ impl Instance {
         let saved: Option<PathBuf> = match report.save(&path) {
             Ok(()) => Some(path),
             Err(error) => {
-                self.log.line(&format!("no crash report: {}: {error}", path.display()));
+                let record = Record::error("no crash report").with("file", path.display());
+                self.log.write(record.with("error", error));
                 None
             }
         };
@@ -95,7 +106,7 @@ impl Instance {
         kill_point("xendomain.destroy.dead");
         self.devices.end();
         kill_point("xendomain.destroying");
-        self.log.line("destroyed");
+        self.log.write(Record::info("destroyed"));
         let reason = self.stopped.unwrap_or(ShutdownReason::Destroyed);
         let ended = Ended { reason, outcome: EndedAs::Destroyed };
         self.server.ended(WaitUntil::Shutdown, ended);
@@ -134,11 +145,11 @@ impl Instance {
         let outcome = match launch(&successor) {
             Ok(started) => {
                 kill_point("xendomain.restart.launched");
-                log.line(&format!("restarted as domain {}", started.domid));
+                log.write(restarted(&started));
                 EndedAs::Restarted { domid: started.domid }
             }
             Err(error) => {
-                log.line(&format!("the restart failed: {error}"));
+                log.write(not_restarted(&error));
                 EndedAs::Destroyed
             }
         };
@@ -151,22 +162,24 @@ impl Instance {
     pub(super) fn rename_restart(&mut self) {
         let name = self.registration.entry().name.clone();
         if let Err(error) = self.set_aside(&name) {
-            self.log.line(&format!("not restarted, the domain cannot be renamed: {error}"));
+            let record = Record::error("not restarted: the domain cannot be renamed");
+            self.log.write(record.with("error", error));
             return;
         }
         kill_point("xendomain.aside.renamed");
         let entry = self.registration.entry();
         if let Err(error) = self.guest.store.set_aside(&entry.name, entry.uuid) {
-            self.log.line(&format!("xenstore keeps the domain's old name: {error}"));
+            let record = Record::warning("xenstore keeps the domain's old name");
+            self.log.write(record.with("error", error));
         }
         kill_point("xendomain.aside.in-store");
         let successor = self.spec.successor(now(), self.last_crash.clone());
         match launch(&successor) {
             Ok(started) => {
                 kill_point("xendomain.aside.launched");
-                self.log.line(&format!("restarted as domain {}", started.domid));
+                self.log.write(restarted(&started));
             }
-            Err(error) => self.log.line(&format!("the restart failed: {error}")),
+            Err(error) => self.log.write(not_restarted(&error)),
         }
     }
 

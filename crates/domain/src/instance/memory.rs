@@ -4,7 +4,7 @@ use super::Instance;
 use super::requests::PAGES_PER_MIB;
 use crate::server::Answer;
 use boundary::{CrashRecord, inbox};
-use control::{ErrorCode, Failure, MemoryImage, Registers, Response, kill_point};
+use control::{ErrorCode, Failure, MemoryImage, Record, Registers, Response, kill_point};
 use std::mem::offset_of;
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ impl Instance {
         self.check_running()?;
         self.check_size(mib)?;
         self.guest.page().limit(mib.saturating_mul(PAGES_PER_MIB));
-        self.log.line(&format!("at most {mib} MiB of memory from now on"));
+        self.log.write(Record::info(format!("at most {mib} MiB of memory from now on")));
         Ok(())
     }
 
@@ -92,10 +92,10 @@ impl Instance {
             .with_hint(format!("'xm unpause {name}' lets a paused guest run."));
         let r = self.registers().ok_or(failure)?;
         let mode = if r.kernel { "kernel" } else { "program" };
-        self.log.line(&format!(
+        self.log.write(Record::info(format!(
             "vCPU 0 in {mode} mode: rip {:016x} rflags {:08x} cr2 {:016x} cr3 frame {:x}",
             r.rip, r.rflags, r.cr2, r.root
-        ));
+        )));
         let names = [
             "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11",
             "r12", "r13", "r14", "r15",
@@ -106,7 +106,7 @@ impl Instance {
             .map(|(name, value)| format!("{name} {value:016x}"))
             .collect();
         for line in values.chunks(4) {
-            self.log.line(&line.join(" "));
+            self.log.write(Record::info(line.join(" ")));
         }
         Ok(())
     }

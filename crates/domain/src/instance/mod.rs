@@ -24,7 +24,7 @@ use crate::space::reap_others;
 use crate::spec::Spec;
 use crate::sys::signals::Signals;
 use boundary::bell;
-use control::{CrashSummary, Log, Registration, ShutdownReason};
+use control::{CrashSummary, Log, Record, Registration, ShutdownReason};
 use requests::Reply;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use store::ring::{NextLook, SOON};
@@ -131,7 +131,7 @@ impl Instance {
         let mut turn = None;
         while let Some(signal) = signals.next() {
             if matches!(signal, libc::SIGTERM | libc::SIGINT) {
-                self.log.line("ended by a signal");
+                self.log.write(Record::info("ended by a signal"));
                 return Some(Turn::Destroy(None));
             }
         }
@@ -215,7 +215,7 @@ impl Instance {
         let emergency = self.guest.take_emergency();
         self.console.print(&emergency);
         for line in self.guest.take_log() {
-            self.log.line(&format!("monitor: {line}"));
+            self.log.write(Record::info(line).by("space"));
         }
     }
 
@@ -224,10 +224,10 @@ impl Instance {
         let console = self.console.pump(&self.guest.memory.ram);
         let store = self.guest.store.pump();
         for line in &store.lines {
-            self.log.line(line);
+            self.log.write(Record::warning(line));
         }
         if let Some(why) = &store.broken {
-            self.log.line(&format!("the guest broke its xenstore ring: {why}"));
+            self.log.write(Record::error("the guest broke its xenstore ring").with("error", why));
         }
         self.guest.notify(console, store.notify);
         store.next
@@ -235,7 +235,7 @@ impl Instance {
 
     fn log_lines(&mut self, lines: impl FnOnce(&mut Guest) -> Vec<String>) {
         for line in lines(&mut self.guest) {
-            self.log.line(&line);
+            self.log.write(Record::warning(line));
         }
     }
 }

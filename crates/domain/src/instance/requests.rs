@@ -7,8 +7,8 @@ use crate::xenstore::GuestStore;
 use boundary::vcpu_state;
 use control::xenstore::StoreError;
 use control::{
-    DomainInfo, ErrorCode, Failure, Hint, MAX_REPLY, Request, Response, ShutdownReason, StateFlags,
-    kill_point,
+    DomainInfo, ErrorCode, Failure, Hint, MAX_REPLY, Record, Request, Response, ShutdownReason,
+    StateFlags, kill_point,
 };
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -125,7 +125,7 @@ impl Instance {
             && let Err(failure) = self.unpause()
         {
             self.held = None;
-            self.log.line(&format!("cannot go on: {failure}"));
+            self.log.write(Record::error("cannot go on").with("error", failure));
         }
     }
 
@@ -152,7 +152,7 @@ impl Instance {
     fn configure(&mut self, config: &config::DomainConfig) -> Result<(), Failure> {
         let name = self.registration.entry().name.clone();
         self.spec.follow_with(config.clone(), &name)?;
-        self.log.line("another configuration holds from the next restart on");
+        self.log.write(Record::info("another configuration holds from the next restart on"));
         Ok(())
     }
 
@@ -169,11 +169,11 @@ impl Instance {
             next.general.name = name.into();
         }
         let path = self.registration.registry().dirs().log(name);
-        self.log
-            .line(&format!("renamed from {old} to {name}; the log goes on in {}", path.display()));
-        self.log.move_to(&path);
+        let record = Record::info(format!("renamed to {name}, whose log has what follows"));
+        self.log.write(record.with("file", path.display()));
+        self.log.move_to(&path, name);
         kill_point("xendomain.rename.log-moved");
-        self.log.line(&format!("renamed from {old}, whose log has what was before"));
+        self.log.write(Record::info(format!("renamed from {old}, whose log has what was before")));
         let renamed = self.guest.store.rename(name);
         kill_point("xendomain.rename.in-store");
         renamed.map_err(|error| Failure::new(ErrorCode::Host, error.to_string()))

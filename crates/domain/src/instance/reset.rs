@@ -1,10 +1,11 @@
 //! A hard reset: the guest ends at once and starts anew.
 
 use super::Instance;
-use super::end::Exit;
+use super::end::{Exit, not_restarted, restarted};
 use crate::server::{Answer, Id};
 use control::{
-    Ended, EndedAs, ErrorCode, Failure, Response, ShutdownReason, WaitUntil, kill_point, launch,
+    Ended, EndedAs, ErrorCode, Failure, Record, Response, ShutdownReason, WaitUntil, kill_point,
+    launch,
 };
 
 impl Instance {
@@ -15,7 +16,7 @@ impl Instance {
         self.guest.group.kill();
         self.devices.end();
         kill_point("xendomain.reset.dead");
-        self.log.line("reset");
+        self.log.write(Record::info("reset"));
         let successor = self.spec.successor_after_reset(self.last_crash.clone());
         let Self { registration, guest, mut server, console, mut log, .. } = self;
         // The new one needs the memory, the name and the UUID.
@@ -26,12 +27,12 @@ impl Instance {
         let (outcome, answer) = match launch(&successor) {
             Ok(started) => {
                 kill_point("xendomain.reset.launched");
-                log.line(&format!("restarted as domain {}", started.domid));
+                log.write(restarted(&started));
                 let outcome = EndedAs::Restarted { domid: started.domid };
                 (outcome, Response::Ended(Ended { reason, outcome }))
             }
             Err(error) => {
-                log.line(&format!("the restart failed: {error}"));
+                log.write(not_restarted(&error));
                 let message = format!("The domain ended, but did not start again: {error}");
                 (EndedAs::Destroyed, Response::Error(Failure::new(ErrorCode::Host, message)))
             }

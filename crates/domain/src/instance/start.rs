@@ -12,8 +12,8 @@ use crate::spec::Spec;
 use crate::xenstore::{GuestStore, Identity};
 use control::xenstore::StoreError;
 use control::{
-    DeviceSpec, Dirs, Entry, ErrorCode, Failure, Hint, Log, Registration, Registry, RegistryError,
-    Started, Uuid, kill_point, kill_point_of,
+    DeviceSpec, Dirs, Entry, ErrorCode, Failure, Hint, Log, Record, Registration, Registry,
+    RegistryError, Started, Uuid, kill_point, kill_point_of,
 };
 use kernel::{KernelImage, Limits};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -49,17 +49,19 @@ impl Instance {
         spec.create.config.general.uuid = Some(config::Uuid(registration.entry().uuid.0));
         let dirs = registration.registry().dirs();
         let entry = registration.entry();
-        let (mut log, log_error) = Log::open(&dirs.log(&entry.name), format!("dom{}", entry.domid));
-        log.line(&format!("creating domain {} ({})", entry.name, entry.uuid));
+        let path = dirs.log(&entry.name);
+        let (mut log, log_error) = Log::of_domain(&path, "xendomain", &entry.name, entry.domid);
+        log.write(Record::info("creating the domain").with("uuid", entry.uuid));
         kill_point("xendomain.logged");
         let started = Self::start_guest(&spec, &registration, clock);
         let (guest, devices, walls, server) = started.inspect_err(|failure| {
-            log.line(&format!("not started: {failure}"));
+            log.write(Record::error("not started").with("error", failure));
             kill_point("xendomain.failed");
         })?;
-        log.line(&format!("started; jail: {}", walls.join(" ")));
-        log.line(&format!("guest programs kept from their kernel by {}", guest.memory.isolation));
-        log.line(&processor::describe(&spec.config().cpus.cpuid));
+        log.write(Record::info("started").with("jail", walls.join(" ")));
+        let isolation = guest.memory.isolation;
+        log.write(Record::info(format!("guest programs kept from their kernel by {isolation}")));
+        log.write(Record::info(processor::describe(&spec.config().cpus.cpuid)));
         let mut instance = Self {
             console: Console::new(guest.memory.setup.console_mfn),
             paused: spec.create.paused,

@@ -4,7 +4,7 @@ use super::Instance;
 use crate::devices::{DeviceCounters, Wish};
 use crate::server::{Answer, Id};
 use crate::space::usable_cpus;
-use control::{DomainStats, ErrorCode, Failure, Response, VcpuStats};
+use control::{DomainStats, ErrorCode, Failure, Record, Response, VcpuStats};
 
 /// KiB in a page.
 const KIB_PER_PAGE: u64 = 4;
@@ -77,7 +77,7 @@ impl Instance {
         match key {
             'h' => {
                 for (key, what) in DEBUG_KEYS {
-                    self.log.line(&format!("debug key {key}: {what}"));
+                    self.log.write(Record::info(format!("debug key {key}: {what}")));
                 }
             }
             'q' => self.log_inside(),
@@ -125,7 +125,7 @@ impl Instance {
             ),
         ];
         for line in lines {
-            self.log.line(&line);
+            self.log.write(Record::info(line));
         }
     }
 }

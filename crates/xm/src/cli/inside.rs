@@ -1,6 +1,8 @@
 //! Definitions of the commands about one domain's inside: names, memory, vCPUs, keys, logs.
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Arg, ArgAction, Command, value_parser};
+use config::LogLevel;
 
 use super::{domain, domains, examples, flag, json};
 use crate::tool::Tool;
@@ -238,16 +240,30 @@ fn logs(tool: Tool) -> Command {
                 .action(ArgAction::Set)
                 .help("Only the last N lines to begin with"),
         )
+        .arg(
+            Arg::new("level")
+                .long("level")
+                .value_name("LEVEL")
+                .value_parser(
+                    PossibleValuesParser::new(LogLevel::ALL.map(LogLevel::word))
+                        .try_map(|word| word.parse::<LogLevel>()),
+                )
+                .action(ArgAction::Set)
+                .help("Only what matters as much as this, or more"),
+        )
         .arg(json().help("A JSON object for each line"))
         .arg(domains())
         .after_help(format!(
-            "Each line begins with the log that it is from: a domain's name, or xenstored. Times \
-             are UTC.\n\n{}",
+            "Each line begins with the log that it is from: a domain's name, xend or xenstored. \
+             Then follow time (UTC), level, program, domain with its number, message, details. Files \
+             have the same as key=value pairs or as JSON, as the host's settings say ('xm help \
+             config').\n\n{}",
             examples(
                 tool,
                 &[
                     ("logs -f", "What happens from now on, after all that was"),
                     ("logs -n 20 serv1", "The last 20 lines about serv1"),
+                    ("logs --level=warning", "What is wrong"),
                 ],
             )
         ))

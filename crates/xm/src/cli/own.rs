@@ -55,7 +55,7 @@ fn config(tool: Tool) -> Command {
              /etc/xen/xenolith.toml for root, and in ~/.config/xenolith/xenolith.toml for others:\n\n  \
              [network]\n  bridge = \"xenbr0\"   # for interfaces that name no bridge\n  [memory]\n  \
              reserve = 512         # MiB that no domain gets\n  [daemon]\n  \
-             idle = 5              # seconds that xend stays when nobody needs it\n\n{}",
+             idle = 5              # seconds that xend stays when nobody needs it\n  [log]\n  level = \"info\"        # error, warning, info or debug; XENOLITH_LOG goes before it\n  format = \"text\"       # text or json; XENOLITH_LOG_FORMAT goes before it\n\n{}",
             examples(
                 tool,
                 &[

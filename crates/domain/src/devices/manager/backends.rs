@@ -2,12 +2,12 @@
 
 use super::{Manager, failure};
 use crate::devices::News;
-use crate::devices::backend::Process;
+use crate::devices::backend::{self, Process};
 use crate::devices::device::Phase;
 use crate::devices::nodes::State;
 use crate::devices::opened::{Class, Key};
 use crate::devices::revival::Slot;
-use control::{ErrorCode, kill_point};
+use control::{ErrorCode, Record, kill_point};
 use devices::wire::{Order, Report};
 use std::io;
 use std::os::fd::AsFd;
@@ -68,7 +68,8 @@ impl<A> Manager<A> {
     }
 
     fn give_up(&mut self, class: Class, why: &str) {
-        self.teller.line(format!("the domain's {} cannot be served: {why}", class.word()));
+        let message = format!("the domain's {} cannot be served", class.word());
+        self.teller.log(Record::error(message).with("error", why));
         let keys: Vec<Key> = self.devices.keys().filter(|key| key.0 == class).copied().collect();
         for key in keys {
             let failure = failure(ErrorCode::Host, format!("No backend: {why}"));
@@ -114,6 +115,14 @@ impl<A> Manager<A> {
         }
     }
 
+    /// Logs what a backend said on standard error.
+    fn repeat(&self, class: Class, said: Vec<String>) {
+        let (program, _) = backend::program(class.backend());
+        for line in said {
+            self.teller.log(Record::warning(line).by(program));
+        }
+    }
+
     /// A backend is gone: another one takes its place, unless it dies all the time.
     fn died(&mut self, class: Class, how: &str) {
         let now = Instant::now();
@@ -121,10 +130,16 @@ impl<A> Manager<A> {
         let Some(process) = slot.process.take() else { return };
         let status = process.end();
         let pause = slot.died(now);
+        self.repeat(class, process.said());
         self.teller.tell(News::Ended);
         let word = class.word();
-        let then = if pause.is_zero() { String::new() } else { format!("; next in {pause:?}") };
-        self.teller.line(format!("the backend of the domain's {word} ended{how}: {status}{then}"));
+        let message = format!("the backend of the domain's {word} ended{how}");
+        let record = Record::warning(message).with("status", status);
+        self.teller.log(if pause.is_zero() {
+            record
+        } else {
+            record.with("pause", format!("{pause:?}"))
+        });
         self.let_go(|key| key.0 == class);
         kill_point("devices.backend.mourned");
         self.mourn_growth(class);
@@ -134,7 +149,8 @@ impl<A> Manager<A> {
                 Ok(None) => {}
                 Err(error) => {
                     device.relinks.failed(now);
-                    self.teller.line(format!("{}: {error}", device.opened.name));
+                    let name = &device.opened.name;
+                    self.teller.log(Record::error(error.to_string()).with("device", name));
                 }
             }
         }
@@ -143,11 +159,16 @@ impl<A> Manager<A> {
     fn report(&mut self, class: Class, report: Report) {
         match report {
             Report::Attached { device, nodes } => {
+                // What it could not do while it started.
+                let said = self.process(class).map(Process::said).unwrap_or_default();
+                self.repeat(class, said);
+                self.trace((class, device), "the backend has it");
                 kill_point("devices.attach.told");
                 self.kill_backend(class, &["xenblock.attach.told", "xennet.attach.told"]);
                 self.attached((class, device), &nodes);
             }
             Report::Connected { device, nodes } => {
+                self.trace((class, device), "connected");
                 kill_point("devices.connect.told");
                 self.kill_backend(class, &["xenblock.connect.told", "xennet.connect.told"]);
                 self.connected((class, device), &nodes);
@@ -168,6 +189,7 @@ impl<A> Manager<A> {
             }
             Report::Disconnected { device } => {
                 let key = (class, device);
+                self.trace(key, "disconnected");
                 kill_point("devices.disconnect.told");
                 self.kill_backend(class, &["xenblock.disconnect.told", "xennet.disconnect.told"]);
                 if let Some(device) = self.devices.get_mut(&key) {
@@ -187,7 +209,9 @@ impl<A> Manager<A> {
                 self.complain((class, device), &why);
                 self.teller.tell(News::Full(why));
             }
-            Report::Log { line } => self.teller.line(line),
+            Report::Log { level, line } => {
+                self.teller.log(Record::new(level, line).by(backend::program(class.backend()).0));
+            }
             Report::Unlinked { device, why } => {
                 let key = (class, device);
                 self.complain(key, &why);

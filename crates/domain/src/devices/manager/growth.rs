@@ -9,7 +9,7 @@ use crate::devices::News;
 use crate::devices::device::{Growth, Phase, Waiter};
 use crate::devices::nodes::State;
 use crate::devices::opened::{Class, Key, Opened};
-use control::{DiskSize, ErrorCode, Failure, kill_point};
+use control::{DiskSize, ErrorCode, Failure, Record, kill_point};
 use devices::block;
 use devices::wire::{BlockConfig, BlockFormat, DeviceConfig, Nodes, Order};
 use rustix::fs::{FileType, fstat};
@@ -144,12 +144,13 @@ impl<A> Manager<A> {
             Ok(nodes) => nodes,
             Err(why) => {
                 let message = format!("{name} keeps its size: {why}");
-                self.teller.line(message.clone());
+                self.teller.log(Record::warning(message.clone()));
                 return self.end_growth(key, Err(failure(ErrorCode::Host, message)));
             }
         };
         if let Some(growth) = &device.growth {
-            self.teller.line(format!("{name} has {} bytes now", growth.bytes));
+            let record = Record::info("it has grown").with("bytes", growth.bytes);
+            self.teller.log(record.with("device", name));
         }
         // Who connects later asks for the size then.
         let is_leaving = device.leaving || matches!(device.phase, Phase::Disconnecting(_));

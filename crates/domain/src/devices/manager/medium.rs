@@ -11,7 +11,7 @@ use crate::devices::device::{Device, Phase, Presented, Successor, Waiter};
 use crate::devices::nodes::State;
 use crate::devices::opened::{Key, Opened};
 use control::xenstore::StoreClient;
-use control::{ErrorCode, Failure};
+use control::{ErrorCode, Failure, Record};
 use devices::wire::{DeviceConfig, Nodes};
 use std::time::{Duration, Instant};
 
@@ -164,7 +164,8 @@ impl<A> Manager<A> {
             let domid = self.owner.domid;
             if let Err(error) = self.change(|to| place.create(to, domid, &away.coming)) {
                 let name = &away.coming.name;
-                self.teller.line(format!("{name} cannot come again yet: {error}"));
+                let record = Record::warning("it cannot come again yet").with("error", error);
+                self.teller.log(record.with("device", name));
                 away.due = now + STORE_PAUSE;
                 self.away.push(away);
                 continue;
@@ -190,7 +191,8 @@ impl<A> Manager<A> {
         presented.old = None;
         if let Some(disk) = presented.disk.take() {
             let medium = disk.target.clone().unwrap_or_else(|| "no medium".into());
-            self.teller.line(format!("{} has another medium: {medium}", device.opened.name));
+            let record = Record::info("it has another medium").with("medium", medium);
+            self.teller.log(record.with("device", &device.opened.name));
             self.teller.tell(News::Medium(disk));
         }
         true
