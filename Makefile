@@ -145,7 +145,7 @@ install-built:
 		sed 's|@LIBEXEC@|$(PREFIX)/libexec/xenolith|' packaging/systemd/$$unit \
 			>$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit || exit 1; \
 	done
-	sed 's|@BIN@|$(PREFIX)/bin|' packaging/xendomains >$(DESTDIR)$(PREFIX)/libexec/xenolith/xendomains
+	sed 's|@BIN@|$(PREFIX)/bin|; s|@LIBEXEC@|$(PREFIX)/libexec/xenolith|' packaging/xendomains >$(DESTDIR)$(PREFIX)/libexec/xenolith/xendomains
 	chmod 755 $(DESTDIR)$(PREFIX)/libexec/xenolith/xendomains
 	[ -e $(DESTDIR)/etc/default/xendomains ] || \
 		install -m 644 packaging/xendomains.default $(DESTDIR)/etc/default/xendomains

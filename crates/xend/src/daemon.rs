@@ -2,9 +2,11 @@
 
 use crate::journal::Journal;
 use crate::register::{Change, Content, Kept, MOST_HISTORY, Register, Seen};
+use crate::systemd::has_journal;
 use api::types::{Event, Happening, Past, Who};
 use control::{Dirs, Ended, Entry, Hint, Log, PathError, Registry, RegistryError, Uuid};
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -98,6 +100,8 @@ pub struct Daemon {
     state: Mutex<State>,
     events: broadcast::Sender<Event>,
     log: Arc<Mutex<Log>>,
+    /// Whether the log goes to systemd's journal as well.
+    has_journal: bool,
     boot: String,
     /// Memory that no domain gets, in MiB.
     pub(crate) reserve_mib: u64,
@@ -138,6 +142,7 @@ impl Daemon {
             state: Mutex::new(State::default()),
             events: broadcast::channel(BACKLOG).0,
             log,
+            has_journal: has_journal(),
             boot: boot_id(),
             reserve_mib,
         });
@@ -198,6 +203,9 @@ impl Daemon {
     /// Logs one line.
     pub fn log(&self, line: &str) {
         locked(&self.log).line(line);
+        if self.has_journal {
+            let _unread = writeln!(std::io::stderr(), "{line}");
+        }
     }
 
     /// The log's file.

@@ -1,5 +1,5 @@
-//! The little that a service of systemd does: sockets that it is handed (sd_listen_fds(3)), and a
-//! word when it is ready (sd_notify(3)).
+//! The little that a service of systemd does: sockets that it is handed (sd_listen_fds(3)), a
+//! word when it is ready (sd_notify(3)), and lines for the journal.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -26,4 +26,11 @@ pub fn notify(state: &str) -> io::Result<()> {
     };
     UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address)?;
     Ok(())
+}
+
+/// Whether the standard error of this process goes to the journal (systemd.exec(5), `JOURNAL_STREAM`).
+pub(crate) fn has_journal() -> bool {
+    let Some(stream) = std::env::var_os("JOURNAL_STREAM") else { return false };
+    rustix::fs::fstat(rustix::stdio::stderr())
+        .is_ok_and(|own| stream == *format!("{}:{}", own.st_dev, own.st_ino))
 }
