@@ -11,16 +11,20 @@ from rig import PATIENCE, Failure, Terminal, expect, wait_for
 
 # What a machine of its own would not be asked for, or what would reach the host's kernel.
 NO_CAPABILITIES = "-sys_module,-sys_time,-sys_rawio,-syslog,-audit_control,-audit_read,-mac_admin,-mac_override"
-# Into a control group of its own, wherever the one hierarchy of cgroup v2 is mounted, then into the
-# namespaces; what lies below its root the new system manages as all of them.
+# A control group, wherever the one hierarchy of cgroup v2 is mounted. Only the new system's own processes are in it:
+# a process of somebody else there would keep it from handing out controllers (cgroups(7), "no internal processes").
 OUTER = """set -e
 mount --make-rprivate /
 mount --bind "$1" "$1"
 mount -t cgroup2 cgroup2 "$1/sys"
 mkdir "$1/sys/$2"
-echo $$ >"$1/sys/$2/cgroup.procs"
+exec unshare --pid --fork --kill-child sh -c "$3" machine "$@"
+"""
+# What lies below the group the new system takes for the whole hierarchy.
+MIDDLE = """set -e
+echo 0 >"$1/sys/$2/cgroup.procs"
 umount "$1/sys"
-exec unshare --uts --ipc --net --pid --cgroup --mount --fork --kill-child sh -c "$3" machine "$1" "$4"
+exec unshare --uts --ipc --net --cgroup --mount sh -c "$4" machine "$1" "$5"
 """
 # What https://systemd.io/CONTAINER_INTERFACE asks for. The kernel's settings are the host's: read-only.
 INNER = """set -e
@@ -57,10 +61,12 @@ class Machine:
     """The system in `system.root`; one boot at a time."""
 
     def __init__(self, system):
+        self.system = system
         self.root = system.root
         self.group = f"xenolith-test-{uuid.uuid4().hex[:8]}"
         self.outside = None
         self.pid = None
+        self.booted = 0.0
         self.console = tempfile.TemporaryFile()
         # It stays the same, so that the journal of one boot is read in the next.
         (self.root / "etc/machine-id").write_text(f"{uuid.uuid4().hex}\n")
@@ -71,7 +77,8 @@ class Machine:
         """Starts it and waits until it has done what it does at its start."""
         entered = self.root / "srv/entered"
         entered.unlink(missing_ok=True)
-        words = ["unshare", "--mount", "sh", "-c", OUTER, "machine", str(self.root), self.group, INNER, NO_CAPABILITIES]
+        self.booted = time.time()
+        words = ["unshare", "--mount", "sh", "-c", OUTER, "machine", str(self.root), self.group, MIDDLE, INNER, NO_CAPABILITIES]
         self.outside = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=self.console, stderr=self.console, env=ENVIRONMENT)
         wait_for(lambda: entered.exists() or self.outside.poll() is not None, 20, "no namespaces")
         if not entered.exists():
@@ -112,8 +119,10 @@ class Machine:
         found = tuple(values[key] for key in properties)
         return found if len(found) > 1 else found[0]
 
-    def journal(self, unit, boot=0):
-        return self.run("journalctl", "--no-pager", "--output=cat", f"--boot={boot}", f"--unit={unit}")
+    def journal(self, unit):
+        """What it has logged since the last boot, which may be over. (All boots have the number of the host's.)"""
+        run = self.system.run if self.pid is None else self.run
+        return run("journalctl", "--no-pager", f"--since=@{self.booted:.6f}", f"--unit={unit}")
 
     def power_off(self, seconds=60):
         """As an administrator does it; returns how long it took."""

@@ -154,6 +154,7 @@ fn run(on_demand: bool) -> Result<(), String> {
     kill_point("xend.start.ready");
     let end = runtime.block_on(serve(daemon.clone(), listener, own.clone(), idle));
     let _no_manager = notify("STOPPING=1");
+    runtime.block_on(daemon.settle());
     kill_point("xend.end.begun");
     daemon.log(&match &end {
         Ok(End::Signal) => "ends: it was told to".to_owned(),
