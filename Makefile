@@ -39,6 +39,7 @@ help:
 	@echo 'make build    release binaries in $(TARGET)'
 	@echo 'make deb      a Debian package'
 	@echo 'make package  installs it into a bare system, works with it, purges it'
+	@echo 'make systemd  the same where systemd runs: units, domains that start and stop with the host'
 	@echo 'make install  PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)'
 
 build:
@@ -82,6 +83,7 @@ test: setup
 	tests/image --bin $(TARGET)
 	tests/debian --bin $(TARGET)
 	tests/package --bin $(TARGET)
+	tests/systemd --bin $(TARGET)
 
 daemon: setup build
 	tests/daemon --bin $(TARGET) $(TESTS)
@@ -145,7 +147,7 @@ install-built:
 		sed 's|@LIBEXEC@|$(PREFIX)/libexec/xenolith|' packaging/systemd/$$unit \
 			>$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit || exit 1; \
 	done
-	sed 's|@BIN@|$(PREFIX)/bin|' packaging/xendomains >$(DESTDIR)$(PREFIX)/libexec/xenolith/xendomains
+	sed 's|@BIN@|$(PREFIX)/bin|; s|@LIBEXEC@|$(PREFIX)/libexec/xenolith|' packaging/xendomains >$(DESTDIR)$(PREFIX)/libexec/xenolith/xendomains
 	chmod 755 $(DESTDIR)$(PREFIX)/libexec/xenolith/xendomains
 	[ -e $(DESTDIR)/etc/default/xendomains ] || \
 		install -m 644 packaging/xendomains.default $(DESTDIR)/etc/default/xendomains
@@ -165,8 +167,11 @@ deb: build
 package: setup build
 	tests/package --bin $(TARGET)
 
+systemd: setup build
+	tests/systemd --bin $(TARGET)
+
 clean:
 	$(CARGO) clean
 	rm -rf out
 
-.PHONY: help build run setup check test e2e hostile daemon kills terminals devices exec debian drill e2e-keyed bench soak fuzz install install-built deb package clean
+.PHONY: help build run setup check test e2e hostile daemon kills terminals devices exec debian drill e2e-keyed bench soak fuzz install install-built deb package systemd clean

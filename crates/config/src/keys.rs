@@ -44,6 +44,8 @@ pub(crate) const KEYS: &[(&str, Kind)] = &[
     ("on_reboot", Text),
     ("on_crash", Text),
     ("restart", Text),
+    ("on_xend_start", Text),
+    ("onboot", Text),
     ("cmdline", Text),
     ("bootloader", Text),
     ("bootargs", Text),
@@ -64,7 +66,6 @@ pub(crate) const KEYS: &[(&str, Kind)] = &[
     // Understood, but listed in `pending`.
     ("on_watchdog", Text),
     ("on_soft_reset", Text),
-    ("on_xend_start", Text),
     ("on_xend_stop", Text),
     ("seclabel", Text),
     ("features", Text),

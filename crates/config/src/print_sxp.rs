@@ -41,7 +41,9 @@ impl DomainConfig {
             }
             mask => mask.map(u128::from),
         };
+        let with_host = self.events.starts_with_host.then(|| "start".to_owned());
         let optional = [
+            ("on_xend_start", with_host),
             ("vcpu_avail", available.map(|mask| mask.to_string())),
             ("uuid", general.uuid.map(|uuid| uuid.to_string())),
             ("description", general.description.clone()),

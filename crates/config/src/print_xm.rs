@@ -46,6 +46,9 @@ impl DomainConfig {
         file.string("on_poweroff", self.events.poweroff.as_str());
         file.string("on_reboot", self.events.reboot.as_str());
         file.string("on_crash", self.events.crash.as_str());
+        if self.events.starts_with_host {
+            file.string("on_xend_start", "start");
+        }
     }
 
     fn print_cpus(&self, file: &mut FileText) {

@@ -36,6 +36,7 @@ mod log;
 mod probe;
 mod protocol;
 mod registry;
+mod scope;
 mod socket;
 mod stats;
 mod unnamed;
@@ -58,6 +59,7 @@ pub use protocol::{
     MAX_REQUEST, Request, Response, ShutdownKind, ShutdownReason, StateFlags, WaitUntil,
 };
 pub use registry::{Registration, Registry, RegistryError, check_name};
+pub use scope::{SLICE_VARIABLE, in_scope};
 pub use socket::{bind, connect, connect_now, peer_allowed};
 pub use stats::{DeviceStats, DomainStats, VcpuStats};
 pub use unnamed::{name_file, unnamed_file};

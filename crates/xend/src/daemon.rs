@@ -283,6 +283,11 @@ impl Daemon {
         control::kill_point("xend.up.told");
     }
 
+    /// Waits until what it knows is in the register.
+    pub async fn settle(&self) {
+        self.journal.flush().await;
+    }
+
     /// Whether there is nothing that an end of the daemon would miss.
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.state();

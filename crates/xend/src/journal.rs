@@ -11,11 +11,13 @@ use tokio::sync::oneshot;
 const MOST: usize = 256;
 
 type Done = oneshot::Sender<Result<(), String>>;
+/// What is to be written, if anything, and who waits for it.
+type Order = (Option<Change>, Done);
 
 /// The way to the thread.
 #[derive(Clone, Debug)]
 pub struct Journal {
-    orders: Sender<(Change, Done)>,
+    orders: Sender<Order>,
 }
 
 impl Journal {
@@ -38,8 +40,15 @@ impl Journal {
     pub fn write(&self, change: Change) -> oneshot::Receiver<Result<(), String>> {
         let (done, answer) = oneshot::channel();
         // A thread that is gone drops the other end, which answers.
-        let _order = self.orders.send((change, done));
+        let _order = self.orders.send((Some(change), done));
         answer
+    }
+
+    /// Waits until all that was ordered is written, or could not be.
+    pub async fn flush(&self) {
+        let (done, answer) = oneshot::channel();
+        let _order = self.orders.send((None, done));
+        let _all_before_it = answer.await;
     }
 
     /// Has a change written and waits for it.
@@ -52,19 +61,15 @@ impl Journal {
     }
 }
 
-fn write_all(
-    register: &Register,
-    orders: &Receiver<(Change, Done)>,
-    complain: &impl Fn(&PathError),
-) {
+fn write_all(register: &Register, orders: &Receiver<Order>, complain: &impl Fn(&PathError)) {
     while let Ok(first) = orders.recv() {
         let (mut changes, mut waiting) = (Vec::new(), Vec::new());
         for (change, done) in std::iter::once(first).chain(orders.try_iter()).take(MOST) {
-            changes.push(change);
+            changes.extend(change);
             waiting.push(done);
         }
         kill_point("xend.journal.taken");
-        let result = register.apply(&changes);
+        let result = if changes.is_empty() { Ok(()) } else { register.apply(&changes) };
         if let Err(error) = &result {
             complain(error);
         }

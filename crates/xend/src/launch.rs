@@ -10,7 +10,7 @@ use api::types::Started;
 use config::DomainConfig;
 use control::{
     CreateSpec, Entry, ErrorCode, Failure, Hint, LaunchError, MAX_REPLY, PathError, Record,
-    RegistryError, StartReply, Uuid, check_name, find_program, kill_point,
+    RegistryError, StartReply, Uuid, check_name, find_program, in_scope, kill_point,
 };
 use std::collections::BTreeMap;
 use std::io;
@@ -258,7 +258,18 @@ fn spawn(daemon: &Daemon, order: &Order) -> Result<Child, Failure> {
             && name != control::RUNTIME_VARIABLE
             && name != control::STATE_VARIABLE
     };
-    Command::new(&program)
+    let unrun = |error: io::Error| {
+        let error = PathError::at("run", &program)(error);
+        let directory = order.directory.display();
+        host_failure(format!("{error} (in the directory {directory})"), error.hint())
+    };
+    let command = in_scope(&program, &order.config.general.name).map_err(unrun)?;
+    let mut command = Command::from(command);
+    // What systemd told its service is for no other process (sd_notify(3), sd_listen_fds(3)).
+    for name in ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] {
+        command.env_remove(name);
+    }
+    command
         .envs(order.environment.iter().filter(|(name, _)| ours(name)))
         .env(control::RUNTIME_VARIABLE, &dirs.runtime)
         .env(control::STATE_VARIABLE, &dirs.state)
@@ -266,11 +277,7 @@ fn spawn(daemon: &Daemon, order: &Order) -> Result<Child, Failure> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .map_err(|error| {
-            let error = PathError::at("run", &program)(error);
-            let directory = order.directory.display();
-            host_failure(format!("{error} (in the directory {directory})"), error.hint())
-        })
+        .map_err(unrun)
 }
 
 fn program(environment: &BTreeMap<String, String>) -> Result<PathBuf, LaunchError> {

@@ -25,6 +25,7 @@ mod memory;
 mod metrics;
 mod notice;
 mod orders;
+mod own_socket;
 mod refusal;
 mod register;
 mod routes;
@@ -33,6 +34,7 @@ mod systemd;
 mod talk;
 
 pub use daemon::{Daemon, StartError};
+pub use own_socket::OwnSocket;
 pub use routes::openapi;
 pub use serve::{End, serve};
 pub use systemd::{activated, notify};

@@ -13,7 +13,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::os::unix::net::UnixListener;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
-use xend::{Daemon, End, activated, notify, serve};
+use xend::{Daemon, End, OwnSocket, activated, notify, serve};
 
 /// Word that makes the process serve itself instead of starting one that does.
 const SERVE: &str = "--serve";
@@ -139,9 +139,10 @@ fn run(on_demand: bool) -> Result<(), String> {
     let daemon = runtime
         .block_on(async { Daemon::open(registry, host.memory.reserve.into()) })
         .map_err(|error| shown(&error))?;
-    let listener = match handed {
-        Some(listener) => listener,
+    let (listener, own) = match handed {
+        Some(listener) => (listener, None),
         None => bind(&place)
+            .map(|(listener, own)| (listener, Some(own)))
             .map_err(|error| format!("Cannot listen at {}: {error}", place.socket().display()))?,
     };
     kill_point("xend.start.bound");
@@ -154,17 +155,18 @@ fn run(on_demand: bool) -> Result<(), String> {
     }
     let _no_manager = notify("READY=1");
     kill_point("xend.start.ready");
-    let end = runtime.block_on(serve(daemon.clone(), listener, idle));
+    let end = runtime.block_on(serve(daemon.clone(), listener, own.clone(), idle));
     let _no_manager = notify("STOPPING=1");
+    runtime.block_on(daemon.settle());
     kill_point("xend.end.begun");
     daemon.log(match &end {
         Ok(End::Signal) => Record::info("ends: it was told to"),
         Ok(End::Idle) => Record::info("ends: nobody needs it"),
-        Ok(End::Homeless) => Record::warning("ends: its directory is gone"),
+        Ok(End::Homeless) => Record::warning("ends: its directory or its socket is gone"),
         Err(error) => Record::error("ends").with("error", error),
     });
-    if !is_handed && !matches!(end, Ok(End::Homeless)) {
-        remove_socket(&place);
+    if let Some(own) = own.filter(|_| !matches!(end, Ok(End::Homeless))) {
+        remove_socket(&place, &own);
     }
     end.map(drop).map_err(|error| error.to_string())
 }
@@ -191,20 +193,21 @@ fn take_lock(place: &Place, is_handed: bool) -> Result<File, String> {
 }
 
 /// Listens in place of a daemon that is gone: we have its lock.
-fn bind(place: &Place) -> io::Result<UnixListener> {
+fn bind(place: &Place) -> io::Result<(UnixListener, OwnSocket)> {
     match std::fs::remove_file(place.socket()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     kill_point("xend.start.unbound");
-    control::bind(&place.socket())
+    let listener = control::bind(&place.socket())?;
+    Ok((listener, OwnSocket::at(place.socket())?))
 }
 
 /// Takes the socket away while nobody starts another daemon. Clients that had connected and were
 /// not answered find their connection closed, and start one.
-fn remove_socket(place: &Place) {
+fn remove_socket(place: &Place, own: &OwnSocket) {
     let Ok(lock) = place.start_lock_file() else { return };
-    if lock.lock().is_ok() {
+    if lock.lock().is_ok() && own.is_in_place() {
         kill_point("xend.end.locked");
         let _gone_already = std::fs::remove_file(place.socket());
         kill_point("xend.end.unbound");

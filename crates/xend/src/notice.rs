@@ -1,6 +1,7 @@
 //! Changes of the registry of running domains, as the host's kernel tells them (inotify(7)).
 
 use crate::daemon::Daemon;
+use crate::own_socket::OwnSocket;
 use control::{Record, kill_point};
 use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
 use std::collections::BTreeSet;
@@ -19,31 +20,39 @@ const TOGETHER: Duration = Duration::from_millis(5);
 pub struct Notice {
     inotify: Arc<OwnedFd>,
     changes: mpsc::Receiver<()>,
+    own: Option<OwnSocket>,
     watched: BTreeSet<u32>,
 }
 
 impl Notice {
-    /// Begins to follow it.
+    /// Begins to follow it, and what becomes of the daemon's own socket.
     ///
     /// # Errors
     /// When the host has no inotify instance or no thread left.
-    pub fn new(daemon: &Daemon) -> io::Result<Self> {
+    pub fn new(daemon: &Daemon, own: Option<OwnSocket>) -> io::Result<Self> {
         let inotify = Arc::new(inotify::init(CreateFlags::CLOEXEC)?);
         let dirs = daemon.registry.dirs();
-        let own = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF | WatchFlags::ONLYDIR;
+        let itself = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF | WatchFlags::ONLYDIR;
         let coming = WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::ONLYDIR;
-        inotify::add_watch(&*inotify, dirs.domains(), own | coming)?;
+        inotify::add_watch(&*inotify, dirs.domains(), itself | coming)?;
+        if let Some(own) = &own {
+            inotify::add_watch(&*inotify, own.directory(), coming)?;
+        }
         // One that waits stands for all that have gathered.
         let (tell, changes) = mpsc::channel(1);
         let read = Arc::clone(&inotify);
         let wait = move || wait(&read, &tell);
         std::thread::Builder::new().name("registry".into()).spawn(wait)?;
-        Ok(Self { inotify, changes, watched: BTreeSet::new() })
+        Ok(Self { inotify, changes, own, watched: BTreeSet::new() })
     }
 
-    /// Scans the registry now and after every change, until its directory is taken away.
+    /// Scans the registry now and after every change, until its directory or the socket is taken away.
     pub async fn follow(mut self, daemon: Arc<Daemon>) {
         while daemon.registry.dirs().domains().exists() {
+            if self.own.as_ref().is_some_and(|own| !own.is_in_place()) {
+                daemon.log(Record::warning("another socket has taken the place of its own"));
+                return;
+            }
             self.look(&daemon);
             if self.changes.recv().await.is_none() {
                 daemon

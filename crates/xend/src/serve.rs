@@ -2,6 +2,7 @@
 
 use crate::daemon::Daemon;
 use crate::notice::Notice;
+use crate::own_socket::OwnSocket;
 use crate::routes::router;
 use control::{Record, kill_point};
 use hyper::server::conn::http1;
@@ -32,23 +33,24 @@ pub enum End {
     Signal,
     /// Nobody needed it for a while, and it would miss nothing.
     Idle,
-    /// Its run-time directory is gone.
+    /// Its run-time directory is gone, or clients do not find its socket any more.
     Homeless,
 }
 
-/// Serves the interface on `listener` until there is a reason to end; `idle` is how long nobody may
-/// need it.
+/// Serves the interface on `listener` until there is a reason to end; `own` is the socket if nobody else
+/// keeps it, `idle` how long nobody may need the daemon.
 ///
 /// # Errors
 /// When the host refuses what it takes to begin.
 pub async fn serve(
     daemon: Arc<Daemon>,
     listener: std::os::unix::net::UnixListener,
+    own: Option<OwnSocket>,
     idle: Option<Duration>,
 ) -> io::Result<End> {
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
-    let mut follow = tokio::spawn(Notice::new(&daemon)?.follow(Arc::clone(&daemon)));
+    let mut follow = tokio::spawn(Notice::new(&daemon, own)?.follow(Arc::clone(&daemon)));
     let mut signals = Signals::new()?;
     let room = Arc::new(Semaphore::new(MOST));
     let service = TowerToHyperService::new(router(Arc::clone(&daemon)));

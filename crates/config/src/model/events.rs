@@ -59,18 +59,31 @@ pub struct Events {
     pub reboot: Action,
     /// The guest crashed (`on_crash`).
     pub crash: Action,
+    /// A stored domain starts with the host (`on_xend_start`, `onboot`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub starts_with_host: bool,
 }
 
 impl Default for Events {
     fn default() -> Self {
-        Self { poweroff: Action::Destroy, reboot: Action::Restart, crash: Action::Restart }
+        Self {
+            poweroff: Action::Destroy,
+            reboot: Action::Restart,
+            crash: Action::Restart,
+            starts_with_host: false,
+        }
     }
 }
 
 impl Events {
     /// The meaning of the old `restart` key: `onreboot`, `always` or `never`.
     pub fn from_restart_mode(mode: &str) -> Option<Self> {
-        let same = |action| Self { poweroff: action, reboot: action, crash: action };
+        let same = |action| Self {
+            poweroff: action,
+            reboot: action,
+            crash: action,
+            starts_with_host: false,
+        };
         match mode {
             "onreboot" => Some(Self { reboot: Action::Restart, ..same(Action::Destroy) }),
             "always" => Some(same(Action::Restart)),

@@ -180,7 +180,28 @@ fn events(fields: &mut Fields<'_>) -> Events {
         poweroff: action("on_poweroff", base.poweroff),
         reboot: action("on_reboot", base.reboot),
         crash: action("on_crash", base.crash),
+        starts_with_host: starts_with_host(fields),
     }
+}
+
+/// `on_xend_start` is for stored domains, `onboot` for these and for files in /etc/xen/auto, where
+/// xendomains(8) looks for it as well.
+fn starts_with_host(fields: &mut Fields<'_>) -> bool {
+    let stored = fields.parsed("on_xend_start", |word| match word {
+        "start" => Ok(true),
+        "ignore" => Ok(false),
+        _ => Err(unknown_choice(word, "use start or ignore")),
+    });
+    let any = fields.parsed("onboot", |word| match word.to_ascii_lowercase().as_str() {
+        "yes" | "on" | "true" | "1" => Ok(true),
+        "no" | "off" | "false" | "0" => Ok(false),
+        _ => Err(unknown_choice(word, "use yes or no")),
+    });
+    any.or(stored).unwrap_or_default()
+}
+
+fn unknown_choice(word: &str, choices: &str) -> SpecError {
+    SpecError::new(0..word.len(), format!("`{word}` is not known here")).help(choices)
 }
 
 fn bad_action(word: &str) -> SpecError {

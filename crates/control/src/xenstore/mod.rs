@@ -193,7 +193,7 @@ pub fn set_up_children(setup: fn(&mut Command)) {
 fn start(dirs: &Dirs) -> Result<(), ReachError> {
     let program = find_program("xenstored", "XENOLITH_XENSTORED")?;
     let failed = |error: io::Error| PathError::at("run", &program)(error);
-    let mut command = Command::new(&program);
+    let mut command = crate::in_scope(&program, "store").map_err(failed)?;
     command
         .env(crate::RUNTIME_VARIABLE, &dirs.runtime)
         .env(crate::STATE_VARIABLE, &dirs.state)

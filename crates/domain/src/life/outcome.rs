@@ -84,8 +84,12 @@ pub fn decide(
 mod tests {
     use super::*;
 
-    const DEFAULT: Events =
-        Events { poweroff: Action::Destroy, reboot: Action::Restart, crash: Action::Preserve };
+    const DEFAULT: Events = Events {
+        poweroff: Action::Destroy,
+        reboot: Action::Restart,
+        crash: Action::Preserve,
+        starts_with_host: false,
+    };
 
     #[test]
     fn reasons_have_their_actions() {
@@ -96,8 +100,12 @@ mod tests {
         assert_eq!(next(reason_of(3)), Next::Preserve);
         assert_eq!(next(reason_of(4)), Next::Preserve);
         assert_eq!(next(reason_of(77)), Next::Preserve, "unknown reasons are crashes");
-        let all =
-            Events { poweroff: Action::Restart, reboot: Action::Restart, crash: Action::Restart };
+        let all = Events {
+            poweroff: Action::Restart,
+            reboot: Action::Restart,
+            crash: Action::Restart,
+            starts_with_host: false,
+        };
         assert_eq!(decide(&all, ShutdownReason::Destroyed, 0, None).next, Next::Destroy);
     }
 

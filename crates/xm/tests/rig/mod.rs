@@ -110,7 +110,7 @@ impl Daemon {
             runtime.block_on(async move {
                 let daemon = xend::Daemon::open(registry, 0).unwrap();
                 tokio::select! {
-                    served = xend::serve(daemon, listener, None) => drop(served.unwrap()),
+                    served = xend::serve(daemon, listener, None, None) => drop(served.unwrap()),
                     _ = ended => {}
                 }
             });
