@@ -97,6 +97,17 @@ impl TestGuest {
         rustix::io::write(&self.fds.bell, &1u64.to_ne_bytes()).unwrap();
     }
 
+    /// Has the vCPU be in this state (`boundary::vcpu_state`).
+    pub fn be(&self, state: u32) {
+        let word = self.guest.memory().page_word(offset_of!(DomainPage, vcpu_state));
+        word.store(state, Ordering::SeqCst);
+    }
+
+    /// Whether the guest was to be interrupted, since the last call.
+    pub fn is_kicked(&self) -> bool {
+        rustix::io::read(&self.fds.kick, &mut [0; 8]).is_ok()
+    }
+
     /// Ports that were notified, since the last call.
     pub fn raised(&self) -> Vec<u32> {
         let mut ports = Vec::new();

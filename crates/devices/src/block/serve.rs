@@ -47,7 +47,7 @@ fn run(server: &mut Server, guest: &Guest, orders: &OwnedFd, can_spin: bool) -> 
         if has_bell {
             guest.clear_bell();
         }
-        busy = work(server, &mut spinner);
+        busy = work(server, guest, &mut spinner);
         for report in server.take_reports() {
             wire::send(orders, &report, &[])?;
         }
@@ -55,12 +55,13 @@ fn run(server: &mut Server, guest: &Guest, orders: &OwnedFd, can_spin: bool) -> 
 }
 
 /// Works as long as there is work and it is not time to look at orders. True if there is more.
-fn work(server: &mut Server, spinner: &mut Spinner) -> bool {
+fn work(server: &mut Server, guest: &Guest, spinner: &mut Spinner) -> bool {
     let end = Instant::now() + LOOK;
     loop {
         let mut any = false;
         while server.turn() {
             any = true;
+            guest.pay(SPIN);
             if Instant::now() > end {
                 return true;
             }
@@ -69,6 +70,7 @@ fn work(server: &mut Server, spinner: &mut Spinner) -> bool {
         if any && spinner.spin(server) {
             continue;
         }
+        guest.pay(Duration::ZERO);
         return server.rest();
     }
 }

@@ -13,7 +13,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How often the ring is served before others have their turn: it is small.
 const TURNS: usize = 64;
@@ -79,6 +79,7 @@ impl Server {
     }
 
     fn wait(&self, busy: bool) -> io::Result<Vec<PollFlags>> {
+        self.guest.pay(Duration::ZERO);
         let mut fds = vec![
             PollFd::new(&self.orders, PollFlags::IN),
             PollFd::from_borrowed_fd(self.guest.bell(), PollFlags::IN),

@@ -4,8 +4,9 @@ use super::Guest;
 use boundary::{DomainPage, inbox, vcpu_state};
 use rustix::thread::futex;
 use std::mem::offset_of;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 /// A port of the guest's that this backend serves, until it is dropped.
 #[derive(Debug)]
@@ -49,21 +50,49 @@ impl Drop for Port {
 }
 
 impl Guest {
-    /// Has the monitor look at the channels: wakes an idle vCPU, or has one that runs interrupted.
+    /// Has the monitor look at the channels: wakes an idle vCPU. One that runs looks by itself when its
+    /// program makes a system call, or is interrupted later ([`Self::pay`]): that costs it and us some
+    /// ten microseconds.
     fn post(&self) {
-        let word = |offset| self.memory.page_word(offset);
-        let inbox = word(offset_of!(DomainPage, inbox));
-        if inbox.fetch_or(inbox::CHANNELS, Ordering::SeqCst) & inbox::CHANNELS != 0 {
+        if self.inbox().fetch_or(inbox::CHANNELS, Ordering::SeqCst) & inbox::CHANNELS != 0 {
             // Whoever set it does the rest, and the monitor takes the bit before it looks.
             return;
         }
-        let wake = word(offset_of!(DomainPage, wake));
+        let wake = self.memory.page_word(offset_of!(DomainPage, wake));
         wake.fetch_add(1, Ordering::SeqCst);
-        if word(offset_of!(DomainPage, vcpu_state)).load(Ordering::SeqCst) == vcpu_state::RUNNING {
-            let _full_is_enough = rustix::io::write(&self.kick, &1u64.to_ne_bytes());
+        if self.is_running() {
+            let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+            owed.get_or_insert_with(Instant::now);
         } else {
             let _nobody_waits = futex::wake(wake, futex::Flags::empty(), u32::MAX >> 1);
         }
+    }
+
+    /// Interrupts the guest for what was posted longer than `patience` ago, unless it has looked: to
+    /// be called with no patience before anything is waited for.
+    pub fn pay(&self, patience: Duration) {
+        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        if owed.is_some_and(|since| patience.is_zero() || since.elapsed() >= patience) {
+            *owed = None;
+            if self.inbox().load(Ordering::SeqCst) & inbox::CHANNELS != 0 {
+                self.interrupt();
+            }
+        }
+    }
+
+    /// It may have gone to sleep since it was seen running: then its count of wakes has changed before,
+    /// and it does not stay asleep.
+    fn interrupt(&self) {
+        let _full_is_enough = rustix::io::write(&self.kick, &1u64.to_ne_bytes());
+    }
+
+    fn inbox(&self) -> &AtomicU32 {
+        self.memory.page_word(offset_of!(DomainPage, inbox))
+    }
+
+    fn is_running(&self) -> bool {
+        let state = self.memory.page_word(offset_of!(DomainPage, vcpu_state));
+        state.load(Ordering::SeqCst) == vcpu_state::RUNNING
     }
 
     /// Whether the guest waits for something to happen.
@@ -73,8 +102,11 @@ impl Guest {
     }
 
     /// Tells the monitor that a frame of the guest's was written: to be called after the write and
-    /// before the guest is told of it.
+    /// before the guest is told of it. Waits until it knows.
     pub fn wrote(&self, frame: u64) {
-        self.memory.wrote(frame, || self.post());
+        self.memory.wrote(frame, || {
+            self.post();
+            self.pay(Duration::ZERO);
+        });
     }
 }

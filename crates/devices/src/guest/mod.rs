@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 /// What of a domain's setup backends need, as the domain process says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +51,8 @@ pub struct Guest {
     backend: Backend,
     bell: OwnedFd,
     kick: OwnedFd,
+    /// Since when the guest is to be interrupted, as nobody knows whether it looks by itself.
+    owed: Mutex<Option<Instant>>,
     /// Uses of each grant, by its reference: each segment of a request takes and gives up one.
     uses: Mutex<Vec<grants::Uses>>,
 }
@@ -62,7 +65,8 @@ impl Guest {
     pub fn new(layout: Layout, backend: Backend, fds: GuestFds) -> io::Result<Arc<Self>> {
         let GuestFds { ram, arena, bell, kick } = fds;
         let memory = Memory::new(layout, &ram, arena)?;
-        Ok(Arc::new(Self { memory, backend, bell, kick, uses: Mutex::new(grants::no_uses()) }))
+        let (owed, uses) = (Mutex::default(), Mutex::new(grants::no_uses()));
+        Ok(Arc::new(Self { memory, backend, bell, kick, owed, uses }))
     }
 
     /// Its memory.

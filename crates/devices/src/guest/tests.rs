@@ -77,3 +77,57 @@ fn ports_are_bound_and_raised() {
     drop(port);
     assert_eq!(bound(), 0);
 }
+
+/// A guest that runs has a while to look by itself; one that looked is left alone.
+#[test]
+fn a_running_guest_is_interrupted_late_or_not_at_all() {
+    let test = TestGuest::new(Backend::Block);
+    test.be(boundary::vcpu_state::RUNNING);
+    let port = test.guest.bind(9).unwrap();
+    let long = Duration::from_secs(60);
+    port.notify();
+    test.guest.pay(long);
+    assert!(!test.is_kicked());
+    test.guest.pay(Duration::ZERO);
+    assert!(test.is_kicked());
+    test.guest.pay(Duration::ZERO);
+    assert!(!test.is_kicked(), "once is enough");
+    assert_eq!(test.raised(), [9]);
+
+    port.notify();
+    assert_eq!(test.raised(), [9]);
+    test.guest.pay(Duration::ZERO);
+    assert!(!test.is_kicked(), "it has looked");
+
+    port.notify();
+    std::thread::sleep(Duration::from_millis(2));
+    test.guest.pay(Duration::from_millis(1));
+    assert!(test.is_kicked(), "its time is over");
+    assert_eq!(test.raised(), [9]);
+
+    test.be(boundary::vcpu_state::BLOCKED);
+    port.notify();
+    test.guest.pay(Duration::ZERO);
+    assert!(!test.is_kicked(), "one that sleeps is woken instead");
+}
+
+/// The monitor is waited for, so it must be told although an interruption is owed.
+#[test]
+fn frames_do_not_wait_for_what_is_owed() {
+    let test = TestGuest::new(Backend::Block);
+    let at = std::mem::offset_of!(boundary::DomainPage, frame_flags) as u64;
+    rustix::io::pwrite(&test.fds().arena, &[0; 8], at).unwrap();
+    test.be(boundary::vcpu_state::RUNNING);
+    test.guest.bind(9).unwrap().notify();
+    assert!(!test.is_kicked());
+    std::thread::scope(|scope| {
+        scope.spawn(|| test.guest.wrote(3));
+        let end = Instant::now() + Duration::from_secs(1);
+        while !test.is_kicked() {
+            assert!(Instant::now() < end, "nobody tells the monitor");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let written = &test.guest.memory().channels().written;
+        written.iter().for_each(|slot| slot.store(0, Ordering::Release));
+    });
+}

@@ -29,6 +29,9 @@ pub struct Server {
 /// costs as much; a guest that is at work needs the processor itself.
 const AWAKE: Duration = Duration::from_micros(60);
 
+/// How long a guest at work may take to see by itself that there are packets, while there are more.
+const PATIENCE: Duration = Duration::from_micros(20);
+
 /// How the loop goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
@@ -109,6 +112,7 @@ impl Server {
 
     /// Waits for something to do, or just looks, if `busy`.
     fn wait(&self, busy: bool) -> io::Result<Woken> {
+        self.guest.pay(if busy { PATIENCE } else { Duration::ZERO });
         let mut fds = vec![
             PollFd::new(&self.orders, PollFlags::IN),
             PollFd::from_borrowed_fd(self.guest.bell(), PollFlags::IN),
