@@ -131,7 +131,8 @@ impl Daemon {
     /// When the registry or the register cannot be used.
     pub fn open(registry: Registry, reserve_mib: u64) -> Result<Arc<Self>, StartError> {
         let dirs = registry.dirs().clone();
-        let (log, _works_without) = Log::open(&dirs.state.join("xend.log"), "xend");
+        let (mut log, _works_without) = Log::open(&dirs.state.join("xend.log"), "xend");
+        log.join_journal();
         let log = Arc::new(Mutex::new(log));
         let register = Register::open(&kept(&dirs))?;
         control::kill_point("xend.start.registered");
@@ -209,11 +210,6 @@ impl Daemon {
     /// Logs a record.
     pub fn log(&self, record: Record) {
         locked(&self.log).write(record);
-    }
-
-    /// From now on the journal gets the records too, if standard error is its.
-    pub fn join_journal(&self) {
-        locked(&self.log).join_journal();
     }
 
     /// The log's file.

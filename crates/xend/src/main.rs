@@ -150,8 +150,6 @@ fn run(on_demand: bool) -> Result<(), String> {
     kill_point("xend.start.told");
     if idle.is_some() {
         detach(&daemon);
-    } else {
-        daemon.join_journal();
     }
     let _no_manager = notify("READY=1");
     kill_point("xend.start.ready");
