@@ -194,7 +194,8 @@ class Rig:
         pid = self.daemon()
         if pid is not None:
             os.kill(pid, number)
-            wait_for(lambda: self.daemon() is None, 10, "xend does not end")
+            # Somebody may have started the next one already.
+            wait_for(lambda: self.daemon() != pid, 10, "xend does not end")
 
     def processes(self):
         """Process numbers of this rig's xendomain and space processes, by program name."""
