@@ -40,7 +40,7 @@ fn main() -> io::Result<()> {
 }
 
 /// Disks.
-const DISKS: [&str; 8] = [
+const DISKS: [&str; 10] = [
     "phy:vg0/serv1,xvda1,w",
     "file:/srv/serv1.img,sda1,w!",
     "tap:qcow2:/srv/a b.qcow2,xvda,r",
@@ -49,6 +49,8 @@ const DISKS: [&str; 8] = [
     "/srv/a.img,raw,xvda,rw",
     "format=qcow2,vdev=xvdb,access=rw,backing=/srv/base.img,discard,target=/srv/a,b.img",
     "vdev=hdc,access=ro,devtype=cdrom,format=empty",
+    "vdev=xvda,backendtype=phy,backend=cdrom,protocol=trusted,target=/x",
+    "vdev=xvda,backendtype=file,backend=a=b,specification=xen,no-discard,target=/x",
 ];
 
 /// Network interfaces.

@@ -168,18 +168,12 @@ words! {
 impl Disk {
     /// The xm form, if it can say everything about this disk.
     fn xm_form(&self) -> Option<String> {
-        if self.options != DiskOptions::default() {
-            return None;
-        }
         let prefix = match (self.backing, self.format, &self.script) {
             (DiskBacking::Phy, DiskFormat::Raw, None) => "phy:",
             (DiskBacking::File, DiskFormat::Raw, None) => "file:",
             _ => return None,
         };
         let target = self.target.as_deref()?;
-        if target.contains(',') || self.backend.is_none() && self.protocol.is_some() {
-            return None;
-        }
         let device = match self.device {
             DiskDevice::Disk => String::new(),
             other => format!(":{}", other.as_str()),
@@ -189,7 +183,9 @@ impl Disk {
             text.push(',');
             text.push_str(piece);
         }
-        Some(text)
+        // Its pieces stand without keys: a comma in the path, a backend called `cdrom` or options
+        // that have no place there would be read as something else.
+        (Self::parse(&text).as_ref() == Ok(self)).then_some(text)
     }
 }
 

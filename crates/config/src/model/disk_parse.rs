@@ -369,6 +369,25 @@ mod tests {
     }
 
     #[test]
+    fn what_the_xm_form_cannot_say_is_shown_with_keys() {
+        for piece in ["backend=cdrom", "backend=a=b", "protocol=p", "backend=b,protocol=trusted"] {
+            let found = disk(&format!("vdev=xvda,backendtype=phy,{piece},target=/x"));
+            assert_eq!(disk(&found.to_string()), found, "{found}");
+            assert!(found.to_string().contains(piece), "{found}");
+        }
+        let found = disk("vdev=xvda,backendtype=phy,backend=b,protocol=p,target=/x");
+        assert_eq!(found.to_string(), "phy:/x,xvda,w,b,p");
+    }
+
+    #[test]
+    fn no_piece_is_left_out() {
+        let many = "backing=/b,".repeat(5000);
+        let found = disk(&format!("vdev=xvda,format=qcow2,{many}target=/x"));
+        assert_eq!(found.options.backing_files.len(), 5000);
+        assert_eq!(found.target.as_deref(), Some("/x"));
+    }
+
+    #[test]
     fn faults_point_at_their_piece() {
         for (spec, culprit) in [
             ("file:/x,sda1,q", "q"),

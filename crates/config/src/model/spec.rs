@@ -4,9 +4,6 @@ use std::ops::Range;
 
 use crate::error::SpecError;
 
-/// Most pieces looked at; no device has that many properties.
-const MAX_PIECES: usize = 4096;
-
 /// A piece of a specification without the blanks around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Piece<'a> {
@@ -54,7 +51,7 @@ impl<'a> Piece<'a> {
 /// `text` cut at its commas.
 pub(crate) fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
     let mut start = 0;
-    text.split(',').take(MAX_PIECES).map(move |raw| {
+    text.split(',').map(move |raw| {
         let text = raw.trim();
         let lead = raw.len() - raw.trim_start().len();
         let piece = Piece { text, start: start + lead.min(raw.len()) };
