@@ -23,7 +23,7 @@ fn main() -> io::Result<()> {
     translate(folder)?;
     domain(folder)?;
     block(folder)?;
-    for (kind, list) in [(0, &DISKS[..]), (1, &VIFS[..])] {
+    for (kind, list) in [(0, &DISKS[..]), (1, &VIFS[..]), (2, &CHANNELS[..])] {
         for (i, text) in list.iter().enumerate() {
             let input = [&[kind], text.as_bytes()].concat();
             write(folder, "device_specs", &format!("{kind}-{i}"), &input)?;
@@ -52,6 +52,10 @@ const DISKS: [&str; 10] = [
     "vdev=xvda,backendtype=phy,backend=cdrom,protocol=trusted,target=/x",
     "vdev=xvda,backendtype=file,backend=a=b,specification=xen,no-discard,target=/x",
 ];
+
+/// Channels.
+const CHANNELS: [&str; 2] =
+    ["name=org.example.a,connection=socket,path=/run/a b.sock,backend=0", "connection=PTY, name=b=c"];
 
 /// Network interfaces.
 const VIFS: [&str; 5] = [

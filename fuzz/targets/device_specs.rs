@@ -1,19 +1,19 @@
-//! Specifications of disks and network interfaces, as they stand in a configuration's lists and in the
+//! Specifications of disks, network interfaces and channels, as they stand in a configuration's lists and in the
 //! words of `block-attach` and `network-attach`.
 #![no_main]
 
 use std::fmt::{Debug, Display};
 
-use config::{Disk, SpecError, Vif};
+use config::{Channel, Disk, SpecError, Vif};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let Some((kind, data)) = data.split_first() else { return };
     let text = String::from_utf8_lossy(data);
-    if kind & 1 == 0 {
-        check(&text, Disk::parse);
-    } else {
-        check(&text, Vif::parse);
+    match kind % 3 {
+        0 => check(&text, Disk::parse),
+        1 => check(&text, Vif::parse),
+        _ => check(&text, Channel::parse),
     }
 });
 

@@ -52,11 +52,11 @@ pub use host::{
 };
 pub use load::{LoadOptions, Loaded, load, parse_str};
 pub use model::{
-    AccessControl, Action, Affinity, Boot, BootNetwork, Bootloader, CpuItem, CpuList, CpuidMask,
-    Cpus, Devices, Disk, DiskAccess, DiskBacking, DiskDevice, DiskFormat, DiskOptions,
-    DiskTransport, DomainConfig, Events, General, MAX_COMMAND_LINE, MAX_NAME, Mac, Memory,
-    PciDevice, PortForward, Protocol, Rate, Scheduling, Uuid, Vdev, VdevError, Vif, VifKind,
-    VifLink, check_name, vbd_number,
+    AccessControl, Action, Affinity, Boot, BootNetwork, Bootloader, Channel, Connection, CpuItem,
+    CpuList, CpuidMask, Cpus, Devices, Disk, DiskAccess, DiskBacking, DiskDevice, DiskFormat,
+    DiskOptions, DiskTransport, DomainConfig, Events, General, MAX_COMMAND_LINE, MAX_NAME, Mac,
+    Memory, PciDevice, PortForward, Protocol, Rate, Scheduling, Uuid, Vdev, VdevError, Vif,
+    VifKind, VifLink, check_name, vbd_number,
 };
 pub use pending::Pending;
 pub use sxp::Sxp;

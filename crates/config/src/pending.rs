@@ -86,7 +86,6 @@ const TABLE: &[(&str, When, &str)] = &[
     ("vscsi", When::Set, XL_DEVICE),
     ("vusb", When::Set, XL_DEVICE),
     ("vif2", When::Set, XL_DEVICE),
-    ("channel", When::Set, XL_DEVICE),
     ("p9", When::Set, XL_DEVICE),
     ("usbctrl", When::Set, XL_DEVICE),
     ("usbdev", When::Set, XL_DEVICE),

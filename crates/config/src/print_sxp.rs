@@ -1,6 +1,6 @@
 //! A configuration as the S-expression that `xm create -n` and `xm list -l` show.
 
-use crate::model::{Affinity, CpuidMask, Disk, DiskAccess, DiskDevice, DomainConfig, Vif};
+use crate::model::{Affinity, Channel, CpuidMask, Disk, DiskAccess, DiskDevice, DomainConfig, Vif};
 use crate::model::{DiskBacking, DiskFormat};
 use crate::sxp::Sxp;
 
@@ -112,6 +112,7 @@ impl DomainConfig {
             list.push(Sxp::list("pci", pci.collect::<Vec<_>>()));
         }
         list.extend(devices.vifs.iter().map(vif_sxp));
+        list.extend(devices.channels.iter().map(channel_sxp));
         list.extend(devices.vtpm.iter().map(|spec| raw_sxp("vtpm", spec)));
         list.extend(devices.vfb.iter().map(|spec| raw_sxp("vfb", spec)));
         list.into_iter().map(|device| Sxp::list("device", [device])).collect()
@@ -167,6 +168,11 @@ fn uname(disk: &Disk) -> String {
 
 fn vif_sxp(vif: &Vif) -> Sxp {
     Sxp::list("vif", vif.properties().into_iter().map(|(key, value)| Sxp::pair(key, value)))
+}
+
+fn channel_sxp(channel: &Channel) -> Sxp {
+    let pairs = channel.properties().into_iter();
+    Sxp::list("channel", pairs.map(|(key, value)| Sxp::pair(key, value)))
 }
 
 /// A device that is kept as written: its `key=value` pieces.

@@ -16,6 +16,7 @@ impl DomainConfig {
         self.print_boot(&mut file);
         file.list("disk", self.devices.disks.iter().map(ToString::to_string));
         file.list("vif", self.devices.vifs.iter().map(ToString::to_string));
+        file.list("channel", self.devices.channels.iter().map(ToString::to_string));
         file.list("pci", self.devices.pci.iter().map(ToString::to_string));
         file.list("vfb", self.devices.vfb.iter().cloned());
         file.list("vtpm", self.devices.vtpm.iter().cloned());

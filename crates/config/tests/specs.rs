@@ -1,7 +1,7 @@
 //! Specifications of devices: what is accepted reads back as itself, what is not is pointed at, however
 //! it is broken.
 
-use config::{Disk, SpecError, Vif};
+use config::{Channel, Disk, SpecError, Vif};
 use proptest::prelude::*;
 use std::fmt::{Debug, Display};
 
@@ -76,6 +76,12 @@ fn pieces() -> impl Strategy<Value = String> {
         "ioemu",
         "devid=",
         "vlan=",
+        "name=",
+        "connection=",
+        "socket",
+        "pty",
+        "path=",
+        "backend=",
     ];
     let word = proptest::sample::select(words.to_vec()).prop_map(str::to_owned);
     let piece = prop_oneof![6 => word, 4 => "[,=: ]{1}", 1 => "\\PC{0,3}", 1 => "[\\x00-\\x7f]"];
@@ -88,6 +94,11 @@ proptest! {
     #[test]
     fn disks_read_back(text in pieces()) {
         check(&text, Disk::parse)?;
+    }
+
+    #[test]
+    fn channels_read_back(text in pieces()) {
+        check(&text, Channel::parse)?;
     }
 
     #[test]

@@ -115,7 +115,7 @@ fn keyed<'a>(piece: &Piece<'a>) -> Option<(Piece<'a>, Piece<'a>)> {
     (!key.text.is_empty() && key.text.bytes().all(word)).then_some((key, value))
 }
 
-/// A target; what the kernel would cut at a zero byte is refused.
+/// A target.
 fn path(piece: &Piece<'_>) -> Result<String, SpecError> {
     if piece.text.is_empty() {
         return Err(piece.error("The disk has an empty target").help(HELP));

@@ -1,6 +1,7 @@
 //! The typed configuration of a domain: a tree of small sections.
 
 mod boot;
+mod channel;
 mod cpu;
 mod cpuid;
 mod disk;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::cpuid::CpuidMask;
 pub use boot::{Boot, BootNetwork, Bootloader, MAX_COMMAND_LINE};
+pub use channel::{Channel, Connection};
 pub use cpu::{Affinity, CpuItem, CpuList, Cpus, Scheduling};
 pub use disk::{Disk, DiskAccess, DiskBacking, DiskDevice, DiskFormat, DiskOptions, DiskTransport};
 pub use events::{Action, Events};
@@ -53,6 +55,9 @@ pub struct Devices {
     pub disks: Vec<Disk>,
     /// `vif`.
     pub vifs: Vec<Vif>,
+    /// `channel`. (A configuration stored by a version before has none.)
+    #[serde(default)]
+    pub channels: Vec<Channel>,
     /// `pci`.
     pub pci: Vec<PciDevice>,
     /// `vfb`, as written.
@@ -92,5 +97,6 @@ impl DomainConfig {
         for disk in &mut self.devices.disks {
             disk.make_absolute();
         }
+        self.devices.channels.iter_mut().for_each(Channel::make_absolute);
     }
 }

@@ -4,17 +4,22 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use super::fields::{Fields, Word};
-use crate::model::{Devices, Disk, PciDevice, Vif};
+use crate::model::{Channel, Connection, Devices, Disk, PciDevice, Vif};
 use crate::source::Fault;
 
 /// Most interfaces of a domain.
 const MAX_VIFS: i64 = 64;
+
+/// Most channels: Linux registers eight terminals (`HVC_ALLOC_TTY_ADAPTERS`), of which the first is the
+/// console, and one is left for the guest's agent.
+const MAX_CHANNELS: usize = 6;
 
 pub(super) fn devices(fields: &mut Fields<'_>) -> Devices {
     let strings = |words: Vec<Word>| words.iter().map(|word| word.as_str().to_owned()).collect();
     Devices {
         disks: disks(fields),
         vifs: vifs(fields),
+        channels: channels(fields),
         pci: pci(fields),
         vfb: strings(fields.words("vfb")),
         vtpm: strings(fields.words("vtpm")),
@@ -51,6 +56,26 @@ fn vifs(fields: &mut Fields<'_>) -> Vec<Vif> {
     if i64::try_from(list.len()).unwrap_or(i64::MAX) > MAX_VIFS {
         let (span, message) = (fields.place("vif"), format!("More than {MAX_VIFS} interfaces"));
         fields.refuse(Fault { span, message, help: None });
+    }
+    list
+}
+
+fn channels(fields: &mut Fields<'_>) -> Vec<Channel> {
+    let mut list = Vec::new();
+    let (mut names, mut paths) = (BTreeMap::new(), BTreeMap::new());
+    for word in fields.words("channel") {
+        let Some(channel) = fields.keep(word.parse(Channel::parse)) else { continue };
+        unique(fields, &mut names, channel.name.clone(), &word, &channel.name);
+        if let Connection::Socket(path) = &channel.connection {
+            unique(fields, &mut paths, path.clone(), &word, path);
+        }
+        list.push(channel);
+    }
+    if list.len() > MAX_CHANNELS {
+        let (span, message) =
+            (fields.place("channel"), format!("More than {MAX_CHANNELS} channels"));
+        let help = Some("Linux has eight consoles: the first, and one for `xm exec`".to_owned());
+        fields.refuse(Fault { span, message, help });
     }
     list
 }
