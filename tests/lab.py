@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 
-from rig import PROMPT, READY, Failure, expect, wait_for
+from rig import PROMPT, READY, ROOT, Failure, expect, wait_for
 
 TESTS = []
 
@@ -129,6 +129,17 @@ def named(rig, name):
 def configuration(rig, name, **keys):
     values = {"ramdisk": str(rig.base / "devices.cpio"), "extra": f"console=hvc0 quiet hostname={name}", **keys}
     return rig.config(named(rig, name), **values)
+
+
+def with_agent(rig):
+    """An initramfs with the agent of `xm exec`."""
+    path = rig.base / "agent.cpio"
+    if not path.exists():
+        binary = rig.base / "libexec/xenolith/xenguest"
+        subprocess.run([str(ROOT / "scripts/make-initramfs"), str(path), f"{binary}=/bin/xenguest"],
+            check=True, capture_output=True)
+        path.chmod(0o644)
+    return str(path)
 
 
 def image(rig, name, megabytes, ext4=False):

@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 OUT = pathlib.Path(os.environ.get("OUT", ROOT / "out"))
 PROGRAMS = {"xm": "bin", "xendomain": "libexec/xenolith", "space": "libexec/xenolith",
     "xend": "libexec/xenolith", "xenstored": "libexec/xenolith", "xenblock": "libexec/xenolith", "xennet": "libexec/xenolith",
-    "xenchannel": "libexec/xenolith"}
+    "xenchannel": "libexec/xenolith", "xenguest": "libexec/xenolith"}
 READY = r"xenolith-ready [0-9.]+"
 PROMPT = r":[^\r\n]*# "
 # All waits are so many times as long: for slow machines (scripts/keyed-host).

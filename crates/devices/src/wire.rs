@@ -72,7 +72,7 @@ pub enum Order {
         /// Which device.
         device: u32,
     },
-    /// Somebody wants to use a channel; a socket of packets comes along. No answer.
+    /// Somebody wants to speak with the guest's agent; a socket of packets comes along. No answer.
     Client {
         /// Which device.
         device: u32,
@@ -92,8 +92,20 @@ pub enum DeviceConfig {
     Block(BlockConfig),
     /// A network interface. Descriptors: as [`NetLink`] says.
     Net(NetConfig),
-    /// A channel to the guest's agent. No descriptors.
-    Channel,
+    /// A channel. Descriptors: as [`ChannelEnd`] says.
+    Channel(ChannelEnd),
+}
+
+/// What is at the host's end of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChannelEnd {
+    /// Tools that speak with the guest's agent ([`Order::Client`]). No descriptors.
+    Agent,
+    /// Whoever connects. Descriptor: a stream socket that listens and does not block.
+    Socket,
+    /// A terminal. Descriptor: its master side, which does not block.
+    Terminal,
 }
 
 /// A disk.

@@ -25,8 +25,10 @@ pub mod tree;
 
 /// The name of the channel, in the nodes of its device.
 pub const CHANNEL: &str = "org.xenolith.guest";
-/// The number of its device among the guest's consoles (`device/console/N`).
-pub const DEVICE: u32 = 1;
+/// The number of its device among the guest's consoles (`device/console/N`): behind those of the
+/// domain's configuration, since Linux counts consoles as they come, and this one may come late; and
+/// the last of the eight that Linux has (hvc_console.h, `HVC_ALLOC_TTY_ADAPTERS`).
+pub const DEVICE: u32 = 7;
 /// Which language is spoken; both sides say theirs.
 pub const VERSION: u8 = 1;
 /// Bytes that either side of a session may send ahead of what the other has taken.

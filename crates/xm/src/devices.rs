@@ -46,7 +46,7 @@ const INTERFACES: Kind = Kind {
 
 const CHANNELS: Kind = Kind {
     class: "console",
-    header: "Idx BE state evt-ch ring-ref connection",
+    header: "Idx BE state evt-ch ring-ref connection params                         name",
     columns: &[("id", 3), ("backend-id", 2), ("state", 5), ("port", 6), ("ring-ref", 8)],
 };
 
@@ -235,10 +235,12 @@ fn table(kind: &Kind, devices: &[Value]) -> String {
             }
         }
         let last = match kind.class {
-            // What is at its other end, and its name.
+            // What is at its other end, where that is, and its name.
             "console" => {
                 let behind = device.get("backend-nodes").unwrap_or(&Value::Null);
-                format!("{:<10} {}", text(behind, "connection"), text(behind, "name"))
+                let place = [text(behind, "path"), text(behind, "tty")].concat();
+                let (kind, name) = (text(behind, "connection"), text(behind, "name"));
+                format!("{kind:<10} {:<30} {name}", or_dash(&place))
             }
             _ => text(device, "backend"),
         };

@@ -1,10 +1,12 @@
 //! The backend of channels: consoles of a guest besides its first (console.h, `docs/misc/channel.txt`
-//! of Xen), over which the tools reach the guest's agent.
+//! of Xen).
 //!
-//! One process serves a domain's channel in one loop ([`Server`]). Its clients are tools, each with a
-//! socket of packets that the domain process handed over; each is a session on the channel. What the
-//! guest sends is always taken at once: a Linux guest stands still when its console's ring is full.
-//! So what waits for a client that does not read is bounded, and a session that goes beyond ends.
+//! One process serves all channels of a domain in one loop ([`Server`]). Those of its configuration lead
+//! bytes to a socket or a terminal (`stream`). Over one more the tools reach the guest's agent: each has
+//! a socket of packets that the domain process handed over, and is a session on the channel
+//! (`sessions`). What the guest sends is always taken at once: a Linux guest stands still when its
+//! console's ring is full. So what waits for one who does not read is bounded: a session that goes
+//! beyond ends, a stream loses its oldest bytes.
 
 mod client;
 mod link;
@@ -12,6 +14,7 @@ mod ring;
 mod rules;
 mod server;
 mod sessions;
+mod stream;
 
 pub use ring::Frontend;
 pub use server::Server;

@@ -3,9 +3,11 @@
 use super::ring::{Frontend, Ring};
 use super::rules;
 use super::sessions::Sessions;
+use super::stream::Stream;
 use crate::guest::Guest;
 use crate::jail;
-use crate::wire::{self, DeviceConfig, Nodes, Order, Report};
+use crate::wire::{self, ChannelEnd, DeviceConfig, Nodes, Order, Report};
+use config::LogLevel;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::collections::BTreeMap;
@@ -18,12 +20,23 @@ use std::time::{Duration, Instant};
 /// How often the ring is served before others have their turn: it is small.
 const TURNS: usize = 64;
 
-/// The channel of a domain, once there is one.
+/// Most channels of a domain; more are no mistake of a configuration.
+const MOST: usize = 16;
+
+/// What is at the host's end of a channel.
+#[derive(Debug)]
+enum End {
+    /// Tools, for the guest's agent.
+    Sessions(Sessions),
+    /// Whoever connects to a socket or opens a terminal.
+    Stream(Stream),
+}
+
+/// A channel of the domain.
 #[derive(Debug)]
 struct Channel {
-    number: u32,
     ring: Option<Ring>,
-    sessions: Sessions,
+    end: End,
 }
 
 /// All that the process serves.
@@ -32,7 +45,7 @@ pub struct Server {
     orders: OwnedFd,
     guest: Arc<Guest>,
     seed: u64,
-    channel: Option<Channel>,
+    channels: BTreeMap<u32, Channel>,
 }
 
 impl Server {
@@ -40,7 +53,7 @@ impl Server {
     pub fn new(orders: OwnedFd, guest: Arc<Guest>) -> Self {
         // The standard library seeds these at random.
         let seed = RandomState::new().hash_one(0);
-        Self { orders, guest, seed, channel: None }
+        Self { orders, guest, seed, channels: BTreeMap::new() }
     }
 
     /// Gives up what serving does not need.
@@ -67,14 +80,25 @@ impl Server {
             if ready.get(1).is_some_and(|flags| !flags.is_empty()) {
                 self.guest.clear_bell();
             }
-            if let Some(channel) = &mut self.channel {
-                channel.sessions.attend(ready.get(2..).unwrap_or_default());
+            let mut rest = ready.get(2..).unwrap_or_default();
+            for channel in self.channels.values_mut() {
+                let (own, others) = rest.split_at(channel.poll_fds().len().min(rest.len()));
+                channel.attend(own);
+                rest = others;
             }
             let has_orders = ready.first().is_some_and(|flags| !flags.is_empty());
             if has_orders && !self.obey()? {
                 return Ok(());
             }
-            busy = self.channel.as_mut().is_some_and(Channel::pump);
+            busy = false;
+            for (device, channel) in &mut self.channels {
+                busy |= channel.pump();
+                if channel.has_lost() {
+                    let line = format!("what channel {device} says is lost: nobody reads it");
+                    let report = Report::Log { level: LogLevel::Warning, line };
+                    wire::send(&self.orders, &report, &[])?;
+                }
+            }
         }
     }
 
@@ -84,12 +108,10 @@ impl Server {
             PollFd::new(&self.orders, PollFlags::IN),
             PollFd::from_borrowed_fd(self.guest.bell(), PollFlags::IN),
         ];
-        let mut timeout = None;
-        if let Some(channel) = &self.channel {
-            fds.extend(channel.sessions.poll_fds());
-            let left = |next: Instant| next.saturating_duration_since(Instant::now());
-            timeout = channel.sessions.next().and_then(|next| Timespec::try_from(left(next)).ok());
-        }
+        fds.extend(self.channels.values().flat_map(Channel::poll_fds));
+        let left = |next: Instant| next.saturating_duration_since(Instant::now());
+        let next = self.channels.values().filter_map(Channel::next).min();
+        let mut timeout = next.and_then(|next| Timespec::try_from(left(next)).ok());
         if busy {
             timeout = Some(Timespec { tv_sec: 0, tv_nsec: 0 });
         }
@@ -117,30 +139,27 @@ impl Server {
 
     fn answer(&mut self, order: Order, fds: Vec<OwnedFd>) -> Option<Report> {
         match order {
-            Order::Attach { device, config: DeviceConfig::Channel } if self.channel.is_none() => {
-                let sessions = Sessions::new(self.seed, Instant::now());
-                self.channel = Some(Channel { number: device, ring: None, sessions });
-                Some(Report::Attached { device, nodes: Nodes::new() })
-            }
-            Order::Attach { device, .. } => {
-                let why = "a domain has one channel, and nothing else is served here".to_owned();
-                Some(Report::Refused { device, why })
-            }
+            Order::Attach { device, config } => Some(match self.attach(device, &config, fds) {
+                Ok(()) => Report::Attached { device, nodes: Nodes::new() },
+                Err(why) => Report::Refused { device, why: why.to_owned() },
+            }),
             Order::Connect { device, frontend } => Some(self.connect(device, &frontend)),
             Order::Disconnect { device } => {
-                if let Some(channel) = self.channel.as_mut().filter(|c| c.number == device) {
-                    channel.ring = None;
-                    channel.sessions.connected(false);
+                if let Some(channel) = self.channels.get_mut(&device) {
+                    channel.connect(None);
                 }
                 Some(Report::Disconnected { device })
             }
             Order::Detach { device } => {
-                self.channel.take_if(|channel| channel.number == device);
+                self.channels.remove(&device);
                 Some(Report::Detached { device })
             }
             Order::Client { device } => {
-                let channel = self.channel.as_mut().filter(|channel| channel.number == device)?;
-                fds.into_iter().for_each(|socket| channel.sessions.add(socket));
+                if let Some(Channel { end: End::Sessions(sessions), .. }) =
+                    self.channels.get_mut(&device)
+                {
+                    fds.into_iter().for_each(|socket| sessions.add(socket));
+                }
                 None
             }
             Order::Statistics => Some(Report::Statistics { devices: BTreeMap::new() }),
@@ -152,9 +171,32 @@ impl Server {
         }
     }
 
+    fn attach(
+        &mut self,
+        device: u32,
+        config: &DeviceConfig,
+        files: Vec<OwnedFd>,
+    ) -> Result<(), &'static str> {
+        let DeviceConfig::Channel(end) = config else {
+            return Err("nothing but channels is served here");
+        };
+        if self.channels.len() >= MOST {
+            return Err("a domain cannot have so many channels");
+        }
+        let mut files = files.into_iter();
+        let mut file = || files.next().ok_or("the channel came without its descriptor");
+        let end = match end {
+            ChannelEnd::Agent => End::Sessions(Sessions::new(self.seed, Instant::now())),
+            ChannelEnd::Socket => End::Stream(Stream::listening(file()?)),
+            ChannelEnd::Terminal => End::Stream(Stream::terminal(file()?)),
+        };
+        self.channels.insert(device, Channel { ring: None, end });
+        Ok(())
+    }
+
     fn connect(&mut self, device: u32, frontend: &Nodes) -> Report {
         let refused = |why: String| Report::Refused { device, why };
-        let Some(channel) = self.channel.as_mut().filter(|channel| channel.number == device) else {
+        let Some(channel) = self.channels.get_mut(&device) else {
             return refused(format!("there is no channel {device}"));
         };
         channel.ring = None;
@@ -163,8 +205,7 @@ impl Server {
             .map_err(|error| error.to_string());
         match ring {
             Ok(ring) => {
-                channel.ring = Some(ring);
-                channel.sessions.connected(true);
+                channel.connect(Some(ring));
                 Report::Connected { device, nodes: Nodes::new() }
             }
             Err(why) => refused(why),
@@ -173,28 +214,81 @@ impl Server {
 }
 
 impl Channel {
+    /// The guest's frontend is there, or gone.
+    fn connect(&mut self, ring: Option<Ring>) {
+        if let End::Sessions(sessions) = &mut self.end {
+            sessions.connected(ring.is_some());
+        }
+        self.ring = ring;
+    }
+
+    /// What the host's end is polled for, in the order of [`Self::attend`].
+    fn poll_fds(&self) -> Vec<PollFd<'_>> {
+        match &self.end {
+            End::Sessions(sessions) => sessions.poll_fds().collect(),
+            End::Stream(stream) => stream.poll_fds().collect(),
+        }
+    }
+
+    fn attend(&mut self, ready: &[PollFlags]) {
+        match &mut self.end {
+            End::Sessions(sessions) => sessions.attend(ready),
+            End::Stream(stream) => stream.attend(ready),
+        }
+    }
+
+    /// When to pump though nothing happened.
+    fn next(&self) -> Option<Instant> {
+        match &self.end {
+            End::Sessions(sessions) => sessions.next(),
+            End::Stream(_) => None,
+        }
+    }
+
+    fn has_lost(&mut self) -> bool {
+        match &mut self.end {
+            End::Sessions(_) => false,
+            End::Stream(stream) => stream.has_lost(),
+        }
+    }
+
     /// Moves bytes; true if there is more to do at once.
     fn pump(&mut self) -> bool {
-        for _ in 0..TURNS {
-            let now = Instant::now();
-            let Some(ring) = &mut self.ring else {
-                self.sessions.pump(now);
-                return false;
-            };
-            let mut heard = Vec::new();
-            let mut notify = ring.take(&mut heard);
-            self.sessions.hear(&heard, now);
-            self.sessions.pump(now);
-            let sent = ring.put(self.sessions.to_guest());
-            self.sessions.sent(sent);
-            notify |= sent > 0;
-            if notify {
-                ring.notify();
+        (0..TURNS).all(|_| self.pump_once())
+    }
+
+    /// Moves bytes once; true if there were any for or from the guest.
+    fn pump_once(&mut self) -> bool {
+        let mut heard = Vec::new();
+        let mut notify = self.ring.as_mut().is_some_and(|ring| ring.take(&mut heard));
+        let now = Instant::now();
+        match &mut self.end {
+            End::Sessions(sessions) => {
+                sessions.hear(&heard, now);
+                sessions.pump(now);
             }
-            if heard.is_empty() && sent == 0 {
-                return false;
+            End::Stream(stream) => {
+                stream.hear(&heard);
+                stream.pump();
             }
         }
-        true
+        let Some(ring) = &mut self.ring else { return false };
+        let sent = match &mut self.end {
+            End::Sessions(sessions) => {
+                let sent = ring.put(sessions.to_guest());
+                sessions.sent(sent);
+                sent
+            }
+            End::Stream(stream) => {
+                let sent = ring.put(stream.to_guest());
+                stream.sent(sent);
+                sent
+            }
+        };
+        notify |= sent > 0;
+        if notify {
+            ring.notify();
+        }
+        !heard.is_empty() || sent > 0
     }
 }

@@ -23,6 +23,7 @@ mod opened;
 mod revival;
 mod statistics;
 
+pub use channel::open_channel;
 pub use open::open;
 pub use opened::{Class, Opened};
 pub use statistics::DeviceCounters;

@@ -172,7 +172,12 @@ fn open_devices(
         let index = u32::try_from(at).unwrap_or(u32::MAX);
         crate::devices::open(&format!("{list}[{at}]"), index, &spec, entry, dirs)
     };
-    disks.chain(vifs).map(open).collect()
+    let channel = |(at, channel): (usize, &config::Channel)| {
+        let index = u32::try_from(at).unwrap_or(u32::MAX);
+        crate::devices::open_channel(&format!("channel[{at}]"), index, channel)
+    };
+    let channels = config.channels.iter().enumerate().map(channel);
+    disks.chain(vifs).map(open).chain(channels).collect()
 }
 
 fn store_failure(error: StoreError) -> Failure {

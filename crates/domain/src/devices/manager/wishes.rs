@@ -65,10 +65,13 @@ impl<A> Manager<A> {
     /// A socket to the guest's agent.
     fn wish_talk(&mut self) -> Result<OwnedFd, Failure> {
         let host = |why: String| failure(ErrorCode::Host, format!("No channel: {why}"));
-        let class = channel::KEY.0;
+        let class = channel::AGENT.0;
         backend::find(class.backend()).map_err(|error| host(error.to_string()))?;
-        if !self.devices.contains_key(&channel::KEY) {
-            self.bring_in(channel::device())?;
+        if !self.devices.contains_key(&channel::AGENT) {
+            self.bring_in(channel::agent())?;
+            if self.process(class).is_some() {
+                self.attach(channel::AGENT);
+            }
         }
         if self.process(class).is_none() {
             self.revive(class);
@@ -77,7 +80,7 @@ impl<A> Manager<A> {
             host("its process does not start; the domain's log says why".to_owned())
         })?;
         let (ours, theirs) = channel::sockets().map_err(|error| host(error.to_string()))?;
-        let order = Order::Client { device: channel::KEY.1 };
+        let order = Order::Client { device: channel::AGENT.1 };
         process.order(&order, &[theirs.as_fd()]).map_err(|error| host(error.to_string()))?;
         Ok(ours)
     }
