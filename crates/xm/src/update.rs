@@ -143,4 +143,9 @@ fn absolute_from(config: &mut DomainConfig, directory: &Path) {
         }
         disk.make_absolute();
     }
+    for channel in &mut config.devices.channels {
+        if let config::Connection::Socket(path) = &mut channel.connection {
+            from(path);
+        }
+    }
 }
