@@ -7,6 +7,7 @@ use kill_point::kill_point;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 /// Kills the domain's process; its spaces end with it, and the kernel takes everything back.
@@ -34,12 +35,24 @@ pub fn kill(registry: &Registry, entry: &Entry, patience: Duration) -> Result<()
         Err(errno) => return Err(failed(errno).into()),
     }
     kill_point("domain-killed.sent");
-    let patience = Timespec::try_from(patience).ok();
-    let _ended_or_late = poll(&mut [PollFd::new(&process, PollFlags::IN)], patience.as_ref());
+    wait_for_end(&process, patience);
     kill_point("domain-killed.dead");
     // The list takes away what a dead domain left.
     registry.list()?;
     Ok(())
+}
+
+fn wait_for_end(process: &OwnedFd, patience: Duration) {
+    let patience = Timespec::try_from(patience).ok();
+    let _ended_or_late = poll(&mut [PollFd::new(process, PollFlags::IN)], patience.as_ref());
+}
+
+/// Waits until a process that is ending has let go of all its files, or `patience` is over.
+pub(crate) fn outlast(pid: u32, patience: Duration) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    if let Some(process) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) {
+        wait_for_end(&process, patience);
+    }
 }
 
 #[cfg(test)]

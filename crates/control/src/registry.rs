@@ -3,6 +3,7 @@
 use crate::dirs::Dirs;
 use crate::entry::{Entry, replace};
 use crate::error::{Hint, PathError};
+use crate::kill::outlast;
 use crate::uuid::Uuid;
 use kill_point::kill_point;
 use rustix::fs::{FlockOperation, fcntl_lock};
@@ -10,12 +11,14 @@ use std::fs::{DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Domain numbers from here on have a meaning of their own (`DOMID_FIRST_RESERVED`, xen.h).
 const FIRST_RESERVED: u32 = 0x7ff0;
 /// Longest name in bytes: its log file name must fit a directory entry.
 const LONGEST_NAME: usize = 200;
+/// How long a domain's process may still be there after it has let go of the domain's lock.
+const LAST_MOMENTS: Duration = Duration::from_millis(500);
 
 /// Errors of the registry.
 #[derive(Debug, thiserror::Error)]
@@ -267,6 +270,11 @@ impl Registry {
         kill_point("registry.sweeping");
         for (_, directory) in self.directories()? {
             if !alive(&directory) {
+                // A process that was killed lets go of its files one after the other, and the records
+                // below are looked at only while there is a dead domain.
+                if let Ok(entry) = Entry::read(&directory) {
+                    outlast(entry.pid, LAST_MOMENTS);
+                }
                 remove(&directory);
                 kill_point("registry.swept");
             }
@@ -452,6 +460,27 @@ mod tests {
         assert_eq!(registry.list().unwrap(), vec![live.entry().clone()]);
         assert!(!stale.exists());
         assert!(!records.join("dead").exists() && records.join("held").exists());
+    }
+
+    #[test]
+    fn what_a_dying_process_still_has_is_swept() {
+        use std::process::{Command, Stdio};
+        let (_base, registry) = registry();
+        let records = registry.dirs().runtime.join("locks");
+        std::fs::create_dir(&records).unwrap();
+        let record = File::create(records.join("image")).unwrap();
+        record.lock().unwrap();
+        // It has the record, and the domain's lock no more.
+        let mut dying =
+            Command::new("sleep").arg("0.2").stdin(Stdio::from(record)).spawn().unwrap();
+        let directory = registry.dirs().domains().join("9");
+        std::fs::create_dir(&directory).unwrap();
+        let live = add(&registry, "live").unwrap();
+        let entry = Entry { domid: 9, pid: dying.id(), directory, ..live.entry().clone() };
+        entry.write().unwrap();
+        assert_eq!(registry.list().unwrap(), vec![live.entry().clone()]);
+        assert!(!records.join("image").exists() && !entry.directory.exists());
+        dying.wait().unwrap();
     }
 
     #[test]
