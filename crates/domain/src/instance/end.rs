@@ -127,7 +127,7 @@ impl Instance {
         if let Some(id) = asker {
             server.answer(id, Answer::Line(Response::Ok), console.history());
         }
-        server.ended(WaitUntil::Gone, ended);
+        server.gone(ended);
         kill_point("xendomain.depart.answered");
         server.close(console.history());
         kill_point("xendomain.depart.closed");
@@ -153,7 +153,7 @@ impl Instance {
                 EndedAs::Destroyed
             }
         };
-        server.ended(WaitUntil::Gone, Ended { reason, outcome });
+        server.gone(Ended { reason, outcome });
         server.close(console.history());
         Exit
     }

@@ -39,7 +39,7 @@ impl Instance {
         };
         server.answer(asker, Answer::Line(answer), console.history());
         server.ended(WaitUntil::Shutdown, Ended { reason, outcome });
-        server.ended(WaitUntil::Gone, Ended { reason, outcome });
+        server.gone(Ended { reason, outcome });
         kill_point("xendomain.reset.answered");
         server.close(console.history());
         Exit

@@ -182,6 +182,21 @@ impl Server {
         }
     }
 
+    /// Answers everybody who waits for the domain's end, those too whose question came while it ended.
+    pub fn gone(&mut self, ended: Ended) {
+        self.accept();
+        for (_, connection) in &mut self.connections {
+            if matches!(connection.mode(), Mode::Requests)
+                && let Some(Request::Wait { until }) = connection.request()
+            {
+                connection.wait(Some(until));
+            }
+            if matches!(connection.mode(), Mode::Waiting(Some(_))) {
+                connection.send(&Response::Ended(ended));
+            }
+        }
+    }
+
     /// Sends what can be sent without waiting.
     pub fn flush(&mut self, history: &History) {
         for (_, connection) in &mut self.connections {
@@ -210,4 +225,36 @@ impl Server {
 fn refuse(connection: &mut Connection, code: ErrorCode, text: &str) {
     connection.send(&Response::Error(Failure::new(code, text)));
     connection.flush(&History::default());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use control::{ClientError, EndedAs, Entry, ShutdownReason, Uuid};
+
+    #[test]
+    fn who_asks_while_the_domain_ends_is_told() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().to_path_buf();
+        let (uuid, name) = (Uuid([1; 16]), "one".to_owned());
+        let entry = Entry { domid: 1, name, uuid, pid: 1, started: 0, directory };
+        let mut server = Server::new(control::bind(&entry.socket()).unwrap()).unwrap();
+        let known = control::Client::open(&entry).unwrap();
+        server.accept();
+        let ended = Ended { reason: ShutdownReason::Reboot, outcome: EndedAs::Destroyed };
+        let answers: Vec<Result<Option<Ended>, ClientError>> = std::thread::scope(|scope| {
+            let unknown = control::Client::open(&entry).unwrap();
+            let patience = Some(std::time::Duration::from_secs(10));
+            let asked = [(known, WaitUntil::Gone), (unknown, WaitUntil::Shutdown)]
+                .map(|(client, until)| scope.spawn(move || client.wait(until, patience)));
+            // Their questions are there, and nobody reads them.
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            server.gone(ended);
+            server.close(&History::default());
+            asked.into_iter().map(|asked| asked.join().unwrap()).collect()
+        });
+        for answer in answers {
+            assert_eq!(answer.unwrap(), Some(ended));
+        }
+    }
 }
