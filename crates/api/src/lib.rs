@@ -21,10 +21,12 @@
 mod client;
 mod error;
 mod http;
+mod order;
 mod place;
 pub mod types;
 
 pub use client::{Daemon, Events, Pending};
 pub use error::Error;
 pub use http::percent_encoded;
+pub use order::Order;
 pub use place::{ENDED, Place, READY, ReachError, SERVED};

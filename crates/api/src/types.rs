@@ -315,6 +315,13 @@ pub enum Happening {
     },
 }
 
+/// A domain that was reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Restarted {
+    /// Its number now.
+    pub domid: u32,
+}
+
 /// A failure without a hint, for an unknown domain.
 pub fn unknown(word: &str) -> Failure {
     let shown: String = word.chars().take(64).collect();

@@ -136,7 +136,7 @@ pub enum DeviceSpec {
 }
 
 /// The size of a disk that is to grow, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DiskSize {
     /// All of it.

@@ -3,9 +3,10 @@
 use crate::protocol::StateFlags;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 
 /// Figures of one domain.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DomainStats {
     /// Domain number.
     pub domid: u32,
@@ -30,7 +31,7 @@ pub struct DomainStats {
 }
 
 /// Figures of one vCPU.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct VcpuStats {
     /// Its number.
     pub number: u32,
@@ -47,7 +48,7 @@ pub struct VcpuStats {
 }
 
 /// Counters of one device, by name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeviceStats {
     /// Its number in xenstore.
     pub number: u32,

@@ -17,6 +17,7 @@
 mod adopt;
 mod daemon;
 mod events;
+mod inside;
 mod journal;
 mod launch;
 mod look;

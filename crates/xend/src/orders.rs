@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(5);
 
 impl Daemon {
     /// A domain that runs.
-    fn running(self: &Arc<Self>, word: &str) -> Result<Entry, Failure> {
+    pub(crate) fn running(self: &Arc<Self>, word: &str) -> Result<Entry, Failure> {
         match self.find(word)? {
             Found::Running(entry) => Ok(entry),
             Found::Halted(kept) => {
@@ -29,12 +29,22 @@ impl Daemon {
         }
     }
 
-    async fn order(self: &Arc<Self>, word: &str, request: Request) -> Result<Who, Failure> {
+    /// Gives an order to a domain, which may take so long.
+    ///
+    /// # Errors
+    /// As [`Daemon::pause`].
+    pub(crate) async fn order(
+        self: &Arc<Self>,
+        word: &str,
+        request: Request,
+        patience: Duration,
+    ) -> Result<Who, Failure> {
         let entry = self.running(word)?;
         kill_point("xend.order.found");
-        talk::order(&entry, &request).await.map_err(|error| failure(&error))?;
+        talk::order(&entry, &request, patience).await.map_err(|error| failure(&error))?;
         kill_point("xend.order.given");
-        Ok(Who::running(&entry))
+        // It may have another name now.
+        Ok(Who::running(&self.registry.living(entry.domid).unwrap_or(entry)))
     }
 
     /// Stops a domain's vCPUs.
@@ -42,14 +52,14 @@ impl Daemon {
     /// # Errors
     /// When there is no such domain, or it refuses; so for all of these.
     pub(crate) async fn pause(self: &Arc<Self>, word: &str) -> Result<Who, Failure> {
-        let who = self.order(word, Request::Pause).await?;
+        let who = self.order(word, Request::Pause, talk::PATIENCE).await?;
         self.tell(Happening::Paused(who.clone()));
         Ok(who)
     }
 
     /// Lets them run again.
     pub(crate) async fn unpause(self: &Arc<Self>, word: &str) -> Result<Who, Failure> {
-        let who = self.order(word, Request::Unpause).await?;
+        let who = self.order(word, Request::Unpause, talk::PATIENCE).await?;
         self.tell(Happening::Unpaused(who.clone()));
         Ok(who)
     }
@@ -60,7 +70,7 @@ impl Daemon {
         word: &str,
         reason: ShutdownKind,
     ) -> Result<Who, Failure> {
-        self.order(word, Request::Shutdown { reason }).await
+        self.order(word, Request::Shutdown { reason }, talk::PATIENCE).await
     }
 
     /// Ends a domain. A process that does not answer is killed.
@@ -73,7 +83,7 @@ impl Daemon {
             Record::info("destroying the domain").about(&entry.name).about_number(entry.domid),
         );
         kill_point("xend.destroy.found");
-        let told = talk::order(&entry, &Request::Destroy).await;
+        let told = talk::order(&entry, &Request::Destroy, talk::PATIENCE).await;
         kill_point("xend.destroy.told");
         match told {
             // It went away before it could say so.

@@ -22,8 +22,8 @@ use utoipa_axum::routes;
 /// Type of the stream of events.
 const JSON_LINES: &str = "application/jsonl";
 
-type Shared = State<Arc<Daemon>>;
-type Answer<T> = Result<Json<T>, Refusal>;
+pub(crate) type Shared = State<Arc<Daemon>>;
+pub(crate) type Answer<T> = Result<Json<T>, Refusal>;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -55,6 +55,7 @@ fn api() -> OpenApiRouter<Arc<Daemon>> {
         .routes(routes!(history))
         .routes(routes!(metrics))
         .routes(routes!(events))
+        .merge(crate::inside::api())
 }
 
 /// The description of the interface, as `docs/openapi.json` has it.

@@ -67,6 +67,24 @@ impl Talk {
         })
     }
 
+    /// As [`Talk::ask`], for a request whose reply is raw bytes.
+    ///
+    /// # Errors
+    /// As [`Talk::ask`].
+    pub async fn fetch(&mut self, request: &Request) -> Result<Vec<u8>, ClientError> {
+        let Response::Bytes { length } = self.ask(request).await? else {
+            return Err(ClientError::Unexpected { domid: self.domid });
+        };
+        let mut bytes = Vec::new();
+        let limit = length.min(MAX_REPLY as u64);
+        let read = (&mut self.stream).take(limit).read_to_end(&mut bytes).await;
+        read.map_err(|error| self.broken(error.into()))?;
+        if (bytes.len() as u64) < limit {
+            return Err(ClientError::Ended { domid: self.domid });
+        }
+        Ok(bytes)
+    }
+
     fn broken(&self, error: LineError) -> ClientError {
         let domid = self.domid;
         let is_end = match &error {
@@ -102,8 +120,12 @@ pub async fn ask(
 ///
 /// # Errors
 /// As [`ask`].
-pub async fn order(entry: &Entry, request: &Request) -> Result<(), ClientError> {
-    match ask(entry, request, PATIENCE).await? {
+pub async fn order(
+    entry: &Entry,
+    request: &Request,
+    patience: Duration,
+) -> Result<(), ClientError> {
+    match ask(entry, request, patience).await? {
         Response::Ok => Ok(()),
         _ => Err(ClientError::Unexpected { domid: entry.domid }),
     }
