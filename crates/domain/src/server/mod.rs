@@ -244,11 +244,11 @@ mod tests {
         let ended = Ended { reason: ShutdownReason::Reboot, outcome: EndedAs::Destroyed };
         let answers: Vec<Result<Option<Ended>, ClientError>> = std::thread::scope(|scope| {
             let unknown = control::Client::open(&entry).unwrap();
-            let patience = Some(std::time::Duration::from_secs(10));
+            let patience = Some(Duration::from_secs(10));
             let asked = [(known, WaitUntil::Gone), (unknown, WaitUntil::Shutdown)]
                 .map(|(client, until)| scope.spawn(move || client.wait(until, patience)));
             // Their questions are there, and nobody reads them.
-            std::thread::sleep(std::time::Duration::from_millis(200));
+            std::thread::sleep(Duration::from_millis(200));
             server.gone(ended);
             server.close(&History::default());
             asked.into_iter().map(|asked| asked.join().unwrap()).collect()
