@@ -64,6 +64,33 @@ def lease(rig, kernel):
 
 
 @test
+def several_queues(rig):
+    """A front end with three queues, for which one vCPU is enough if it is told to."""
+    need("passt", "passt")
+    folder = rig.work / "served"
+    folder.mkdir(exist_ok=True)
+    sent = random_file(folder / "by-queues", 8 << 20)
+    with FileServer(folder) as server:
+        guest = Guest(rig, "queues", memory=320)
+        guest.sh("rmmod xen_netfront && insmod /lib/modules/$(uname -r)/xen-netfront.ko max_queues=3")
+        rig.must("network-attach", guest.name)
+        guest.wait_until("[ -e /sys/class/net/eth0 ]", "the interface does not come")
+        url = f"http://{gateway(guest)}:{server.port}/{sent.name}"
+        for end in "tx", "rx":
+            count = guest.sh(f"ls -d /sys/class/net/eth0/queues/{end}-* | wc -l").strip()
+            expect(count == "3", f"{count} {end} queues")
+        # Linux chooses a queue for each connection.
+        fetch = "".join(f"wget -q -O /tmp/{number} {url} & " for number in range(12))
+        guest.sh(f"{fetch} wait", 60)
+        found = set(guest.sh("md5sum /tmp/[0-9]* | cut -d ' ' -f 1").split())
+        expect(found == {md5(sent)}, f"files did not come as they were: {found}")
+        counts = [line.split() for line in guest.sh("grep vif0-q /proc/interrupts").splitlines()]
+        idle = [words[-1] for words in counts if int(words[1]) == 0]
+        expect(len(counts) == 6 and not idle, f"queues without an event: {idle} of {counts}")
+        guest.off()
+
+
+@test
 def hot_plug_interfaces(rig):
     need("passt", "passt")
     guest = Guest(rig, "netplug")
