@@ -422,13 +422,14 @@ fn keys_of(value: &serde_json::Value, key: &str, keys: &mut BTreeSet<String>) {
     }
 }
 
-/// The words of a line, with a # for each figure.
+/// The words of a line, with a # for each figure, and without the days that a host may have been up.
 fn figures(line: &str) -> String {
     let words = line.split_whitespace().map(|word| {
         let is_figure = word.starts_with(|symbol: char| symbol.is_ascii_digit());
         if is_figure { "#" } else { word }
     });
-    words.collect::<Vec<_>>().join(" ")
+    let text = words.collect::<Vec<_>>().join(" ");
+    text.replace("# day, ", "").replace("# days, ", "")
 }
 
 /// Text that is the same on every host and at every time.
