@@ -55,7 +55,7 @@ pub struct Domain {
     /// Why it is silent.
     pub trouble: Option<String>,
     /// The stored configuration of a halted domain.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Option<Object>)]
     pub config: Option<DomainConfig>,
 }
 
