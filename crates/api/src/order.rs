@@ -1,6 +1,6 @@
 //! What a running domain can be told.
 
-use config::{Disk, DomainConfig};
+use config::{Connection, Disk, DomainConfig};
 use control::{DeviceSpec, DiskSize, Request};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -81,16 +81,32 @@ pub enum Order {
 impl Order {
     /// A path that would be seen from another directory than the client's, if there is one.
     pub fn relative_path(&self) -> Option<&str> {
-        let disk = match self {
+        let all: Vec<&str> = match self {
             Self::DeviceAttach { device } => match &**device {
-                DeviceSpec::Disk(disk) => disk,
-                DeviceSpec::Vif(_) => return None,
+                DeviceSpec::Disk(disk) => paths(disk).collect(),
+                DeviceSpec::Vif(_) => Vec::new(),
             },
-            Self::MediumChange { disk } => disk,
-            _ => return None,
+            Self::MediumChange { disk } => paths(disk).collect(),
+            Self::Configure { config } => {
+                let boot = [&config.boot.kernel, &config.boot.ramdisk];
+                let boot = boot.into_iter().flatten().map(String::as_str);
+                let sockets = config.devices.channels.iter().filter_map(|channel| {
+                    match &channel.connection {
+                        Connection::Socket(path) => Some(path.as_str()),
+                        Connection::Pty => None,
+                    }
+                });
+                boot.chain(config.devices.disks.iter().flat_map(paths)).chain(sockets).collect()
+            }
+            _ => Vec::new(),
         };
-        disk.target.as_deref().filter(|path| !path.starts_with('/'))
+        all.into_iter().find(|path| !path.starts_with('/'))
     }
+}
+
+/// The files of a disk.
+fn paths(disk: &Disk) -> impl Iterator<Item = &str> {
+    disk.target.iter().chain(&disk.options.backing_files).map(String::as_str)
 }
 
 impl From<Order> for Request {

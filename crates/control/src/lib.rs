@@ -60,7 +60,7 @@ pub use protocol::{
 };
 pub use registry::{Registration, Registry, RegistryError, check_name};
 pub use scope::{SLICE_VARIABLE, in_scope};
-pub use socket::{bind, connect, connect_now, peer_allowed};
+pub use socket::{bind, bind_for_owner, connect, connect_now, peer_allowed};
 pub use stats::{DeviceStats, DomainStats, VcpuStats};
 pub use unnamed::{name_file, unnamed_file};
 pub use uuid::{Uuid, UuidError};

@@ -32,6 +32,20 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
     UnixListener::bind(address)
 }
 
+/// Binds a stream socket that does not block to `path`, which must not exist. From its first moment only
+/// its owner may connect, once it listens: a socket's inode has the mode of its file (unix(7)).
+///
+/// # Errors
+/// As `fchmod(2)` and `bind(2)`.
+pub fn bind_for_owner(path: &Path) -> io::Result<OwnedFd> {
+    let (address, _open) = short(path)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(&address)?)?;
+    Ok(socket)
+}
+
 /// Connects to `path`.
 ///
 /// # Errors
@@ -63,6 +77,20 @@ pub fn peer_allowed(stream: &UnixStream) -> bool {
 mod tests {
     use super::*;
     use std::io::{Read, Write};
+
+    #[test]
+    fn a_socket_can_be_its_owners_from_the_beginning() {
+        use std::os::unix::fs::MetadataExt;
+        let base = tempfile::tempdir().unwrap();
+        let directory = base.path().join("d".repeat(100));
+        std::fs::create_dir(&directory).unwrap();
+        let path = directory.join("s");
+        let socket = bind_for_owner(&path).unwrap();
+        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
+        assert!(connect(&path).is_err(), "it does not listen yet");
+        rustix::net::listen(&socket, 1).unwrap();
+        connect(&path).unwrap();
+    }
 
     #[test]
     fn long_paths_work() {

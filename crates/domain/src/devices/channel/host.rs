@@ -7,11 +7,13 @@ use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
-use std::fs::Permissions;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+
+/// Connections that may wait while one is served.
+const BACKLOG: i32 = 16;
 
 /// Why there is no such end.
 #[derive(Debug, thiserror::Error)]
@@ -25,14 +27,17 @@ pub enum SetupError {
     /// The path does not fit a socket's address.
     #[error("{0} is longer than the {most} bytes of a socket's path", most = config::Channel::LONGEST_PATH)]
     Long(PathBuf),
-    /// The host does not give it.
-    #[error("cannot make {what}: {error}")]
-    Host {
-        /// What.
-        what: String,
+    /// The host gives no socket there.
+    #[error("cannot make the socket {}: {error}", path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
         /// Why.
         error: io::Error,
     },
+    /// The host gives no pseudo-terminal.
+    #[error("cannot make a pseudo-terminal: {0}")]
+    Terminal(io::Error),
 }
 
 impl SetupError {
@@ -44,7 +49,12 @@ impl SetupError {
             }
             Self::NoSocket(_) => Some("Remove it, or give the channel another path."),
             Self::Long(_) => Some("Use a directory with a short name, such as /run."),
-            Self::Host { .. } => None,
+            Self::Socket { .. } => Some(
+                "Its directory must be there, and the domain's owner must be able to write to it.",
+            ),
+            Self::Terminal(_) => {
+                Some("A file system of the type devpts must be mounted at /dev/pts.")
+            }
         }
     }
 }
@@ -74,8 +84,7 @@ impl HostEnd {
     /// When somebody else uses the path, or the host does not give it.
     pub fn make(connection: &Connection) -> Result<Self, SetupError> {
         match connection {
-            Connection::Pty => terminal()
-                .map_err(|error| SetupError::Host { what: "a pseudo-terminal".into(), error }),
+            Connection::Pty => terminal().map_err(SetupError::Terminal),
             Connection::Socket(path) => listen(Path::new(path)),
         }
     }
@@ -124,35 +133,24 @@ fn listen(path: &Path) -> Result<HostEnd, SetupError> {
     if path.as_os_str().len() > config::Channel::LONGEST_PATH {
         return Err(SetupError::Long(path.into()));
     }
-    let host = |error: io::Error| SetupError::Host {
-        what: format!("the socket {}", path.display()),
-        error,
-    };
+    let host = |error: io::Error| SetupError::Socket { path: path.into(), error };
     let new = PathBuf::from([path.as_os_str(), ".new".as_ref()].join("".as_ref()));
     if is_socket(&new) {
         std::fs::remove_file(&new).map_err(host)?;
     }
-    let listener = control::bind(&new).map_err(host)?;
+    let listener = control::bind_for_owner(&new).map_err(host)?;
     let made = SocketName { file: identity(&new).map_err(host)?, path: new };
-    std::fs::set_permissions(&made.path, Permissions::from_mode(0o600)).map_err(host)?;
+    // Whoever looks whether somebody listens must find so.
+    rustix::net::listen(&listener, BACKLOG).map_err(|error| host(error.into()))?;
     put_in_place(&made.path, path)?;
     let name = SocketName { path: path.into(), file: made.file };
-    listener.set_nonblocking(true).map_err(host)?;
-    Ok(HostEnd {
-        end: ChannelEnd::Socket,
-        file: listener.into(),
-        path: path.into(),
-        kept: Box::new(name),
-    })
+    Ok(HostEnd { end: ChannelEnd::Socket, file: listener, path: path.into(), kept: Box::new(name) })
 }
 
 /// Gives the socket at `new` the name `path`, unless that belongs to somebody.
 fn put_in_place(new: &Path, path: &Path) -> Result<(), SetupError> {
     let rename = |flags| rustix::fs::renameat_with(CWD, new, CWD, path, flags);
-    let host = |error: Errno| SetupError::Host {
-        what: format!("the socket {}", path.display()),
-        error: error.into(),
-    };
+    let host = |error: Errno| SetupError::Socket { path: path.into(), error: error.into() };
     match rename(RenameFlags::NOREPLACE) {
         Ok(()) => return Ok(()),
         Err(Errno::EXIST) => {}
@@ -231,7 +229,7 @@ mod tests {
         std::fs::write(&path, "new").unwrap();
         drop(end);
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
-        assert!(matches!(at(&place.path().join("none/s")), Err(SetupError::Host { .. })));
+        assert!(matches!(at(&place.path().join("none/s")), Err(SetupError::Socket { .. })));
         assert!(matches!(at(&place.path().join("l".repeat(108))), Err(SetupError::Long(_))));
     }
 

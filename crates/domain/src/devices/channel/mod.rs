@@ -34,11 +34,19 @@ pub(super) fn agent() -> Opened {
 /// # Errors
 /// When it cannot be had; nothing of it is left.
 pub fn open_channel(place: &str, index: u32, channel: &Channel) -> Result<Opened, Failure> {
+    // 0 is the domain's console, and the agent's number is not for others. Files with more are refused
+    // before; programs write configurations, too.
+    let number = index.saturating_add(1);
+    if number >= AGENT.1 || channel.name.starts_with(Channel::OWN_NAMES) {
+        let message = format!("{place}: a domain has at most {} channels", AGENT.1 - 1);
+        return Err(Failure::new(ErrorCode::Config, message)
+            .with_hint("Their names do not begin with org.xenolith., which is the agent's."));
+    }
     let host = HostEnd::make(&channel.connection).map_err(|error| {
         let code = match error {
             SetupError::Used(_) => ErrorCode::Busy,
             SetupError::NoSocket(_) | SetupError::Long(_) => ErrorCode::Config,
-            SetupError::Host { .. } => ErrorCode::Host,
+            SetupError::Socket { .. } | SetupError::Terminal(_) => ErrorCode::Host,
         };
         let failure = Failure::new(code, format!("{place}: {error}"));
         match error.help() {
@@ -53,8 +61,6 @@ pub fn open_channel(place: &str, index: u32, channel: &Channel) -> Result<Opened
     };
     // Of the backend only: the guest could change its own directory.
     let behind = nodes(&[("connection", channel.connection.word()), (key, &path)]);
-    // 0 is the domain's console.
-    let number = index.saturating_add(1);
     Ok(describe(number, &channel.name, host.end, vec![host.file], behind, host.kept))
 }
 
@@ -90,4 +96,19 @@ fn nodes(nodes: &[(&str, &str)]) -> Nodes {
 pub(super) fn sockets() -> io::Result<(OwnedFd, OwnedFd)> {
     let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
     Ok(socketpair(family, kind, SocketFlags::CLOEXEC, None)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agents_channel_is_nobody_elses() {
+        let channel = |name: &str| Channel { name: name.into(), connection: Connection::Pty };
+        let refused = |index, name| open_channel("channel[9]", index, &channel(name)).unwrap_err();
+        assert_eq!(refused(AGENT.1 - 1, "a").code, ErrorCode::Config);
+        assert_eq!(refused(u32::MAX, "a").code, ErrorCode::Config);
+        assert_eq!(refused(0, guest_agent::CHANNEL).code, ErrorCode::Config);
+        assert_eq!(open_channel("channel[5]", 5, &channel("a")).unwrap().number, 6);
+    }
 }
