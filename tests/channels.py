@@ -9,7 +9,7 @@ import threading
 import time
 
 from lab import Guest, configuration, named, random_file, test, with_agent
-from rig import PATIENCE, expect, wait_for
+from rig import PATIENCE, expect
 
 
 def socket_channel(name, path):
@@ -123,12 +123,7 @@ def channels(rig):
     print(f"    4 MiB without a reader in {took:.1f} s", flush=True)
     late.close()
 
-    number = guest.number()
-    guest.terminal.type("reboot\n")
-    guest.terminal.end(60)
-    wait_for(lambda: guest.name in rig.names() and guest.number() != number, 30, "the domain does not restart")
-    guest.terminal = rig.console("console", guest.name)
-    guest.settle()
+    guest.reboot()
     raw(guest, 1)
     guest.sh("echo again >/dev/hvc1")
     after = connect(path)

@@ -92,6 +92,15 @@ class Guest:
     def wait_until(self, line, message, seconds=15):
         wait_for(lambda: self.sh(f"{line} && echo =yes || true").startswith("=yes"), seconds, message)
 
+    def reboot(self, line="reboot"):
+        """The line makes the guest reboot, and the domain starts anew (`on_reboot`)."""
+        number = self.number()
+        self.terminal.type(f"{line}\n")
+        self.terminal.end(60)
+        wait_for(lambda: self.name in self.rig.names() and self.number() != number, 30, "the domain does not restart")
+        self.terminal = self.rig.console("console", self.name)
+        self.settle()
+
     def off(self):
         self.terminal.type("poweroff\n")
         code = self.terminal.end(60)

@@ -5,7 +5,7 @@ import os
 import re
 
 from lab import Guest, image, md5, random_file, records, test
-from rig import expect, wait_for
+from rig import expect
 
 NUMBER = {"xvdb": "51728", "xvdc": "51744"}
 
@@ -79,12 +79,7 @@ def media(rig):
 
     # The disc stays in the drive.
     rig.must("cd-insert", guest.name, "xvdc", str(two), program="xl")
-    number = guest.number()
-    guest.terminal.type("reboot\n")
-    guest.terminal.end(60)
-    wait_for(lambda: guest.name in rig.names() and guest.number() != number, 30, "the domain does not restart")
-    guest.terminal = rig.console("console", guest.name)
-    guest.settle()
+    guest.reboot()
     reads(guest, "xvdb", first)
     reads(guest, "xvdc", second)
     guest.off()
