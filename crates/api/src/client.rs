@@ -285,7 +285,12 @@ impl Daemon {
     /// `POST /v1/domains/{domain}/shutdown`.
     #[expect(clippy::missing_errors_doc, reason = "see host")]
     pub fn shutdown(&self, word: &str, reason: ShutdownKind) -> Result<(), Error> {
-        self.post::<Who>(&path(word, "/shutdown"), &Shutdown { reason })?.answer.map(drop)
+        let told = self.post::<Who>(&path(word, "/shutdown"), &Shutdown { reason })?;
+        match told.answer {
+            // The first attempt was carried out, and the guest was quick.
+            Err(error) if told.again && error.code() == Some(ErrorCode::NotFound) => Ok(()),
+            answer => answer.map(drop),
+        }
     }
 
     /// `POST /v1/domains/{domain}/destroy`; returns when the domain is gone.
