@@ -46,6 +46,16 @@ static inline void check_skip(const char *name, const char *why) {
     printf("skip %s/%s %s\n", check_program, name, why);
 }
 
+// The guest was told that its programs run in processes of their own on a host with protection keys, which
+// work there whatever CPUID says: docs/exactness.md.
+static inline int keys_work_unseen(void) {
+    char line[4096] = "";
+    FILE *file = fopen("/proc/cmdline", "r");
+    if (file && !fgets(line, sizeof line, file)) line[0] = 0;
+    if (file) fclose(file);
+    return strstr(line, "keys-work-unseen") != NULL;
+}
+
 __attribute__((format(printf, 3, 4))) static inline int check(
     int good, const char *name, const char *why, ...) {
     va_list arguments;

@@ -216,7 +216,7 @@ int main(int count, char **arguments) {
     check_start("hostile_keys");
     uint64_t rounds = count > 1 ? (uint64_t)atoi(arguments[1]) : 1;
     __cpuid_count(7, 0, a, b, c, d);
-    offered = c >> 4 & 1;
+    offered = (c >> 4 & 1) || keys_work_unseen();
     code = fresh_code();
     start_witness();
     legal_programs();

@@ -217,7 +217,10 @@ class Life:
             short = name.removesuffix(f"-{self.suffix}")
             if config and config[1] and self.is_up(name):
                 self.answers(short)
-        ends = {past["name"]: past["how"] for past in self.history()}
+        for domain in self.asked("domains"):
+            stored = self.asked(f"managed/{domain['uuid']}")["name"] if domain["managed"] else domain["name"]
+            expect(stored == domain["name"], f"{domain['name']} is stored as {stored}")
+        ends = {past["name"]: past["how"] for past in self.asked("history")}
         for name in sorted(self.running - set(listed)):
             expect(ends.get(name), f"{name} is gone, and nobody knows why: {ends}")
         for name in listed:
@@ -257,10 +260,10 @@ class Life:
         rows = self.must("list").splitlines()[1:]
         return [row.split()[0] for row in rows if row.split()[0] != "Domain-0"]
 
-    def history(self):
-        """Ends as the daemon tells them."""
+    def asked(self, what):
+        """What the daemon tells."""
         connection = DaemonConnection(self.run)
-        connection.request("GET", "/v1/history")
+        connection.request("GET", f"/v1/{what}")
         return json.loads(connection.getresponse().read())
 
     def files(self):
@@ -658,6 +661,19 @@ def renamed(life):
     life.running = {life.name("two")}
     time.sleep(0.1)
     life.hears("two", r"pong\n", "ping\n")
+
+
+@flow
+def renamed_stored(life):
+    life.xm("new", "-q", life.config("one"))
+    life.xm("start", "-p", life.name("one"))
+    life.running.add(life.name("one"))
+    life.xm("rename", life.name("one"), life.name("two"))
+    life.made[life.name("two")] = (life.config("two"), True)
+    life.running = {life.name("two")}
+    life.xm("destroy", life.name("two"))
+    life.xm("rename", life.name("two"), life.name("three"))
+    life.xm("delete", life.name("three"))
 
 
 @flow

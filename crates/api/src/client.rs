@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::http::{self, Answer, percent_encoded};
 use crate::place::reach;
 use crate::types::{
-    Claim, Create, Destroyed, Domain, Event, Host, Managed, Past, Replace, Shutdown, Start,
+    Claim, Create, Destroyed, Domain, Event, Host, Managed, Past, Rename, Replace, Shutdown, Start,
     Started, Status, Store, Stored, Who,
 };
 use control::{Dirs, ErrorCode, Failure, ShutdownKind, Uuid, kill_point};
@@ -282,10 +282,24 @@ impl Daemon {
         self.post::<Who>(&path(word, "/unpause"), &())?.answer.map(drop)
     }
 
-    /// `POST /v1/domains/{domain}/shutdown`.
+    /// `POST /v1/domains/{domain}/rename`. The word should be a UUID, which stays when the daemon is
+    /// killed meanwhile.
     #[expect(clippy::missing_errors_doc, reason = "see host")]
-    pub fn shutdown(&self, word: &str, reason: ShutdownKind) -> Result<(), Error> {
-        let told = self.post::<Who>(&path(word, "/shutdown"), &Shutdown { reason })?;
+    pub fn rename(&self, word: &str, name: &str) -> Result<(), Error> {
+        let rename = Rename { name: name.to_owned() };
+        self.post::<Who>(&path(word, "/rename"), &rename)?.answer.map(drop)
+    }
+
+    /// `POST /v1/domains/{domain}/shutdown`, of the run with this number.
+    #[expect(clippy::missing_errors_doc, reason = "see host")]
+    pub fn shutdown(
+        &self,
+        word: &str,
+        domid: Option<u32>,
+        reason: ShutdownKind,
+    ) -> Result<(), Error> {
+        let order = Shutdown { reason, domid };
+        let told = self.post::<Who>(&path(word, "/shutdown"), &order)?;
         match told.answer {
             // The first attempt was carried out, and the guest was quick.
             Err(error) if told.again && error.code() == Some(ErrorCode::NotFound) => Ok(()),

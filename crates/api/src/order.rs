@@ -53,11 +53,6 @@ pub enum Order {
         /// Memory in MiB, at most `maxmem`.
         mib: u64,
     },
-    /// Take another name.
-    Rename {
-        /// The new name.
-        name: String,
-    },
     /// Start with another configuration next time.
     Configure {
         /// All of it, as `xl create -n` prints it.
@@ -121,7 +116,6 @@ impl From<Order> for Request {
             Order::DeviceResize { number, size } => Self::DeviceResize { number, size },
             Order::MemorySet { mib } => Self::MemorySet { mib },
             Order::MemoryLimit { mib } => Self::MemoryLimit { mib },
-            Order::Rename { name } => Self::Rename { name },
             Order::Configure { config } => Self::Configure { config },
             Order::Sysrq { key } => Self::Sysrq { key },
             Order::DebugKey { key } => Self::DebugKey { key },

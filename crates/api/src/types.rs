@@ -192,6 +192,17 @@ pub struct Started {
 pub struct Shutdown {
     /// What.
     pub reason: ShutdownKind,
+    /// The number of the run that is meant: one that has started anew since is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub domid: Option<u32>,
+}
+
+/// Another name for a domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Rename {
+    /// The new name.
+    pub name: String,
 }
 
 /// A domain that was destroyed.

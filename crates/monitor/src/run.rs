@@ -38,7 +38,7 @@ pub fn run(m: &mut Monitor) -> ! {
         if m.ended {
             crate::crash::stop(m);
         }
-        if core::mem::take(&mut local().pending) {
+        if local().pending.take() {
             m.poll();
             link = NONE;
         }
@@ -84,7 +84,7 @@ impl Monitor {
     fn needs_attention(&self) -> bool {
         self.vcpu.expected.is_some()
             || !self.user_half_is_loaded()
-            || local().pending
+            || local().pending.is_raised()
             || self.is_separate()
             || self.translates_user()
     }
@@ -197,6 +197,8 @@ fn run_beside_kernel(m: &mut Monitor, rip: u64, stepped: bool) {
         m.reopen_syscall_gate();
     }
     prepare(m);
+    // Where the program is if the gate finds that somebody asked for attention just now.
+    context().rip = rip;
     context().enter = m.continuation(rip);
     gate().user_rip = rip;
     local().user_step = stepped;
@@ -279,6 +281,7 @@ fn run_translated(m: &mut Monitor, link: u32) -> u32 {
 /// Runs translated code at host address `enter`.
 fn enter_block(m: &mut Monitor, enter: u64, user: bool) {
     let c = context();
+    c.rip = m.vcpu.rip;
     c.enter = enter;
     c.argument = 0;
     c.rflags &= !TRAP;
@@ -311,7 +314,7 @@ fn run_trap(m: &mut Monitor) -> u32 {
         Decoder::with_ip(64, bytes.get(..n).unwrap_or_default(), m.vcpu.rip, DecoderOptions::NONE)
             .decode();
     match ins.mnemonic() {
-        Mnemonic::Xrstor | Mnemonic::Xrstor64 | Mnemonic::Wrpkru => m.emulate(),
+        Mnemonic::Xrstor | Mnemonic::Xrstor64 | Mnemonic::Wrpkru | Mnemonic::Rdpkru => m.emulate(),
         // A load of SS puts the step off by one instruction.
         _ if ins.op0_kind() == OpKind::Register && ins.op0_register() == Register::SS => {
             m.inject(Fault::Vector { vector: 13, code: Some(0) });
@@ -327,6 +330,7 @@ impl Monitor {
         let block =
             self.find_alone(rip).map_err(|f| Fault::Page { address: f.va, code: f.code })?;
         let c = context();
+        c.rip = rip;
         c.enter = self.code.enter_address(block);
         c.rflags &= !TRAP;
         prepare(self);
@@ -417,7 +421,7 @@ impl Monitor {
             self.clean_runners();
         }
         loop {
-            local().pending = false;
+            local().pending.take();
             let seen = page().wake.load(Ordering::Acquire);
             self.poll();
             if event::upcall_pending() || self.ended {
@@ -446,7 +450,7 @@ impl Monitor {
         page().vcpu_state.store(vcpu_state::BLOCKED, Ordering::Release);
         let before = ticks();
         let came = loop {
-            if page().inbox.load(Ordering::Acquire) != 0 || local().pending {
+            if page().inbox.load(Ordering::Acquire) != 0 || local().pending.is_raised() {
                 break true;
             }
             if ticks().wrapping_sub(before) > Halts::AWAKE {

@@ -33,6 +33,10 @@ pub const SIGSYS: u32 = 31;
 /// TF.
 pub const TRAP: u64 = 0x100;
 
+/// CS, GS, FS and SS (from the lowest word on) of 64-bit user mode: asm/segment.h,
+/// `__USER_CS` and `__USER_DS`.
+const USER_SEGMENTS: u64 = 0x2b_0000_0000_0033;
+
 /// `struct sigcontext` (asm/sigcontext.h), x86-64.
 #[repr(C)]
 pub struct SigContext {
@@ -163,9 +167,9 @@ extern "C" fn on_signal(signal: u32, info: *const u8, uc: *mut UContext) -> u64 
         Next::Return => {
             if signal != SIGALRM
                 && signal != SIGUSR1
-                && local().pending
+                && local().pending.is_raised()
                 && gate::part(mc.rip) != Part::Outside
-                || is_code(mc.rip) && local().pending
+                || is_code(mc.rip) && local().pending.is_raised()
             {
                 // It came while this signal was handled, and nobody would look at it.
                 monitor().retry_soon();
@@ -201,6 +205,8 @@ fn serve(signal: u32, info: *const u8, mc: &mut SigContext) -> Next {
 /// the stack too.
 fn leave_by_return(mc: &mut SigContext) {
     (mc.rip, mc.rsp, mc.flags) = (gate::leave(), local().rsp, 2);
+    // A program can have gone to 32-bit code by itself.
+    mc.segments = USER_SEGMENTS;
     // SAFETY: the frame's XSAVE area, which the kernel wrote; without its component
     // PKRU is as it is initially: all keys open.
     unsafe {
@@ -255,7 +261,7 @@ fn is_request(signal: u32) -> bool {
 /// Remembers that a timer or an event asked for attention.
 fn note_request(signal: u32) {
     if matches!(signal, SIGALRM | SIGUSR1) {
-        local().pending = true;
+        local().pending.raise();
         monitor().timer.armed = 0;
     }
 }
@@ -307,6 +313,9 @@ fn finish_user_entry(mc: &mut SigContext) {
 fn on_gate_signal(signal: u32, mc: &mut SigContext) -> Next {
     match signal {
         SIGALRM | SIGUSR1 => {
+            // Whoever comes back to the run loop before that looks at once: a program that faults in
+            // step with the new timer would have it come here each time.
+            local().pending.raise();
             gate().attention = 1;
             monitor().retry_soon();
         }
@@ -327,8 +336,10 @@ fn on_gate_signal(signal: u32, mc: &mut SigContext) -> Next {
 fn on_monitor_signal(signal: u32, mc: &mut SigContext) -> Next {
     match signal {
         SIGALRM | SIGUSR1 => {
-            local().pending = true;
-            local().timer_fired |= signal == SIGALRM;
+            local().pending.raise();
+            if signal == SIGALRM {
+                local().timer_fired.raise();
+            }
         }
         SIGTRAP => mc.flags &= !TRAP,
         _ => fatal(signal, mc),
@@ -424,7 +435,7 @@ fn on_translated_signal(signal: u32, info: *const u8, mc: &mut SigContext) -> Ne
     let m = monitor();
     match signal {
         SIGALRM | SIGUSR1 => {
-            local().pending = true;
+            local().pending.raise();
             m.timer.armed = 0;
             leave_or_step(m, mc)
         }

@@ -8,7 +8,7 @@
 use alloc::vec::Vec;
 use core::{
     arch::asm,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use hashbrown::HashMap;
@@ -58,7 +58,8 @@ pub struct Space {
     pub pid: u32,
     /// A runner's process has run another program before.
     pub used_before: bool,
-    /// System time for which a runner's timer was armed last; it has fired once that is past.
+    /// System time for which the timer of a runner, or of a parked space, was armed last; it has fired
+    /// once that is past.
     pub armed: u64,
     /// A runner carries out commands that nobody waits for yet: the number of its turn.
     pub posted: Option<u32>,
@@ -96,6 +97,26 @@ pub struct Spaces {
 #[repr(C, align(64))]
 pub struct Vector(pub [u8; 8192]);
 
+/// What a signal handler tells the code that it interrupts.
+#[repr(transparent)]
+pub struct Flag(AtomicBool);
+
+impl Flag {
+    /// Raises it.
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+    /// Is it raised?
+    pub fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+    /// Lowers it. Was it raised? Between a look and a store that lowers it whatever it was a
+    /// signal would be lost.
+    pub fn take(&self) -> bool {
+        self.is_raised() && self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
 /// Data of this space only (key MONITOR).
 #[repr(C)]
 pub struct Local {
@@ -103,10 +124,12 @@ pub struct Local {
     pub rsp: u64,
     /// This space's index.
     pub index: usize,
-    /// A signal asked for attention while the monitor ran.
-    pub pending: bool,
+    /// This process.
+    pub pid: i32,
+    /// A signal asks for attention: the gates to guest code look at it too.
+    pub pending: Flag,
     /// The host timer fired while the monitor ran.
-    pub timer_fired: bool,
+    pub timer_fired: Flag,
     /// The monitor single-steps translated code to a precise point.
     pub stepping: bool,
     /// The guest single-steps its user code.
@@ -312,7 +335,8 @@ impl Monitor {
         match unsafe { sys::clone() } {
             0 => {
                 local().index = index;
-                local().pending = false;
+                local().pid = sys::getpid();
+                local().pending.take();
                 sys::die_with_parent(self.setup.parent);
                 arm_dispatch();
                 self.park_and_run(index)
@@ -349,7 +373,9 @@ impl Monitor {
         save_vector(&mut self.spaces.vector);
         self.spaces.switches += 1;
         let switches = self.spaces.switches;
-        self.spaces.of_mut(here).used = switches;
+        let armed = self.timer.armed;
+        let space = self.spaces.of_mut(here);
+        (space.used, space.armed) = (switches, armed);
         self.spaces.current = target;
         let turn = &self.spaces.of(target).turn;
         turn.store(1, Ordering::Release);
@@ -369,7 +395,7 @@ impl Monitor {
 
     /// This space runs the vCPU from now on: catch up with what happened.
     fn arrive(&mut self) {
-        page().active_pid.store(sys::getpid(), Ordering::Release);
+        page().active_pid.store(local().pid, Ordering::Release);
         self.map_vcpu_info();
         self.catch_up();
         if core::mem::take(&mut self.space().stale) {
@@ -378,8 +404,9 @@ impl Monitor {
             self.revalidate_user();
         }
         gate().pkru_kernel = PKRU_KERNEL;
-        local().pending = true;
-        self.rearm_timer();
+        local().pending.raise();
+        let armed = core::mem::take(&mut self.space().armed);
+        self.take_over_timer(armed);
     }
 
     /// Maps the frame of `vcpu_info` where the gates look for it.

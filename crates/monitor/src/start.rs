@@ -396,7 +396,7 @@ pub fn build(code: Code) -> &'static mut Monitor {
         let info = m.frame_ptr(setup.shared_info_mfn as u32);
         info.add(32).cast::<abi::vcpu::TimeInfo>().write_volatile(time);
     }
-    local().index = 0;
+    (local().index, local().pid) = (0, m.pid);
     m
 }
 

@@ -75,9 +75,9 @@ impl Monitor {
         sys::set_timer(wait.div_ceil(1000));
     }
 
-    /// Arms the host timer of this space anew, after it took over the vCPU.
-    pub fn rearm_timer(&mut self) {
-        self.timer.armed = 0;
+    /// This space took over the vCPU; its host timer was armed for `armed` when it was parked.
+    pub fn take_over_timer(&mut self, armed: u64) {
+        self.timer.armed = if armed > self.now() { armed } else { 0 };
         let deadline = self.timer.deadline;
         self.set_deadline(deadline);
     }
@@ -91,7 +91,7 @@ impl Monitor {
     /// Raises VIRQ_TIMER if its time has come.
     pub fn poll_timer(&mut self) {
         // By this clock it can fire a little too early, which must not be taken for a timer to come.
-        let fired = core::mem::take(&mut local().timer_fired);
+        let fired = local().timer_fired.take();
         if fired || self.now() >= self.timer.armed {
             self.timer.armed = 0;
         }

@@ -71,7 +71,7 @@ impl Monitor {
         }
         let asks = matches!(s.number, SIGALRM | SIGUSR1);
         if asks {
-            local().pending = true;
+            local().pending.raise();
             self.timer_fired();
         }
         let between = asks || s.number == SIGTRAP;
@@ -96,7 +96,7 @@ impl Monitor {
         let c = context();
         match s.number {
             SIGALRM | SIGUSR1 => {
-                local().pending = true;
+                local().pending.raise();
                 self.timer_fired();
             }
             SIGSYS => self.trapped_call(s),

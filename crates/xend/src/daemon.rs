@@ -184,6 +184,7 @@ impl Daemon {
             }
         }
         control::kill_point("xend.start.reported");
+        self.catch_up_on_names(&live);
         Ok(())
     }
 

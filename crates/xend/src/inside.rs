@@ -2,7 +2,7 @@
 //! process is asked is passed on.
 
 use crate::daemon::Daemon;
-use crate::refusal::{Input, Refusal};
+use crate::refusal::{Input, Refusal, check_config};
 use crate::routes::{Answer, Shared};
 use crate::talk::{self, Talk, failure};
 use api::Order;
@@ -50,6 +50,9 @@ async fn order(
     if let Some(path) = order.relative_path() {
         let message = format!("'{path}' is not an absolute path");
         return Err(Failure::new(ErrorCode::BadRequest, message).into());
+    }
+    if let Order::Configure { config } = &order {
+        check_config(config)?;
     }
     Ok(Json(daemon.order(&domain, order.into(), PATIENCE).await?))
 }

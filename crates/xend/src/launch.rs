@@ -5,6 +5,7 @@
 //! meanwhile, its process is killed: nothing half-done is left.
 
 use crate::daemon::{Daemon, Starting, now};
+use crate::refusal::check_config;
 use crate::talk::{hinted, registry_failure};
 use api::types::Started;
 use config::DomainConfig;
@@ -77,6 +78,7 @@ impl Daemon {
     /// domain then.
     pub(crate) async fn launch(self: &Arc<Self>, mut order: Order) -> Result<Started, Failure> {
         kill_point("xend.create.begun");
+        check_config(&order.config)?;
         let name = order.config.general.name.clone();
         let uuid = match &order.config.general.uuid {
             Some(uuid) => Uuid(uuid.0),
@@ -148,38 +150,54 @@ impl Daemon {
         uuid: Uuid,
         is_stored: bool,
     ) -> Result<(), Failure> {
-        for entry in self.live()? {
+        self.check_name_free(name, is_stored.then_some(uuid))?;
+        if let Some(entry) = self.live()?.into_iter().find(|entry| entry.uuid == uuid) {
             let domid = entry.domid;
-            if entry.name == name {
-                return Err(registry_failure(&RegistryError::NameTaken {
-                    name: name.into(),
-                    domid,
-                }));
-            }
-            if entry.uuid == uuid {
-                return Err(registry_failure(&RegistryError::UuidTaken { uuid, domid }));
-            }
+            return Err(registry_failure(&RegistryError::UuidTaken { uuid, domid }));
         }
         let state = self.state();
-        let busy = |text: String| Err(Failure::new(ErrorCode::Busy, text));
-        if state.starting.iter().any(|other| other.name == name || other.uuid == uuid) {
-            return busy(format!("Domain '{name}' is being started already"));
+        if state.starting.iter().any(|other| other.uuid == uuid) {
+            return Err(starting_already(name));
         }
-        for kept in state.managed.iter().filter(|kept| !is_stored || kept.uuid != uuid) {
-            if kept.name == name {
-                let failure = format!("VM name '{name}' already exists as a stored domain");
-                let hint = format!("'xm start {name}' starts it, 'xm delete {name}' removes it.");
-                return busy(failure).map_err(|failure| failure.with_hint(hint));
+        match state.managed.iter().find(|kept| !is_stored && kept.uuid == uuid) {
+            Some(kept) => {
+                let text =
+                    format!("UUID {uuid} already belongs to the stored domain {}", kept.name);
+                Err(Failure::new(ErrorCode::Busy, text))
             }
-            if kept.uuid == uuid {
-                return busy(format!(
-                    "UUID {uuid} already belongs to the stored domain {}",
-                    kept.name
-                ));
-            }
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a name that a running, starting or stored domain has, but for the stored one that is
+    /// meant.
+    ///
+    /// # Errors
+    /// With whoever has it.
+    pub(crate) fn check_name_free(
+        self: &Arc<Self>,
+        name: &str,
+        stored: Option<Uuid>,
+    ) -> Result<(), Failure> {
+        if let Some(entry) = self.live()?.into_iter().find(|entry| entry.name == name) {
+            let domid = entry.domid;
+            return Err(registry_failure(&RegistryError::NameTaken { name: name.into(), domid }));
+        }
+        let state = self.state();
+        if state.starting.iter().any(|other| other.name == name) {
+            return Err(starting_already(name));
+        }
+        if state.managed.iter().any(|kept| kept.name == name && Some(kept.uuid) != stored) {
+            let failure = format!("VM name '{name}' already exists as a stored domain");
+            let hint = format!("'xm start {name}' starts it, 'xm delete {name}' removes it.");
+            return Err(Failure::new(ErrorCode::Busy, failure).with_hint(hint));
         }
         Ok(())
     }
+}
+
+pub(crate) fn starting_already(name: &str) -> Failure {
+    Failure::new(ErrorCode::Busy, format!("Domain '{name}' is being started already"))
 }
 
 impl Attempt {

@@ -29,6 +29,7 @@ mod orders;
 mod own_socket;
 mod refusal;
 mod register;
+mod rename;
 mod routes;
 mod serve;
 mod systemd;

@@ -3,6 +3,7 @@
 use crate::daemon::{Daemon, now};
 use crate::launch::Order;
 use crate::look::Found;
+use crate::refusal::check_config;
 use crate::register::{Change, Kept};
 use api::types::{Happening, Managed, Replace, Start, Started, Store, Stored, Who, unknown};
 use control::{ErrorCode, Failure, Record, Uuid, check_name, kill_point};
@@ -11,11 +12,11 @@ use std::sync::Arc;
 /// Most stored domains: far more than a host can run.
 const MOST: usize = 4096;
 
-fn who(kept: &Kept) -> Who {
+pub(crate) fn who(kept: &Kept) -> Who {
     Who { domid: None, name: kept.name.clone(), uuid: kept.uuid }
 }
 
-fn unwritten(error: String) -> Failure {
+pub(crate) fn unwritten(error: String) -> Failure {
     Failure::new(ErrorCode::Host, error)
         .with_hint("Nothing has changed. See whether its disk is full.")
 }
@@ -27,6 +28,7 @@ impl Daemon {
     /// When its name or UUID is taken, or it cannot be written.
     pub(crate) async fn keep(self: &Arc<Self>, store: Store) -> Result<Stored, Failure> {
         let Store { mut config, directory } = store;
+        check_config(&config)?;
         let name = config.general.name.clone();
         check_name(&name).map_err(|error| crate::talk::registry_failure(&error))?;
         let uuid = match &config.general.uuid {
@@ -96,6 +98,7 @@ impl Daemon {
         replace: Replace,
     ) -> Result<Managed, Failure> {
         let Replace { revision, mut config, directory } = replace;
+        check_config(&config)?;
         let _held = self.names.lock().await;
         let kept = self.kept(word)?;
         let name = config.general.name.clone();

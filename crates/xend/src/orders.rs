@@ -3,10 +3,8 @@
 use crate::daemon::Daemon;
 use crate::look::Found;
 use crate::talk::{self, failure, registry_failure};
-use api::types::{Destroyed, Happening, Who, unknown};
-use control::{
-    ClientError, Entry, ErrorCode, Failure, Record, Request, ShutdownKind, Uuid, kill_point,
-};
+use api::types::{Destroyed, Happening, Shutdown, Who, unknown};
+use control::{ClientError, Entry, ErrorCode, Failure, Record, Request, Uuid, kill_point};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -40,6 +38,15 @@ impl Daemon {
         patience: Duration,
     ) -> Result<Who, Failure> {
         let entry = self.running(word)?;
+        self.order_run(entry, request, patience).await
+    }
+
+    async fn order_run(
+        self: &Arc<Self>,
+        entry: Entry,
+        request: Request,
+        patience: Duration,
+    ) -> Result<Who, Failure> {
         kill_point("xend.order.found");
         talk::order(&entry, &request, patience).await.map_err(|error| failure(&error))?;
         kill_point("xend.order.given");
@@ -68,9 +75,14 @@ impl Daemon {
     pub(crate) async fn shut_down(
         self: &Arc<Self>,
         word: &str,
-        reason: ShutdownKind,
+        order: Shutdown,
     ) -> Result<Who, Failure> {
-        self.order(word, Request::Shutdown { reason }, talk::PATIENCE).await
+        let Shutdown { reason, domid } = order;
+        let entry = self.running(word)?;
+        if domid.is_some_and(|domid| domid != entry.domid) {
+            return Err(unknown(word));
+        }
+        self.order_run(entry, Request::Shutdown { reason }, talk::PATIENCE).await
     }
 
     /// Ends a domain. A process that does not answer is killed.

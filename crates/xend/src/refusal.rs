@@ -6,6 +6,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_LENGTH;
 use axum::response::{IntoResponse, Response};
+use config::DomainConfig;
 use control::{ErrorCode, Failure, MAX_REPLY};
 use serde::de::DeserializeOwned;
 use std::time::Duration;
@@ -44,6 +45,17 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         (status(self.0.code), Json(self.0)).into_response()
     }
+}
+
+/// Refuses a configuration that no file could have: types of JSON are wider than the rules for files.
+///
+/// # Errors
+/// In the words of whoever reads files.
+pub(crate) fn check_config(config: &DomainConfig) -> Result<(), Failure> {
+    config.validate().map_err(|error| {
+        Failure::new(ErrorCode::Config, error.to_string())
+            .with_hint("'xl create -n FILE' prints the JSON of a configuration file.")
+    })
 }
 
 /// A body of JSON. One that is not what is wanted is refused as every failure is.

@@ -6,8 +6,8 @@ use crate::memory::{Memory, claimed};
 use crate::metrics::OPEN_METRICS;
 use crate::refusal::{Input, Refusal};
 use api::types::{
-    Claim, Create, Destroyed, Domain, Event, Host, Managed, Past, Replace, Shutdown, Start,
-    Started, Store, Stored, Who,
+    Claim, Create, Destroyed, Domain, Event, Host, Managed, Past, Rename, Replace, Shutdown,
+    Start, Started, Store, Stored, Who,
 };
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::header::CONTENT_TYPE;
@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use control::{ErrorCode, Failure, MAX_REPLY};
 use std::sync::Arc;
+use tokio::task::JoinError;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -47,6 +48,7 @@ fn api() -> OpenApiRouter<Arc<Daemon>> {
         .routes(routes!(domain))
         .routes(routes!(pause))
         .routes(routes!(unpause))
+        .routes(routes!(rename))
         .routes(routes!(shutdown))
         .routes(routes!(destroy))
         .routes(routes!(store))
@@ -78,6 +80,15 @@ pub(crate) fn router(daemon: Arc<Daemon>) -> Router {
         })
         .layer(DefaultBodyLimit::max(MAX_REPLY))
         .with_state(daemon)
+}
+
+/// Carries an order out to its end, whether its client waits for it or not: half of it would be what
+/// the register knows and the daemon does not, or what nobody was told.
+async fn to_its_end<T: Send + 'static>(
+    order: impl Future<Output = Result<T, Failure>> + Send + 'static,
+) -> Answer<T> {
+    let lost = |error: JoinError| Failure::new(ErrorCode::Host, error.to_string());
+    Ok(Json(tokio::spawn(order).await.map_err(lost)??))
 }
 
 /// The host and its memory.
@@ -138,7 +149,7 @@ async fn domain(State(daemon): Shared, Path(domain): Path<String>) -> Answer<Dom
     responses((status = OK, body = Who), (status = "default", body = Failure)))]
 async fn pause(State(daemon): Shared, Path(domain): Path<String>) -> Answer<Who> {
     Daemon::not_the_host(&domain, "pause")?;
-    Ok(Json(daemon.pause(&domain).await?))
+    to_its_end(async move { daemon.pause(&domain).await }).await
 }
 
 /// Lets its vCPUs run again.
@@ -146,7 +157,20 @@ async fn pause(State(daemon): Shared, Path(domain): Path<String>) -> Answer<Who>
     responses((status = OK, body = Who), (status = "default", body = Failure)))]
 async fn unpause(State(daemon): Shared, Path(domain): Path<String>) -> Answer<Who> {
     Daemon::not_the_host(&domain, "unpause")?;
-    Ok(Json(daemon.unpause(&domain).await?))
+    to_its_end(async move { daemon.unpause(&domain).await }).await
+}
+
+/// Gives it another name, whether it runs or is stored.
+#[utoipa::path(post, path = "/v1/domains/{domain}/rename", params(("domain" = String, Path,)),
+    request_body = Rename,
+    responses((status = OK, body = Who), (status = "default", body = Failure)))]
+async fn rename(
+    State(daemon): Shared,
+    Path(domain): Path<String>,
+    Input(order): Input<Rename>,
+) -> Answer<Who> {
+    Daemon::not_the_host(&domain, "rename")?;
+    to_its_end(async move { daemon.rename(&domain, &order.name).await }).await
 }
 
 /// Asks its guest to power off, halt or reboot; it may ignore it.
@@ -159,7 +183,7 @@ async fn shutdown(
     Input(order): Input<Shutdown>,
 ) -> Answer<Who> {
     Daemon::not_the_host(&domain, "shut down")?;
-    Ok(Json(daemon.shut_down(&domain, order.reason).await?))
+    Ok(Json(daemon.shut_down(&domain, order).await?))
 }
 
 /// Ends it at once; the answer comes when it is gone. A process that does not answer is killed.
@@ -174,7 +198,7 @@ async fn destroy(State(daemon): Shared, Path(domain): Path<String>) -> Answer<De
 #[utoipa::path(post, path = "/v1/managed", request_body = Store, responses(
     (status = OK, body = Stored), (status = "default", body = Failure)))]
 async fn store(State(daemon): Shared, Input(store): Input<Store>) -> Answer<Stored> {
-    Ok(Json(daemon.keep(store).await?))
+    to_its_end(async move { daemon.keep(store).await }).await
 }
 
 /// Starts a stored domain. The answer comes as for a new one.
@@ -205,14 +229,14 @@ async fn replace(
     Path(domain): Path<String>,
     Input(replace): Input<Replace>,
 ) -> Answer<Managed> {
-    Ok(Json(daemon.replace(&domain, replace).await?))
+    to_its_end(async move { daemon.replace(&domain, replace).await }).await
 }
 
 /// Deletes a stored domain, which must not run.
 #[utoipa::path(delete, path = "/v1/managed/{domain}", params(("domain" = String, Path,)),
     responses((status = OK, body = Stored), (status = "default", body = Failure)))]
 async fn delete(State(daemon): Shared, Path(domain): Path<String>) -> Answer<Stored> {
-    Ok(Json(daemon.delete(&domain).await?))
+    to_its_end(async move { daemon.delete(&domain).await }).await
 }
 
 /// How domains ended, oldest first.

@@ -130,7 +130,7 @@ fn tell(
     let mut told = Vec::new();
     let mut failed = 0;
     for domain in domains {
-        match daemon.shutdown(&domain.uuid.to_string(), kind) {
+        match daemon.shutdown(&domain.uuid.to_string(), domain.domid(), kind) {
             Ok(()) => told.push(domain.clone()),
             // It has ended.
             Err(error) if is_gone(&error) && domains.len() > 1 => told.push(domain.clone()),

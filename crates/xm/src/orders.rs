@@ -3,6 +3,7 @@
 use clap::ArgMatches;
 use control::{Client, EndedAs, Registry, ShutdownKind, kill_point};
 
+use crate::daemon::{Subject, daemon};
 use crate::error::Error;
 use crate::output::{Colour, heading, note, put};
 use crate::target::{Target, connect};
@@ -16,8 +17,9 @@ use crate::word;
 /// When there is no such domain, or the name is taken or none; so for all of these, as far as it
 /// applies.
 pub fn rename(matches: &ArgMatches) -> Result<(), Error> {
-    let mut client = connect(&Registry::open()?, word(matches, "domain"), "rename")?;
-    Ok(client.rename(word(matches, "name"))?)
+    let daemon = daemon();
+    let domain = Subject::find(&daemon, word(matches, "domain"))?.unprivileged("rename")?;
+    Ok(daemon.rename(&domain.uuid.to_string(), word(matches, "name"))?)
 }
 
 /// `reset D`: returns when the domain has started anew.

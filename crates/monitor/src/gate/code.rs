@@ -129,6 +129,7 @@ macro_rules! gates {
             COUNT = const core::mem::offset_of!(GateState, fast_syscalls),
             MASKS = const core::mem::offset_of!(GateState, syscall_masks),
             LEAVING = const core::mem::offset_of!(GateState, leaving),
+            PENDING = const core::mem::offset_of!(Local, pending),
             NESTED = const core::mem::offset_of!(Local, nested),
             FIRST = const core::mem::offset_of!(Local, first_frame),
             LAST = const core::mem::offset_of!(Local, last_frame),
@@ -141,6 +142,7 @@ macro_rules! gates {
             R_EMULATE = const reason::EMULATE,
             R_HYPERCALL = const reason::HYPERCALL,
             R_SYSCALL = const reason::SYSCALL,
+            R_ATTENTION = const reason::ATTENTION,
             R_STATE = const reason::STATE,
             R_USER_EXIT = const reason::USER_EXIT,
             COMPONENTS = const crate::space::COMPONENTS,
@@ -236,9 +238,19 @@ gates! {
     "mov [rip + LOCAL], rsp"
     ".endm"
 
+    // A signal that came since Rust looked would wait until the guest leaves by itself.
+    ".macro RETURN_IF_PENDING"
+    "cmp byte ptr [rip + LOCAL + {PENDING}], 0"
+    "je 7774f"
+    "mov dword ptr [rip + CTX + {REASON}], {R_ATTENTION}"
+    "ret"
+    "7774:"
+    ".endm"
+
     // ---- Rust to translated kernel code
     ".globl enter_kernel"
     "enter_kernel:"
+    "RETURN_IF_PENDING"
     "PUSH_SAVED"
     "LOAD_VECTOR"
     "mov rcx, [rip + GATE + {KFS}]"
@@ -364,6 +376,7 @@ gates! {
     // ---- Rust to guest user code
     ".globl enter_user"
     "enter_user:"
+    "RETURN_IF_PENDING"
     "PREPARE_USER"
     "push qword ptr [rip + CTX + {RFLAGS}]"
     "popfq"
@@ -397,6 +410,7 @@ gates! {
     "user_entry_end:"
     ".globl enter_user_stepping"
     "enter_user_stepping:"
+    "RETURN_IF_PENDING"
     "PREPARE_USER"
     "mov rax, [rip + ENTRY + 40]"
     "mov [rip + ENTRY + 64], rax"

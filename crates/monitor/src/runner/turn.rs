@@ -195,7 +195,7 @@ impl Monitor {
         }
         let now = ticks();
         if !self.arm_runner(o, now) || page().inbox.load(Ordering::SeqCst) != 0 {
-            local().pending = true;
+            local().pending.raise();
             return;
         }
         order_registers(b, o, rip);
@@ -211,7 +211,7 @@ impl Monitor {
         self.take_program(b, event);
         if b.kicked.load(Ordering::Relaxed) != 0 {
             b.kicked.store(0, Ordering::Relaxed);
-            local().pending = true;
+            local().pending.raise();
             self.spaces.of_mut(runner).armed = 0;
         }
     }
@@ -250,7 +250,7 @@ impl Monitor {
             // It is told when it is to run again, which is now.
             Event::Gone => return,
             Event::Untouched => {
-                local().pending = true;
+                local().pending.raise();
                 self.user_space().armed = 0;
                 return;
             }

@@ -102,12 +102,19 @@ impl Monitor {
         let write = writes_memory(ins);
         let last = va.wrapping_add(size - 1);
         let canonical = is_canonical(va) && is_canonical(last);
-        if !canonical || is_reserved(va) || is_reserved(last) || self.has_no_place(va) {
+        let has_place = !is_reserved(va) && !is_reserved(last) && !self.has_no_place(va);
+        if canonical && !has_place {
+            // A kernel knows what to do about a page that is not there.
+            self.frame_for(va, write)?;
+            self.frame_for(last, write)?;
+        }
+        if !canonical || !has_place {
             return Err(Fault::Vector { vector: 13, code: Some(0) });
         }
         if !self.user_half_is_loaded() {
+            // Other spaces may run meanwhile: the vCPU is not where it was.
             self.load_user_half();
-            return Ok(Some(ins.ip()));
+            return Ok(Some(self.vcpu.rip));
         }
         let pages = [va & !0xfff, last & !0xfff];
         let mut ready = Ok(());
