@@ -6,8 +6,8 @@ use crate::memory::{Memory, claimed};
 use crate::metrics::OPEN_METRICS;
 use crate::refusal::{Input, Refusal};
 use api::types::{
-    Claim, Create, Destroyed, Domain, Event, Host, Managed, Past, Rename, Replace, Shutdown,
-    Start, Started, Store, Stored, Who,
+    Claim, Create, Destroyed, Domain, Event, Host, Managed, Past, Rename, Replace, Shutdown, Start,
+    Started, Store, Stored, Who,
 };
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::header::CONTENT_TYPE;
