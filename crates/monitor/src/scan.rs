@@ -13,6 +13,7 @@
 //! `int 0x80` enter the host's kernel, which sends them on as it does SYSCALL.
 
 use alloc::{boxed::Box, vec::Vec};
+use core::ops::Range;
 
 use hashbrown::HashMap;
 use translate::forbidden::{find, instruction_at, straddles};
@@ -58,7 +59,7 @@ impl Monitor {
     pub fn may_execute(&mut self, page: u64, frame: u32) -> bool {
         let Some(facts) = self.frames.get(frame as usize) else { return false };
         if facts.0 & (Frame::EXECUTED | Frame::CLOSED) == 0 {
-            self.scan(frame);
+            self.scan(frame..frame + 1);
         }
         self.frames.get(frame as usize).is_some_and(|f| f.0 & Frame::EXECUTED != 0)
             && self.borders_are_clean(page, frame)
@@ -69,9 +70,13 @@ impl Monitor {
         self.traps.by_frame.contains_key(&frame)
     }
 
-    /// Looks a frame through and notes what may be done with it.
-    fn scan(&mut self, frame: u32) {
-        self.protect_frame(frame, Frame::EXECUTED);
+    /// Looks frames through and notes what may be done with them.
+    pub fn scan(&mut self, frames: Range<u32>) {
+        self.protect_frames(frames.clone(), Frame::EXECUTED);
+        frames.for_each(|frame| self.look_through(frame));
+    }
+
+    fn look_through(&mut self, frame: u32) {
         // SAFETY: the caller knows that the frame exists.
         unsafe {
             core::ptr::copy_nonoverlapping(

@@ -66,8 +66,9 @@ pub struct Vcpu {
     pub info_offset: u32,
     /// Fault noted by the signal handler for the run loop.
     pub fault: Fault,
-    /// User page fault last given to the guest: its page is mapped when the guest returns.
-    pub expected: Option<(u64, bool)>,
+    /// User page fault last given to the guest, address and error code: its page is mapped when the
+    /// guest returns.
+    pub expected: Option<(u64, u32)>,
     /// User code at this address cannot be executed directly.
     pub alone: Option<u64>,
 }

@@ -91,7 +91,7 @@ impl Monitor {
                 self.stats.page_faults += 1;
                 event::set_cr2(address);
                 if address >> 63 == 0 {
-                    self.vcpu.expected = Some((address, code & 2 != 0));
+                    self.vcpu.expected = Some((address, code));
                 }
                 (14, Some(code))
             }
@@ -175,10 +175,10 @@ impl Monitor {
 
     /// Maps the page of the page fault that the guest just handled.
     fn map_expected(&mut self) {
-        let Some((va, write)) = self.vcpu.expected.take() else { return };
+        let Some((va, code)) = self.vcpu.expected.take() else { return };
         if self.user_half_is_loaded() {
             // Also for the kernel's own access only pages that programs may have.
-            let access = crate::tlb::UserAccess { write, fetch: false, from_user: true };
+            let access = crate::tlb::UserAccess::from_code(code);
             // A fault again is the guest's business at the next try.
             let _ = self.resolve_user(va, access);
         }

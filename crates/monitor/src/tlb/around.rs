@@ -88,6 +88,42 @@ impl Monitor {
         }
     }
 
+    /// Looks through what programs will execute around user page `page`, found at `leaf`: it costs
+    /// little to take write access from frames that continue each other.
+    pub(super) fn scan_around(&mut self, page: u64, leaf: &Leaf) {
+        let first = leaf.index & !(CLUSTER - 1);
+        let base = page - (((leaf.index - first) as u64) << 12);
+        let mut run = 0..0;
+        for i in 0..CLUSTER {
+            let frame = self.unseen_code(base + ((i as u64) << 12), leaf, first + i);
+            if frame == Some(run.end) {
+                run.end += 1;
+                continue;
+            }
+            self.scan(run);
+            run = frame.map_or(0..0, |frame| frame..frame + 1);
+        }
+        self.scan(run);
+    }
+
+    /// The frame of the page at another entry of the same table, if programs may execute and not
+    /// write it, and it was not looked through yet.
+    fn unseen_code(&self, page: u64, leaf: &Leaf, index: usize) -> Option<u32> {
+        let entry = self.entry(leaf.table, index)?;
+        let frame = frame_of(entry);
+        let allow = entry & leaf.upper;
+        let facts = self.frames.get(frame as usize)?;
+        (entry & PTE_PRESENT != 0
+            && allow & PTE_USER != 0
+            && allow & PTE_WRITE == 0
+            && (entry | leaf.upper) & PTE_NX == 0
+            && facts.0 & (Frame::EXECUTED | Frame::CLOSED | Frame::SHADOW) == 0
+            && self.guest_may_map(frame)
+            && is_available(page)
+            && !is_aliased(page))
+        .then_some(frame)
+    }
+
     /// Leaves out pages that may not be executed side by side.
     fn part_neighbours(&self, cluster: &mut Cluster, wanted: usize) {
         for right in 1..CLUSTER {
@@ -127,9 +163,12 @@ impl Monitor {
             && self.guest_may_map(frame)
             && is_available(page)
             && (separate || !is_aliased(page))
-            && !(executable && facts.0 & Frame::SHADOW != 0)
-            && !self.user_space().user.get(page).is_some();
-        if !plain {
+            && !(executable && facts.0 & Frame::SHADOW != 0);
+        let installed = self.user_space().user.get(page);
+        // It was read before; beside code it is code.
+        let may_become_code =
+            !separate && executable && this.exec && installed == Installed::new(frame, false, false);
+        if !plain || installed.is_some() && !may_become_code {
             return None;
         }
         let mut exec = executable && !self.translates_user();
@@ -139,6 +178,9 @@ impl Monitor {
             if exec && self.has_traps(frame) {
                 return None;
             }
+        }
+        if may_become_code && !exec {
+            return None;
         }
         let facts = self.frames.get(frame as usize).copied().unwrap_or_default();
         let write = allow & PTE_WRITE != 0 && entry & PTE_DIRTY != 0 && !facts.is_protected();

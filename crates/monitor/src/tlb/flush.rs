@@ -2,6 +2,7 @@
 
 use abi::mmu::{PTE_NX, PTE_PRESENT, PTE_PSE, PTE_USER, PTE_WRITE};
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::mapped::Installed;
 use crate::{
@@ -184,14 +185,25 @@ impl Monitor {
 
     /// No mapping of `frame` may be writable from now on, in any space.
     pub fn protect_frame(&mut self, frame: u32, why: u8) {
-        let Some(flags) = self.frames.get_mut(frame as usize) else { return };
-        let was = flags.is_protected();
-        flags.0 |= why;
-        if !was {
+        self.protect_frames(frame..frame + 1, why);
+    }
+
+    /// The same for frames that follow each other.
+    pub fn protect_frames(&mut self, frames: Range<u32>, why: u8) {
+        let mut fresh = false;
+        for frame in frames.clone() {
+            let Some(flags) = self.frames.get_mut(frame as usize) else { return };
+            let was = flags.is_protected();
+            flags.0 |= why;
+            if !was {
+                fresh = true;
+                self.shorten_protected();
+                self.spaces.protected.push(frame);
+            }
+        }
+        if fresh {
             self.forget_writable_places();
-            self.shorten_protected();
-            self.spaces.protected.push(frame);
-            self.write_protect_here(frame);
+            self.write_protect_here(frames);
             let n = self.spaces.protected.len();
             self.space().protected_seen = n;
             self.user_space().protected_seen = n;
@@ -218,15 +230,30 @@ impl Monitor {
         }
     }
 
+    /// The frames that were protected since so many were, in runs, and how many are so now.
+    fn protected_since(&self, seen: usize) -> (Vec<Range<u32>>, usize) {
+        let all = &self.spaces.protected;
+        let is_protected =
+            |f: &u32| self.frames.get(*f as usize).is_some_and(|f| f.is_protected());
+        let new = all.get(seen..).unwrap_or_default();
+        let mut frames: Vec<u32> = new.iter().copied().filter(is_protected).collect();
+        frames.sort_unstable();
+        let mut runs: Vec<Range<u32>> = Vec::new();
+        for frame in frames {
+            match runs.last_mut() {
+                Some(run) if frame <= run.end => run.end = run.end.max(frame + 1),
+                _ => runs.push(frame..frame + 1),
+            }
+        }
+        (runs, all.len())
+    }
+
     /// A runner catches up with what happened while another was loaded.
     pub fn catch_up_user(&mut self) {
         let seen = self.user_space().protected_seen;
-        let n = self.spaces.protected.len();
-        for i in seen..n {
-            let Some(&frame) = self.spaces.protected.get(i) else { break };
-            if self.frames.get(frame as usize).is_some_and(|f| f.is_protected()) {
-                self.write_protect_half(frame, false);
-            }
+        let (runs, n) = self.protected_since(seen);
+        for run in runs {
+            self.write_protect_half(run, false);
         }
         self.user_space().protected_seen = n;
         if core::mem::take(&mut self.user_space().stale) {
@@ -239,19 +266,28 @@ impl Monitor {
     /// Catches up with what other spaces changed while this one was parked.
     pub fn catch_up(&mut self) {
         let seen = self.space().protected_seen;
-        let n = self.spaces.protected.len();
-        for i in seen..n {
-            let Some(&frame) = self.spaces.protected.get(i) else { break };
-            if self.frames.get(frame as usize).is_some_and(|f| f.is_protected()) {
-                self.write_protect_here(frame);
-            }
-        }
+        let (runs, n) = self.protected_since(seen);
+        self.write_protect_runs(&runs);
         self.space().protected_seen = n;
         if self.space().kernel_flushes != self.spaces.kernel_flushes {
             self.revalidate_kernel();
         }
         self.unmap_noted_kernel_pages();
         self.rekey_aliased();
+    }
+
+    /// Takes write access to runs of frames, in rising order, from all mappings of the running space.
+    fn write_protect_runs(&mut self, runs: &[Range<u32>]) {
+        let (Some(first), Some(last)) = (runs.first(), runs.last()) else { return };
+        if runs.len() <= FEW_RUNS {
+            for run in runs {
+                self.write_protect_here(run.clone());
+            }
+            return;
+        }
+        self.write_protect_linear(first.start..last.end);
+        self.write_protect_protected(true);
+        self.write_protect_protected(false);
     }
 
     /// Single kernel pages that changed while this space was parked.
@@ -266,6 +302,10 @@ impl Monitor {
         }
     }
 }
+
+/// As many runs of frames are looked for one after the other; beyond, one look at all pages and another
+/// fault at what the kernel uses are cheaper.
+const FEW_RUNS: usize = 16;
 
 /// Gathers neighbouring pages to unmap them in one call.
 struct Runs {

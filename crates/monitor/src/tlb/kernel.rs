@@ -1,5 +1,7 @@
 //! Installing pages of the kernel half, in runs.
 
+use core::ops::Range;
+
 use abi::mmu::{PTE_ACCESSED, PTE_DIRTY, PTE_PRESENT, PTE_WRITE};
 
 use super::{host::Access, mapped::Installed, user::code};
@@ -114,13 +116,28 @@ impl Monitor {
         }
     }
 
-    /// Takes write access to `frame` from every mapping of the running space.
-    pub(super) fn write_protect_here(&mut self, frame: u32) {
-        let pa = u64::from(frame) << 12;
-        self.host_write_protect(fold(DIRECT_MAP + pa), 1, false);
-        self.host_write_protect(fold(IMAGE_MAP + pa), 1, false);
-        self.write_protect_half(frame, true);
-        self.write_protect_half(frame, false);
+    /// Takes write access to frames from every mapping of the running space.
+    pub(super) fn write_protect_here(&mut self, frames: Range<u32>) {
+        self.write_protect_linear(frames.clone());
+        self.write_protect_half(frames.clone(), true);
+        self.write_protect_half(frames, false);
+    }
+
+    /// The same for the direct map and the kernel's image alone.
+    pub(super) fn write_protect_linear(&mut self, frames: Range<u32>) {
+        let (start, count) = (u64::from(frames.start) << 12, frames.len() as u64);
+        // The image's mapping ends with the address space.
+        let of_image = count.min(IMAGE_MAP.wrapping_neg().saturating_sub(start) >> 12);
+        for (host, count) in
+            [(fold(DIRECT_MAP + start), count), (fold(IMAGE_MAP.wrapping_add(start)), of_image)]
+        {
+            match count {
+                0 => {}
+                1 => self.host_write_protect(host, 1, false),
+                // `mprotect` stops at a hole. They are found again when they are used.
+                _ => self.host_unmap(host, count),
+            }
+        }
     }
 
     /// Notes that a frame is mapped writable where only a search finds it.
@@ -130,24 +147,39 @@ impl Monitor {
         }
     }
 
-    fn was_mapped_writable(&self, frame: u32) -> bool {
-        self.frames.get(frame as usize).is_some_and(|f| f.0 & Frame::WRITABLE != 0)
+    fn was_mapped_writable(&self, frames: Range<u32>) -> bool {
+        let facts = self.frames.get(frames.start as usize..frames.end as usize);
+        facts.unwrap_or_default().iter().any(|f| f.0 & Frame::WRITABLE != 0)
     }
 
     /// The same for what is remembered of one half.
-    pub(super) fn write_protect_half(&mut self, frame: u32, kernel: bool) {
-        if !self.was_mapped_writable(frame) {
-            return;
+    pub(super) fn write_protect_half(&mut self, frames: Range<u32>, kernel: bool) {
+        if self.was_mapped_writable(frames.clone()) {
+            self.write_protect_pages(kernel, |frame, _| frames.contains(&frame));
         }
+    }
+
+    /// Takes write access from all pages of one half whose frames are protected.
+    pub(super) fn write_protect_protected(&mut self, kernel: bool) {
+        self.write_protect_pages(kernel, |_, facts| facts.is_protected());
+    }
+
+    fn write_protect_pages(&mut self, kernel: bool, is_meant: impl Fn(u32, Frame) -> bool) {
+        let number = if kernel { self.spaces.current } else { self.user_index() };
         let mut found = [(0u64, Installed::default()); 16];
         loop {
             let mut n = 0;
-            let half = if kernel { &mut self.space().kernel } else { &mut self.user_space().user };
+            let (facts, space) = (&self.frames, self.spaces.of_mut(number));
+            let half = if kernel { &mut space.kernel } else { &mut space.user };
             for (key, region) in &mut half.regions {
                 for i in region.indices() {
                     let page = region.pages.at_mut(i);
                     let p = *page;
-                    if p.write() && p.frame() == frame && n < found.len() {
+                    let frame = p.frame();
+                    let is_meant = || {
+                        is_meant(frame, facts.get(frame as usize).copied().unwrap_or_default())
+                    };
+                    if p.write() && n < found.len() && is_meant() {
                         *page = p.read_only();
                         *found.at_mut(n) = ((key << 21) + ((i as u64) << 12), p);
                         n += 1;

@@ -34,6 +34,11 @@ pub struct UserAccess {
 }
 
 impl UserAccess {
+    /// A program's access that met a page fault with this error code.
+    pub fn from_code(code: u32) -> Self {
+        Self { write: code & code::WRITE != 0, fetch: code & code::FETCH != 0, from_user: true }
+    }
+
     fn code(self) -> u32 {
         (if self.write { code::WRITE } else { 0 })
             | (if self.fetch { code::FETCH } else { 0 })
@@ -123,6 +128,9 @@ impl Monitor {
         let dirty = access.write || leaf.entry & PTE_DIRTY != 0;
         let mut exec = leaf.executable() && leaf.user() && !self.translates_user();
         if exec && !self.is_separate() {
+            if access.fetch {
+                self.scan_around(page, leaf);
+            }
             // Executable and writable pages are one or the other, as last used.
             exec = (access.fetch || self.is_executed(frame)) && self.may_execute(page, frame);
         }
