@@ -3,6 +3,7 @@
 
 use core::arch::asm;
 
+use abi::mmu::PTE_ACCESSED;
 use iced_x86::Instruction;
 
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
     gate::{context, gate_restore_vector},
     space::Vector,
     state::{Fault, Monitor},
-    tlb::UserAccess,
+    tlb::code as fault_code,
     trap::in_user_mode,
 };
 
@@ -71,13 +72,12 @@ impl Monitor {
             if user && at >> 47 != 0 {
                 return Err(GP);
             }
-            if user {
-                let access = UserAccess { write: false, fetch: false, from_user: true };
-                self.resolve_user(at, access).map_err(|code| Fault::Page { address: at, code })?;
+            let code = if user { fault_code::USER } else { 0 };
+            let Some(leaf) = self.walk(at) else { return Err(Fault::Page { address: at, code }) };
+            if user && !leaf.user() {
+                return Err(Fault::Page { address: at, code: code | fault_code::PRESENT });
             }
-            if self.walk(at).is_none() {
-                return Err(Fault::Page { address: at, code: if user { 4 } else { 0 } });
-            }
+            self.mark_entry(leaf.table, leaf.index, PTE_ACCESSED);
         }
         self.read(va, to).map_err(|_| Fault::Page { address: va, code: 0 })
     }

@@ -38,6 +38,7 @@ pub fn run(m: &mut Monitor) -> ! {
         if m.ended {
             crate::crash::stop(m);
         }
+        m.follow_base();
         if local().pending.take() {
             m.poll();
             link = NONE;
@@ -85,6 +86,7 @@ impl Monitor {
         self.vcpu.expected.is_some()
             || !self.user_half_is_loaded()
             || local().pending.is_raised()
+            || self.is_unproven()
             || self.is_separate()
             || self.translates_user()
     }
@@ -143,9 +145,10 @@ fn user_base(base: u64) -> u64 {
 fn run_user(m: &mut Monitor, one: bool) -> u32 {
     if !m.user_half_is_loaded() {
         // Another space may run meanwhile: look at everything anew.
-        m.load_user_half();
+        m.need_user_half();
         return NONE;
     }
+    m.note_program();
     let rip = m.vcpu.rip;
     if rip >> 47 != 0 {
         m.inject(Fault::Vector { vector: 13, code: Some(0) });
@@ -247,8 +250,11 @@ fn prepare(m: &mut Monitor) {
 fn run_translated(m: &mut Monitor, link: u32) -> u32 {
     let user = in_user_mode();
     if user && !m.user_half_is_loaded() {
-        m.load_user_half();
+        m.need_user_half();
         return NONE;
+    }
+    if user {
+        m.note_program();
     }
     let rip = m.vcpu.rip;
     let generation = m.code.generation;
@@ -404,7 +410,7 @@ fn dispatch(m: &mut Monitor) {
             m.emulate();
         }
         reason::FAULT => m.inject(m.vcpu.fault),
-        reason::SWITCH => m.load_user_half(),
+        reason::SWITCH => m.need_user_half(),
         reason::STATE => m.need_state(),
         reason::ATTENTION | reason::RETRANSLATE => {}
         other => crate::crash::end_with(m, |w| {

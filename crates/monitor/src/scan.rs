@@ -77,6 +77,10 @@ impl Monitor {
     }
 
     fn look_through(&mut self, frame: u32) {
+        self.stats.scanned += 1;
+        if find(self.bytes_of(frame), 0).is_none() {
+            return;
+        }
         // SAFETY: the caller knows that the frame exists.
         unsafe {
             core::ptr::copy_nonoverlapping(
@@ -85,7 +89,6 @@ impl Monitor {
                 PAGE,
             );
         }
-        self.stats.scanned += 1;
         let page = &self.traps.page[..];
         let mut traps = Vec::new();
         let mut hit = find(page, 0);

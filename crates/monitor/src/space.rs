@@ -3,7 +3,8 @@
 //! A space holds the user half of one guest address space, named by the frame
 //! of its top-level table, and the kernel half. Loading another base pointer is
 //! lazy: the guest kernel goes on in the running space, with user pages closed
-//! by their key, until it touches a user address or returns to user mode.
+//! by their key, until it touches a user address or returns to user mode; where it did each time before,
+//! the other space gets the vCPU at once.
 
 use alloc::vec::Vec;
 use core::{
@@ -26,6 +27,9 @@ use crate::{
 pub const MOST: usize = 128;
 /// No address space: the user half is empty.
 pub const FREE: u32 = u32::MAX;
+
+/// After so many times the guest is expected to need a user half again.
+const SURE: u8 = 2;
 
 /// Entries of [`Spaces::protected`] from which on it is looked for superfluous ones, and of
 /// [`Space::stale_kernel_pages`] from which on all pages are looked at instead.
@@ -65,6 +69,8 @@ pub struct Space {
     pub posted: Option<u32>,
     /// Switch count when it last ran.
     pub used: u64,
+    /// How many times in a row the guest needed its user half after it had loaded its base pointer.
+    needed_at_once: u8,
     /// Frame that it has mapped as the vcpu_info page.
     info_frame: u32,
     /// Futex: 1 = run.
@@ -85,6 +91,10 @@ pub struct Spaces {
     pub kernel_flushes: u64,
     /// Counts kernel mappings that appeared where user pages may lie open.
     pub aliases: u64,
+    /// The guest loaded the base pointer of a parked space whose user half it will need.
+    another_wanted: bool,
+    /// The running space got the vCPU for that reason, and no program of its has run yet.
+    unproven: bool,
     /// Counts switches.
     switches: u64,
     /// Where vector state waits during a hand-over, or on its way from a runner.
@@ -171,6 +181,8 @@ impl Spaces {
             protected_most: PROTECTED,
             kernel_flushes: 0,
             aliases: 0,
+            another_wanted: false,
+            unproven: false,
             switches: 0,
             vector: alloc::boxed::Box::new(Vector([0; 8192])),
             none: Space::new(FREE),
@@ -236,6 +248,7 @@ impl Space {
             armed: 0,
             posted: None,
             used: 0,
+            needed_at_once: 0,
             info_frame: FREE,
             turn: AtomicU32::new(0),
         }
@@ -264,10 +277,46 @@ impl Monitor {
         self.forget_places();
         let loaded = self.user_half_is_loaded();
         gate().pkru_kernel = if loaded { PKRU_KERNEL } else { PKRU_KERNEL_NO_USER };
+        if core::mem::take(&mut self.spaces.unproven) {
+            self.space().needed_at_once = 0;
+        }
+        self.spaces.another_wanted = false;
         if loaded {
             // Back where we were: its tables may have changed meanwhile.
             self.revalidate_user();
+        } else if !self.is_separate() {
+            let wanted = self.vcpu.kernel_root;
+            let is_wanted = |s: &Space| s.root == wanted && s.needed_at_once >= SURE;
+            self.spaces.another_wanted = self.spaces.all.iter().any(is_wanted);
         }
+    }
+
+    /// Gives the vCPU to the space that the guest has just switched to, if it has needed that one's user
+    /// half each time.
+    pub fn follow_base(&mut self) {
+        if core::mem::take(&mut self.spaces.another_wanted) {
+            self.spaces.unproven = true;
+            self.load_user_half();
+        }
+    }
+
+    /// The guest needs the user half of the current base pointer now.
+    pub fn need_user_half(&mut self) {
+        let wanted = self.vcpu.kernel_root;
+        if let Some(space) = self.spaces.all.iter_mut().find(|s| s.root == wanted) {
+            space.needed_at_once = (space.needed_at_once + 1).min(SURE);
+        }
+        self.load_user_half();
+    }
+
+    /// Was the vCPU given to this space before it was known that its programs run?
+    pub fn is_unproven(&self) -> bool {
+        self.spaces.unproven
+    }
+
+    /// They do.
+    pub fn note_program(&mut self) {
+        self.spaces.unproven = false;
     }
 
     /// Gets the user half of the current base pointer loaded. In the space that
@@ -289,7 +338,7 @@ impl Monitor {
         let space = self.spaces.of_mut(target);
         if space.root != wanted {
             space.stale |= space.root != FREE;
-            space.root = wanted;
+            (space.root, space.needed_at_once) = (wanted, 0);
         }
         if target == here {
             self.stats.adopted += 1;

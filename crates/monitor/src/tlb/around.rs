@@ -88,22 +88,27 @@ impl Monitor {
         }
     }
 
-    /// Looks through what programs will execute around user page `page`, found at `leaf`: it costs
-    /// little to take write access from frames that continue each other.
+    /// Looks through the code that continues user page `page`, found at `leaf`, in its cluster: it will be
+    /// mapped with it, and taking write access from frames that continue each other costs little.
     pub(super) fn scan_around(&mut self, page: u64, leaf: &Leaf) {
-        let first = leaf.index & !(CLUSTER - 1);
-        let base = page - (((leaf.index - first) as u64) << 12);
-        let mut run = 0..0;
-        for i in 0..CLUSTER {
-            let frame = self.unseen_code(base + ((i as u64) << 12), leaf, first + i);
-            if frame == Some(run.end) {
-                run.end += 1;
-                continue;
-            }
-            self.scan(run);
-            run = frame.map_or(0..0, |frame| frame..frame + 1);
+        let wanted = leaf.index % CLUSTER;
+        let base = page - ((wanted as u64) << 12);
+        let first = leaf.index - wanted;
+        let frame = leaf.frame();
+        let continues = |at: usize, frame: u32| {
+            self.unseen_code(base + ((at as u64) << 12), leaf, first + at) == Some(frame)
+        };
+        if !continues(wanted, frame) {
+            return;
         }
-        self.scan(run);
+        let before = (1..=wanted as u32).take_while(|n| {
+            frame.checked_sub(*n).is_some_and(|f| continues(wanted - *n as usize, f))
+        });
+        let before = before.count() as u32;
+        let after = (1..(CLUSTER - wanted) as u32)
+            .take_while(|n| continues(wanted + *n as usize, frame + n));
+        let after = after.count() as u32;
+        self.scan(frame - before..frame + after + 1);
     }
 
     /// The frame of the page at another entry of the same table, if programs may execute and not
@@ -166,8 +171,10 @@ impl Monitor {
             && !(executable && facts.0 & Frame::SHADOW != 0);
         let installed = self.user_space().user.get(page);
         // It was read before; beside code it is code.
-        let may_become_code =
-            !separate && executable && this.exec && installed == Installed::new(frame, false, false);
+        let may_become_code = !separate
+            && executable
+            && this.exec
+            && installed == Installed::new(frame, false, false);
         if !plain || installed.is_some() && !may_become_code {
             return None;
         }

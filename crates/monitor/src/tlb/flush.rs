@@ -233,8 +233,7 @@ impl Monitor {
     /// The frames that were protected since so many were, in runs, and how many are so now.
     fn protected_since(&self, seen: usize) -> (Vec<Range<u32>>, usize) {
         let all = &self.spaces.protected;
-        let is_protected =
-            |f: &u32| self.frames.get(*f as usize).is_some_and(|f| f.is_protected());
+        let is_protected = |f: &u32| self.frames.get(*f as usize).is_some_and(|f| f.is_protected());
         let new = all.get(seen..).unwrap_or_default();
         let mut frames: Vec<u32> = new.iter().copied().filter(is_protected).collect();
         frames.sort_unstable();

@@ -176,9 +176,8 @@ impl Monitor {
                     let page = region.pages.at_mut(i);
                     let p = *page;
                     let frame = p.frame();
-                    let is_meant = || {
-                        is_meant(frame, facts.get(frame as usize).copied().unwrap_or_default())
-                    };
+                    let is_meant =
+                        || is_meant(frame, facts.get(frame as usize).copied().unwrap_or_default());
                     if p.write() && n < found.len() && is_meant() {
                         *page = p.read_only();
                         *found.at_mut(n) = ((key << 21) + ((i as u64) << 12), p);

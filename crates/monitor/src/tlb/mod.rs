@@ -24,4 +24,4 @@ pub use alias::{operand_size, writes_memory};
 pub use host::Access as MapAccess;
 pub use kernel::{Outcome, is_linear};
 pub use mapped::{Half, Installed};
-pub use user::{END as HIGHEST, LOWEST, UserAccess, is_available, is_reserved, reserved};
+pub use user::{END as HIGHEST, LOWEST, UserAccess, code, is_available, is_reserved, reserved};
