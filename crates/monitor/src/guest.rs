@@ -110,6 +110,17 @@ impl Monitor {
         Some(unsafe { self.frame_ptr(table).cast::<u64>().add(index & 511).read_volatile() })
     }
 
+    /// All entries of a table; none is present if the frame does not exist.
+    pub fn entries(&self, table: u32) -> [u64; 512] {
+        let mut entries = [0; 512];
+        if self.has_frame(table) {
+            let from = self.frame_ptr(table).cast::<u64>();
+            // SAFETY: the frame exists; the guest may race and yields some values.
+            unsafe { core::ptr::copy_nonoverlapping(from, entries.as_mut_ptr(), 512) };
+        }
+        entries
+    }
+
     /// Sets bits of an entry (accessed, dirty).
     pub fn mark_entry(&self, table: u32, index: usize, bits: u64) {
         if self.has_frame(table) {

@@ -4,7 +4,7 @@ use abi::mmu::{PTE_NX, PTE_PRESENT, PTE_PSE, PTE_USER, PTE_WRITE};
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::mapped::Installed;
+use super::mapped::{Installed, bits};
 use crate::{
     guest::{fold, frame_of, is_kernel},
     proven::Masked,
@@ -118,28 +118,20 @@ impl Monitor {
         })
     }
 
-    /// Drops kernel pages (outside the direct map and image) that changed.
+    /// Drops kernel pages (outside the direct map and image) that changed. There are thousands, and the
+    /// guest flushes often. Pages of protected frames are read-only already.
     pub fn revalidate_kernel(&mut self) {
         let mut regions = core::mem::take(&mut self.space().kernel.regions);
         let mut gone = Runs::new(Monitor::host_unmap);
         regions.retain(|key, region| {
             let base = (key << 21) | crate::guest::KERNEL_HALF;
-            let table = self.upper(base);
-            for i in region.indices() {
-                let installed = *region.pages.at(i);
-                let entry = table.and_then(|(t, upper)| Some((self.entry(t, i)?, upper)));
-                let valid = entry.is_some_and(|(e, upper)| {
-                    let frame = frame_of(e);
-                    let protected =
-                        self.frames.get(frame as usize).is_some_and(|f| f.is_protected());
-                    e & PTE_PRESENT != 0
-                        && frame == installed.frame()
-                        && (!installed.write() || (e & upper & PTE_WRITE != 0 && !protected))
-                });
-                if !valid {
-                    region.set(i, Installed::default());
-                    gone.add(self, fold(base + ((i as u64) << 12)));
-                }
+            let stale = match self.upper(base) {
+                Some((table, upper)) => region.stale(&self.entries(table), upper),
+                None => region.present,
+            };
+            for i in bits(stale) {
+                region.set(i, Installed::default());
+                gone.add(self, fold(base + ((i as u64) << 12)));
             }
             !region.is_empty()
         });

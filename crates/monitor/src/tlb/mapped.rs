@@ -1,5 +1,6 @@
 //! What a space has mapped, by region of 512 pages (one last-level table).
 
+use abi::mmu::{PTE_ADDR, PTE_PRESENT, PTE_WRITE};
 use alloc::{boxed::Box, collections::BTreeMap};
 
 use crate::proven::Masked;
@@ -71,6 +72,14 @@ impl Installed {
     pub fn is_at_shared_address(self) -> bool {
         self.0 & Self::SHARED != 0
     }
+    /// Not 0: a kernel page that is installed is not what an entry of a last-level table says.
+    fn differs(self, entry: u64) -> u64 {
+        let page = u64::from(self.0);
+        let (frame, write) = ((page & u64::from(Self::FRAME)).wrapping_sub(1), page >> 31);
+        let write = write * PTE_WRITE;
+        let what_counts = if self.is_some() { PTE_ADDR | PTE_PRESENT | write } else { 0 };
+        (entry ^ (frame << 12 | PTE_PRESENT | write)) & what_counts
+    }
     /// No longer writable.
     pub fn read_only(self) -> Installed {
         Installed(self.0 & !Self::WRITE)
@@ -92,20 +101,21 @@ impl Region {
     }
     /// Indices installed, rising.
     pub fn indices(&self) -> impl Iterator<Item = usize> + use<> {
-        let mut words = self.present;
-        let mut word = 0;
-        core::iter::from_fn(move || {
-            while word < 8 {
-                let bits = words.at_mut(word);
-                if *bits != 0 {
-                    let bit = bits.trailing_zeros() as usize;
-                    *bits &= *bits - 1;
-                    return Some(word * 64 + bit);
-                }
-                word += 1;
-            }
-            None
-        })
+        bits(self.present)
+    }
+    /// Which installed pages of the kernel's a last-level table does not have like that; `upper`: as
+    /// what is above it allows. Mostly all are as they were, which vector code finds out.
+    pub fn stale(&self, table: &[u64; 512], upper: u64) -> [u64; 8] {
+        let closed = !upper & PTE_WRITE;
+        let pairs = self.pages.iter().zip(table);
+        if pairs.clone().fold(0, |all, (page, entry)| all | page.differs(*entry & !closed)) == 0 {
+            return [0; 8];
+        }
+        let mut stale = [0; 8];
+        for (i, (page, entry)) in pairs.enumerate() {
+            *stale.at_mut(i >> 6) |= u64::from(page.differs(*entry & !closed) != 0) << (i & 63);
+        }
+        stale
     }
     /// Nothing is installed.
     pub fn is_empty(&self) -> bool {
@@ -121,6 +131,23 @@ impl Region {
         }
         *self.pages.at_mut(index) = page;
     }
+}
+
+/// The numbers of the bits that are set, rising.
+pub fn bits(mut words: [u64; 8]) -> impl Iterator<Item = usize> {
+    let mut word = 0;
+    core::iter::from_fn(move || {
+        while word < 8 {
+            let bits = words.at_mut(word);
+            if *bits != 0 {
+                let bit = bits.trailing_zeros() as usize;
+                *bits &= *bits - 1;
+                return Some(word * 64 + bit);
+            }
+            word += 1;
+        }
+        None
+    })
 }
 
 /// The regions of one half, by `guest address >> 21`.
