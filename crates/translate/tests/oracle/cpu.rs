@@ -235,7 +235,8 @@ extern "C" fn handle(_signal: i32, _info: *mut libc::siginfo_t, context: *mut li
 /// PKRU lies at an offset CPUID tells (leaf 0xd, sub-leaf 9).
 fn read_pkru(frame: &[u8]) -> Option<u32> {
     let leaf = std::arch::x86_64::__cpuid_count(0xd, 9);
-    if leaf.eax != 4 || frame[XSTATE_BV + 1] & 2 == 0 {
+    // Four bytes on some processors, padded to eight on others.
+    if leaf.eax < 4 || frame[XSTATE_BV + 1] & 2 == 0 {
         return None;
     }
     let at = leaf.ebx as usize;

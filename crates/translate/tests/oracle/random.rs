@@ -232,6 +232,10 @@ fn monitors(instruction: &Instruction, setting: Setting, bytes: &[u8]) -> bool {
         | M::Wrpkru
         | M::Monitorx
         | M::Mwaitx
+        | M::Xend
+        | M::Xabort
+        | M::Xbegin
+        | M::Xtest
         | M::Lar
         | M::Lsl
         | M::Rdpmc

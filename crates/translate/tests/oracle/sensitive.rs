@@ -231,7 +231,6 @@ fn run_as_they_are() {
             "lfence",
             "mfence",
             "sfence",
-            "rdpid rbx",
             "cld",
             "std",
             "cld",
