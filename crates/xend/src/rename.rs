@@ -69,7 +69,7 @@ impl Daemon {
         let written = written.await.unwrap_or_else(|_| Err("the register is closed".into()));
         kill_point("xend.rename.written");
         written.map_err(unwritten)?;
-        self.take_name(kept);
+        self.take_name(&kept);
         Ok(())
     }
 
@@ -85,10 +85,10 @@ impl Daemon {
         Some((kept.clone(), self.journal.write(Change::Keep(Box::new(kept)))))
     }
 
-    fn take_name(&self, renamed: Kept) {
+    fn take_name(&self, renamed: &Kept) {
         let record = Record::info("stored the domain's other name").about(&renamed.name);
         self.log(record.with("uuid", renamed.uuid));
-        self.tell(Happening::Stored(who(&renamed)));
+        self.tell(Happening::Stored(who(renamed)));
         for kept in self.state().managed.iter_mut().filter(|kept| kept.uuid == renamed.uuid) {
             *kept = renamed.clone();
         }
@@ -98,7 +98,7 @@ impl Daemon {
     pub(crate) fn catch_up_on_names(&self, live: &[Entry]) {
         for entry in live {
             if let Some((kept, _written_in_its_time)) = self.write_name(entry.uuid, &entry.name) {
-                self.take_name(kept);
+                self.take_name(&kept);
             }
         }
     }
