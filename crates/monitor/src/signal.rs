@@ -154,6 +154,8 @@ extern "C" fn on_signal(signal: u32, info: *const u8, uc: *mut UContext) -> u64 
         serve(signal, info, mc)
     } else {
         match saved_pkru(mc) {
+            // Nothing of the guest's has run here yet, and keys are as they were when they were allocated.
+            _ if local().rsp == 0 => serve(signal, info, mc),
             PKRU_USER if !local().user_translated => on_program_signal(signal, info, mc),
             _ if gate::part(mc.rip) == Part::Refused => intrude(signal, mc),
             0 | PKRU_USER | PKRU_KERNEL | PKRU_KERNEL_NO_USER if !is_astray(mc.rip) => {
