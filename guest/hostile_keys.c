@@ -145,7 +145,9 @@ static void invalid(struct progress *p, uint64_t n) {
     prepare(0);
     hostile_attempt.regs[RAX] = n & 1 ? 0 : 0x55555554;
     go((uint64_t)code);
-    if (!offered && !is_unknown() && (landed.signal != SIGILL || landed.rip != (uint64_t)code)) p->bad++, p->detail[0] = n & 1;
+    // Reading works in a guest whose engine uses keys, and opens nothing: docs/exactness.md.
+    int reads = (n & 1) && landed.signal == SIGILL && landed.rip == (uint64_t)code + 3;
+    if (!offered && !reads && !is_unknown() && (landed.signal != SIGILL || landed.rip != (uint64_t)code)) p->bad++, p->detail[0] = n & 1;
     p->landings++;
 }
 

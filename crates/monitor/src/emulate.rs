@@ -89,9 +89,9 @@ impl Monitor {
 
     /// An instruction of a program that is not translated only because of its bytes?
     fn must_not_be_cached(&self, ins: &Instruction) -> bool {
-        use Mnemonic::{Rdpkru, Wrpkru, Xrstor, Xrstor64};
+        use Mnemonic::{Wrpkru, Xrstor, Xrstor64};
         self.code.avoided.contains(&ins.ip())
-            && !matches!(ins.mnemonic(), Xrstor | Xrstor64 | Wrpkru | Rdpkru)
+            && !matches!(ins.mnemonic(), Xrstor | Xrstor64 | Wrpkru)
     }
 
     /// Is there a CPUID with Xen's prefix?

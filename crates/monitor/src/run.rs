@@ -87,6 +87,7 @@ impl Monitor {
             || !self.user_half_is_loaded()
             || local().pending.is_raised()
             || self.is_unproven()
+            || self.watches()
             || self.is_separate()
             || self.translates_user()
     }
@@ -320,7 +321,7 @@ fn run_trap(m: &mut Monitor) -> u32 {
         Decoder::with_ip(64, bytes.get(..n).unwrap_or_default(), m.vcpu.rip, DecoderOptions::NONE)
             .decode();
     match ins.mnemonic() {
-        Mnemonic::Xrstor | Mnemonic::Xrstor64 | Mnemonic::Wrpkru | Mnemonic::Rdpkru => m.emulate(),
+        Mnemonic::Xrstor | Mnemonic::Xrstor64 | Mnemonic::Wrpkru => m.emulate(),
         // A load of SS puts the step off by one instruction.
         _ if ins.op0_kind() == OpKind::Register && ins.op0_register() == Register::SS => {
             m.inject(Fault::Vector { vector: 13, code: Some(0) });

@@ -1,16 +1,15 @@
 //! Instructions that guest programs may not execute by themselves because they can
-//! load PKRU, WRPKRU and XRSTOR, or show it, RDPKRU. Their bytes are the same in
-//! 64-bit and in compatibility mode, and prefixes come before them, so that three
-//! bytes tell.
+//! load PKRU: WRPKRU and XRSTOR. Their bytes are the same in 64-bit and in
+//! compatibility mode, and prefixes come before them, so that three bytes tell.
 
 use iced_x86::{Decoder, DecoderError, DecoderOptions};
 
 /// Bytes that identify one of the instructions.
 pub const LENGTH: usize = 3;
-/// RDPKRU or WRPKRU (0F 01 EE and EF), or XRSTOR (0F AE /5 with a memory operand; SDM vol. 2)?
+/// WRPKRU (0F 01 EF), or XRSTOR (0F AE /5 with a memory operand; SDM vol. 2)?
 fn is_forbidden(bytes: &[u8]) -> bool {
     match *bytes {
-        [0x0f, 0x01, 0xee | 0xef, ..] => true,
+        [0x0f, 0x01, 0xef, ..] => true,
         [0x0f, 0xae, modrm, ..] => modrm >> 3 & 7 == 5 && modrm >> 6 != 3,
         _ => false,
     }

@@ -6,7 +6,7 @@ use translate::forbidden::{find, instruction_at, straddles};
 /// The definition, byte by byte (SDM vol. 2, WRPKRU and XRSTOR).
 fn is_one(b: &[u8]) -> bool {
     b[0] == 0x0f
-        && (b[1] == 1 && b[2] | 1 == 0xef || b[1] == 0xae && b[2] & 0x38 == 0x28 && b[2] < 0xc0)
+        && (b[1] == 1 && b[2] == 0xef || b[1] == 0xae && b[2] & 0x38 == 0x28 && b[2] < 0xc0)
 }
 
 fn first(bytes: &[u8], from: usize) -> Option<usize> {
@@ -18,7 +18,7 @@ fn first(bytes: &[u8], from: usize) -> Option<usize> {
 fn every_modrm() {
     for modrm in 0..=255u8 {
         assert_eq!(find(&[0x0f, 0xae, modrm], 0).is_some(), is_one(&[0x0f, 0xae, modrm]));
-        assert_eq!(find(&[0x0f, 0x01, modrm], 0).is_some(), modrm | 1 == 0xef);
+        assert_eq!(find(&[0x0f, 0x01, modrm], 0).is_some(), modrm == 0xef);
     }
 }
 

@@ -152,10 +152,11 @@ impl Code {
         self.avoided.insert(va);
     }
 
-    /// Leaves out a place where a block cannot be.
+    /// Leaves out a place where a block cannot be. The upper three bytes of a distance to something
+    /// outside of the cache are the same for 256 bytes.
     fn move_on(&mut self) {
-        self.next_code += 16;
-        self.next_stub += 5;
+        self.next_code += 256 + 16;
+        self.next_stub += 256 + 5;
     }
 
     /// Notes a block entered from the monitor, for crash reports.
