@@ -87,6 +87,11 @@ fn is_break(error: &io::Error) -> bool {
     )
 }
 
+/// Is the domain that an order is for no more, or stored and not started (any more)?
+fn has_ended(error: &Error) -> bool {
+    matches!(error.code(), Some(ErrorCode::NotFound | ErrorCode::WrongState))
+}
+
 fn parse<T: DeserializeOwned>(answer: Answer) -> Result<T, Error> {
     let status = answer.status;
     let body = answer.body(LONGEST).map_err(Error::Broken)?;
@@ -302,7 +307,7 @@ impl Daemon {
         let told = self.post::<Who>(&path(word, "/shutdown"), &order)?;
         match told.answer {
             // The first attempt was carried out, and the guest was quick.
-            Err(error) if told.again && error.code() == Some(ErrorCode::NotFound) => Ok(()),
+            Err(error) if told.again && has_ended(&error) => Ok(()),
             answer => answer.map(drop),
         }
     }
@@ -313,9 +318,7 @@ impl Daemon {
         let told = self.post(&path(word, "/destroy"), &())?;
         match told.answer {
             // The first attempt was carried out.
-            Err(error) if told.again && error.code() == Some(ErrorCode::NotFound) => {
-                Ok(Destroyed::default())
-            }
+            Err(error) if told.again && has_ended(&error) => Ok(Destroyed::default()),
             answer => answer,
         }
     }

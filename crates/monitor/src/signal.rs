@@ -33,6 +33,9 @@ pub const SIGSYS: u32 = 31;
 /// TF.
 pub const TRAP: u64 = 0x100;
 
+/// How long steps to a precise point may take before another alarm, in microseconds.
+const STEPS: u64 = 500;
+
 /// CS, GS, FS and SS (from the lowest word on) of 64-bit user mode: asm/segment.h,
 /// `__USER_CS` and `__USER_DS`.
 const USER_SEGMENTS: u64 = 0x2b_0000_0000_0033;
@@ -167,21 +170,31 @@ extern "C" fn on_signal(signal: u32, info: *const u8, uc: *mut UContext) -> u64 
     };
     match next {
         Next::Return => {
-            if signal != SIGALRM
-                && signal != SIGUSR1
-                && local().pending.is_raised()
-                && gate::part(mc.rip) != Part::Outside
-                || is_code(mc.rip) && local().pending.is_raised()
-            {
-                // It came while this signal was handled, and nobody would look at it.
-                monitor().retry_soon();
-            }
+            look_again(signal, mc);
             0
         }
         Next::Leave => {
             leave_by_return(mc);
             0
         }
+    }
+}
+
+/// The signal is returned from: sees to it that the run loop looks at what is pending.
+fn look_again(signal: u32, mc: &SigContext) {
+    if !local().pending.is_raised() {
+        return;
+    }
+    let asks = matches!(signal, SIGALRM | SIGUSR1);
+    if is_code(mc.rip) && local().stepping {
+        // It comes to the run loop by steps, unless the guest's code takes the trap flag away. An
+        // alarm after each step would have the next one begin where it is left.
+        if asks {
+            monitor().retry_in(STEPS);
+        }
+    } else if is_code(mc.rip) || !asks && gate::part(mc.rip) != Part::Outside {
+        // It came while this signal was handled, and nobody would look at it.
+        monitor().retry_soon();
     }
 }
 
@@ -453,7 +466,10 @@ fn on_translated_signal(signal: u32, info: *const u8, mc: &mut SigContext) -> Ne
 /// Leaves at a precise point, or steps towards the next one.
 fn leave_or_step(m: &mut Monitor, mc: &mut SigContext) -> Next {
     if let Some((block, rip, fix)) = m.code.entry_at(mc.rip) {
-        local().stepping = false;
+        if core::mem::take(&mut local().stepping) {
+            // The alarm for lost steps is not needed.
+            m.timer.armed = 0;
+        }
         mc.flags &= !TRAP;
         leave_translated(m, block, mc, rip, fix, reason::ATTENTION)
     } else {

@@ -84,8 +84,13 @@ impl Monitor {
 
     /// Asks for attention again soon: a signal came where it could not be served.
     pub fn retry_soon(&mut self) {
-        self.timer.armed = self.now() + 20_000;
-        sys::set_timer(20);
+        self.retry_in(20);
+    }
+
+    /// The same in so many microseconds.
+    pub fn retry_in(&mut self, us: u64) {
+        self.timer.armed = self.now() + us * 1000;
+        sys::set_timer(us);
     }
 
     /// Raises VIRQ_TIMER if its time has come.

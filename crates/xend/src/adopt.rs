@@ -4,6 +4,7 @@
 //! and a connection that waits for a domain's end says when and how it goes.
 
 use crate::daemon::{Daemon, Running};
+use crate::register::{Change, Seen};
 use crate::talk::Talk;
 use api::types::{Happening, Who};
 use control::{
@@ -41,6 +42,11 @@ impl Daemon {
                 let running = state.running.entry(entry.domid).or_insert_with(new);
                 if running.entry.name != entry.name && running.entry.pid == entry.pid {
                     renamed.push((entry.clone(), running.entry.name.clone()));
+                    if running.up {
+                        // Its end is told under this name, by whichever daemon.
+                        let seen = Seen { entry: entry.clone(), boot: self.boot.clone() };
+                        let _written_in_its_time = self.journal.write(Change::Saw(seen));
+                    }
                     if running.entry.uuid != entry.uuid {
                         running.before = Some(running.entry.clone());
                     }

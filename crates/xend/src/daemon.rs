@@ -109,7 +109,7 @@ pub struct Daemon {
     state: Mutex<State>,
     events: broadcast::Sender<Event>,
     log: Arc<Mutex<Log>>,
-    boot: String,
+    pub(crate) boot: String,
     /// Memory that no domain gets, in MiB.
     pub(crate) reserve_mib: u64,
 }
