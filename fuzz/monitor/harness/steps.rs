@@ -161,7 +161,7 @@ impl<'a> Steps<'a> {
                 0 => m.poll(),
                 1 => m.deliver_events(),
                 2 => m.need_state(),
-                _ => local().pending = true,
+                _ => local().pending.raise(),
             },
         }
     }
