@@ -169,13 +169,16 @@ impl Monitor {
             && is_available(page)
             && (separate || !is_aliased(page))
             && !(executable && facts.0 & Frame::SHADOW != 0);
+        if !plain {
+            return None;
+        }
         let installed = self.user_space().user.get(page);
         // It was read before; beside code it is code.
         let may_become_code = !separate
             && executable
             && this.exec
             && installed == Installed::new(frame, false, false);
-        if !plain || installed.is_some() && !may_become_code {
+        if installed.is_some() && !may_become_code {
             return None;
         }
         let mut exec = executable && !self.translates_user();
