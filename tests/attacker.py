@@ -314,6 +314,7 @@ class Watcher:
     def begin(self, pid, budget=BUDGET):
         """Looks at a process, which is stopped for a moment: waits go on afterwards."""
         if pid in self.left:
+            self.left[pid] = max(self.left[pid], budget)
             return
         try:
             ptrace(PTRACE_SEIZE, pid, 0, OPTION_SYSGOOD | OPTION_FORK | OPTION_VFORK | OPTION_CLONE)
