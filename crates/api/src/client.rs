@@ -1,7 +1,7 @@
 //! The tools' side.
 
 use crate::error::Error;
-use crate::http::{self, Answer, percent_encoded};
+use crate::http::{self, After, Answer, percent_encoded};
 use crate::place::reach;
 use crate::types::{
     Claim, Create, Destroyed, Domain, Event, Host, Managed, Past, Rename, Replace, Shutdown, Start,
@@ -92,12 +92,18 @@ fn has_ended(error: &Error) -> bool {
     matches!(error.code(), Some(ErrorCode::NotFound | ErrorCode::WrongState))
 }
 
+/// What an answer says.
 fn parse<T: DeserializeOwned>(answer: Answer) -> Result<T, Error> {
+    let unexpected = |error: serde_json::Error| Error::Unexpected(error.to_string());
+    serde_json::from_slice(&bytes(answer)?).map_err(unexpected)
+}
+
+/// An answer as it is, unless the daemon refuses.
+pub(crate) fn bytes(answer: Answer) -> Result<Vec<u8>, Error> {
     let status = answer.status;
     let body = answer.body(LONGEST).map_err(Error::Broken)?;
-    let unexpected = |error: serde_json::Error| Error::Unexpected(error.to_string());
     if (200..300).contains(&status) {
-        return serde_json::from_slice(&body).map_err(unexpected);
+        return Ok(body);
     }
     match serde_json::from_slice::<Failure>(&body) {
         Ok(failure) => Err(Error::Refused(failure)),
@@ -105,9 +111,29 @@ fn parse<T: DeserializeOwned>(answer: Answer) -> Result<T, Error> {
     }
 }
 
+/// A request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked<'a> {
+    method: &'a str,
+    path: &'a str,
+    body: Option<&'a [u8]>,
+    after: After<'a>,
+}
+
+impl<'a> Asked<'a> {
+    pub(crate) fn new(method: &'a str, path: &'a str, body: Option<&'a [u8]>) -> Self {
+        Self { method, path, body, after: After::Close }
+    }
+
+    /// With another protocol after the answer.
+    pub(crate) fn upgrade(self, protocol: &'a str) -> Self {
+        Self { after: After::Upgrade(protocol), ..self }
+    }
+}
+
 /// An answer, and whether the request may have been carried out before: its connection broke.
-struct Told<T> {
-    answer: T,
+pub(crate) struct Told<T> {
+    pub(crate) answer: T,
     again: bool,
 }
 
@@ -118,15 +144,14 @@ impl Daemon {
     }
 
     /// Sends a request, to a new daemon if the present one is killed meanwhile.
-    fn tell<T: DeserializeOwned>(
+    pub(crate) fn tell<T>(
         &self,
-        method: &str,
-        path: &str,
-        body: Option<&[u8]>,
+        asked: Asked<'_>,
+        read: impl Fn(Answer) -> Result<T, Error>,
     ) -> Result<Told<Result<T, Error>>, Error> {
         let mut attempt = 1;
         loop {
-            let result = self.begin(method, path, body).and_then(|pending| pending.finish());
+            let result = self.begin(asked).and_then(|pending| pending.read(&read));
             match result {
                 Err(Error::Broken(error)) if is_break(&error) && attempt < MOST_ATTEMPTS => {
                     attempt += 1;
@@ -140,12 +165,12 @@ impl Daemon {
         }
     }
 
-    fn begin(&self, method: &str, path: &str, body: Option<&[u8]>) -> Result<Pending, Error> {
+    fn begin(&self, asked: Asked<'_>) -> Result<Pending, Error> {
         let stream = reach(&self.dirs)?;
         kill_point("request.connected");
         let set = stream.set_read_timeout(Some(PATIENCE));
         set.and_then(|()| stream.set_write_timeout(Some(PATIENCE))).map_err(Error::Broken)?;
-        match http::send(&stream, method, path, body) {
+        match http::send(&stream, asked.method, asked.path, asked.body, asked.after) {
             // It may have refused before it read everything; its answer tells.
             Err(error) if !is_break(&error) => Err(Error::Broken(error)),
             _ => {
@@ -155,8 +180,8 @@ impl Daemon {
         }
     }
 
-    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
-        self.tell("GET", path, None)?.answer
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.tell(Asked::new("GET", path, None), parse)?.answer
     }
 
     fn post<T: DeserializeOwned>(
@@ -164,7 +189,7 @@ impl Daemon {
         path: &str,
         body: &impl Serialize,
     ) -> Result<Told<Result<T, Error>>, Error> {
-        self.tell("POST", path, Some(&json(body)?))
+        self.tell(Asked::new("POST", path, Some(&json(body)?)), parse)
     }
 
     /// `GET /v1/host`.
@@ -210,7 +235,7 @@ impl Daemon {
     pub fn events(&self) -> Result<Events, Error> {
         let mut attempt = 1;
         loop {
-            let pending = self.begin("GET", "/v1/events", None)?;
+            let pending = self.begin(Asked::new("GET", "/v1/events", None))?;
             match http::receive(pending.stream) {
                 Ok(answer) if answer.status == 200 => {
                     let lines = control::LineReader::new(LONGEST_EVENT as usize);
@@ -239,14 +264,14 @@ impl Daemon {
     /// UUID: by it the domain is known again if the daemon is killed meanwhile.
     #[expect(clippy::missing_errors_doc, reason = "see host")]
     pub fn create(&self, create: &Create) -> Result<Pending, Error> {
-        self.begin("POST", "/v1/domains", Some(&json(create)?))
+        self.begin(Asked::new("POST", "/v1/domains", Some(&json(create)?)))
     }
 
     /// `POST /v1/managed/{domain}/start`, whose answer comes when the domain runs.
     #[expect(clippy::missing_errors_doc, reason = "see host")]
     pub fn start(&self, word: &str, start: &Start) -> Result<Pending, Error> {
         let path = format!("/v1/managed/{}/start", percent_encoded(word));
-        self.begin("POST", &path, Some(&json(start)?))
+        self.begin(Asked::new("POST", &path, Some(&json(start)?)))
     }
 
     /// What became of a start whose answer did not come because the daemon was killed: `None` if
@@ -353,7 +378,7 @@ impl Daemon {
         let path = format!("/v1/managed/{uuid}");
         let mut wanted = replace.config.clone();
         wanted.general.uuid = Some(config::Uuid(uuid.0));
-        let told = self.tell::<Managed>("PUT", &path, Some(&json(replace)?))?;
+        let told = self.tell::<Managed>(Asked::new("PUT", &path, Some(&json(replace)?)), parse)?;
         match told.answer {
             Err(error) if told.again && error.code() == Some(ErrorCode::Busy) => {
                 match self.managed(&uuid.to_string()) {
@@ -372,7 +397,7 @@ impl Daemon {
     #[expect(clippy::missing_errors_doc, reason = "see host")]
     pub fn delete(&self, word: &str) -> Result<(), Error> {
         let path = format!("/v1/managed/{}", percent_encoded(word));
-        let told = self.tell::<Stored>("DELETE", &path, None)?;
+        let told = self.tell::<Stored>(Asked::new("DELETE", &path, None), parse)?;
         match told.answer {
             Err(error) if told.again && error.code() == Some(ErrorCode::NotFound) => Ok(()),
             answer => answer.map(drop),
@@ -386,15 +411,17 @@ impl Pending {
     /// # Errors
     /// When the daemon refuses, is killed ([`Error::is_break`]), or does not answer in time.
     pub fn finish<T: DeserializeOwned>(self) -> Result<T, Error> {
-        match http::receive(self.stream) {
-            Ok(answer) => parse(answer),
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                    Err(Error::Timeout { seconds: PATIENCE.as_secs() })
-                }
-                _ => Err(Error::Broken(error)),
-            },
-        }
+        self.read(parse)
+    }
+
+    fn read<T>(self, read: impl FnOnce(Answer) -> Result<T, Error>) -> Result<T, Error> {
+        let late = |error: io::Error| match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                Error::Timeout { seconds: PATIENCE.as_secs() }
+            }
+            _ => Error::Broken(error),
+        };
+        read(http::receive(self.stream).map_err(late)?)
     }
 }
 
@@ -405,7 +432,7 @@ impl Error {
     }
 }
 
-fn path(word: &str, order: &str) -> String {
+pub(crate) fn path(word: &str, order: &str) -> String {
     format!("/v1/domains/{}{order}", percent_encoded(word))
 }
 

@@ -1,7 +1,9 @@
 //! The little of HTTP/1.1 that a client on a Unix socket needs (RFC 9112): one request for each
 //! connection, and a body of known length, in chunks, or up to the end.
 
+use control::receive_with;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 /// Longest head of an answer, in bytes.
@@ -29,16 +31,30 @@ pub fn percent_encoded(word: &str) -> String {
     text
 }
 
+/// What is to become of a connection after the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum After<'a> {
+    /// It is closed.
+    Close,
+    /// This is spoken on it, if the server agrees (RFC 9110, 7.8).
+    Upgrade(&'a str),
+}
+
 /// Sends a request.
 pub(crate) fn send(
     mut stream: &UnixStream,
     method: &str,
     path: &str,
     body: Option<&[u8]>,
+    after: After<'_>,
 ) -> io::Result<()> {
     let body = body.unwrap_or_default();
+    let connection = match after {
+        After::Close => "close".to_owned(),
+        After::Upgrade(protocol) => format!("close, upgrade\r\nUpgrade: {protocol}"),
+    };
     let mut text = format!(
-        "{method} {path} HTTP/1.1\r\nHost: xend\r\nConnection: close\r\n\
+        "{method} {path} HTTP/1.1\r\nHost: xend\r\nConnection: {connection}\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
     )
@@ -47,11 +63,26 @@ pub(crate) fn send(
     stream.write_all(&text)
 }
 
+/// A connection that keeps the descriptor that comes with its bytes.
+#[derive(Debug)]
+struct Carrier {
+    stream: UnixStream,
+    file: Option<OwnedFd>,
+}
+
+impl Read for Carrier {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (count, file) = receive_with(&self.stream, buffer)?;
+        self.file = file.or(self.file.take());
+        Ok(count)
+    }
+}
+
 /// The beginning of an answer; its body can be read from it.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    input: BufReader<UnixStream>,
+    input: BufReader<Carrier>,
     left: Left,
 }
 
@@ -70,7 +101,7 @@ enum Left {
 
 /// Reads the head of an answer.
 pub(crate) fn receive(stream: UnixStream) -> io::Result<Answer> {
-    let mut input = BufReader::new(stream);
+    let mut input = BufReader::new(Carrier { stream, file: None });
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let room = LONGEST_HEAD.saturating_sub(head.len() as u64);
@@ -112,7 +143,12 @@ impl Answer {
     }
 
     pub(crate) fn stream(&self) -> &UnixStream {
-        self.input.get_ref()
+        &self.input.get_ref().stream
+    }
+
+    /// The descriptor that came with what was read so far.
+    pub(crate) fn take_file(&mut self) -> Option<OwnedFd> {
+        self.input.get_mut().file.take()
     }
 
     /// Reads the line that begins a chunk.

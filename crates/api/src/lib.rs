@@ -21,6 +21,7 @@
 mod client;
 mod error;
 mod http;
+mod inside;
 mod order;
 mod place;
 pub mod types;

@@ -1,7 +1,9 @@
 //! What travels between the daemon and its clients.
 
 use config::DomainConfig;
-use control::{DomainInfo, EndedAs, Entry, ErrorCode, Failure, ShutdownKind, ShutdownReason, Uuid};
+use control::{
+    DomainInfo, DomainStats, EndedAs, Entry, ErrorCode, Failure, ShutdownKind, ShutdownReason, Uuid,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -30,8 +32,7 @@ pub struct Run {
     pub pid: u32,
     /// Start, in seconds since the epoch.
     pub started: u64,
-    /// Directory of the domain; its control socket `control.sock` is there, and consoles are
-    /// attached to it, so that they outlive the daemon.
+    /// Directory of the domain.
     #[schema(value_type = String)]
     pub directory: PathBuf,
 }
@@ -63,19 +64,6 @@ impl Domain {
     /// Its number, unless it is halted.
     pub fn domid(&self) -> Option<u32> {
         self.run.as_ref().map(|run| run.domid)
-    }
-
-    /// Its place in the registry of running domains.
-    pub fn entry(&self) -> Option<Entry> {
-        let run = self.run.as_ref()?;
-        Some(Entry {
-            domid: run.domid,
-            name: self.name.clone(),
-            uuid: self.uuid,
-            pid: run.pid,
-            started: run.started,
-            directory: run.directory.clone(),
-        })
     }
 }
 
@@ -252,6 +240,33 @@ pub struct Past {
     /// How, in words.
     pub how: String,
 }
+
+/// What is spoken on a connection that `POST /v1/domains/{domain}/connection` hands over: the protocol of
+/// domains' processes, a request or reply in each line ([`control::Request`]).
+pub const CONNECTION: &str = "xenolith-control";
+
+/// What all running domains have used and moved so far.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AllStats {
+    /// Those that answered, by number.
+    pub domains: Vec<DomainStats>,
+    /// Those that did not, by number.
+    pub silent: Vec<Silent>,
+}
+
+/// A domain whose process did not answer in time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Silent {
+    /// Which.
+    #[serde(flatten)]
+    pub who: Who,
+    /// What was the matter.
+    pub trouble: String,
+}
+
+/// A device in xenstore: the frontend's nodes, those of its first queue if it has several, its number as
+/// `id`, and under `backend-nodes` the backend's.
+pub type Device = serde_json::Map<String, serde_json::Value>;
 
 /// Which domain an event is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -120,23 +120,22 @@ impl Client {
     /// # Errors
     /// When its process does not listen.
     pub fn open(entry: &Entry) -> Result<Self, ClientError> {
-        Self::open_with_patience(entry, PATIENCE)
+        let domid = entry.domid;
+        let connected = socket::connect(&entry.socket());
+        let stream = connected.map_err(|source| ClientError::Connect { domid, source })?;
+        Self::over(stream, domid, PATIENCE)
     }
 
-    /// As [`Client::open`], for somebody who does not want to wait longer than `patience`
-    /// (not zero) for an answer.
+    /// Over a connection to the process of domain `domid` on which nothing was said yet.
     ///
     /// # Errors
-    /// As [`Client::open`].
-    pub fn open_with_patience(entry: &Entry, patience: Duration) -> Result<Self, ClientError> {
-        let domid = entry.domid;
-        let stream = socket::connect(&entry.socket())
-            .and_then(|stream| {
-                stream.set_read_timeout(Some(patience))?;
-                stream.set_write_timeout(Some(patience))?;
-                Ok(stream)
-            })
-            .map_err(|source| ClientError::Connect { domid, source })?;
+    /// When it is none.
+    pub fn over(stream: UnixStream, domid: u32, patience: Duration) -> Result<Self, ClientError> {
+        let set = stream
+            .set_nonblocking(false)
+            .and_then(|()| stream.set_read_timeout(Some(patience)))
+            .and_then(|()| stream.set_write_timeout(Some(patience)));
+        set.map_err(|source| ClientError::Connect { domid, source })?;
         Ok(Self { stream, lines: LineReader::new(MAX_REPLY), domid, patience })
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Each domain is served by one `xendomain` process. It owns one directory below
 //! the run-time directory, holds a lock there for as long as it lives, and listens
-//! on a Unix socket. This is the truth about what runs: the daemon, and tools that need no daemon,
-//! read the directory ([`Registry`]) and connect to the socket ([`Client`]).
+//! on a Unix socket. This is the truth about what runs: the daemon reads the
+//! directory ([`Registry`]) and connects to the socket; tools get connections ([`Client`]) from the daemon.
 //!
 //! ```text
 //! RUNTIME/lock                     held while the registry changes
@@ -25,6 +25,7 @@
 )]
 
 mod client;
+mod descriptor;
 mod dirs;
 mod entry;
 mod error;
@@ -44,6 +45,7 @@ mod uuid;
 pub mod xenstore;
 
 pub use client::{Client, ClientError, Console};
+pub use descriptor::{receive_with, send_with};
 pub use dirs::{Dirs, RUNTIME_VARIABLE, STATE_VARIABLE};
 pub use entry::Entry;
 pub use error::{Hint, PathError};

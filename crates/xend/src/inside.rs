@@ -2,11 +2,12 @@
 //! process is asked is passed on.
 
 use crate::daemon::Daemon;
+use crate::metrics;
 use crate::refusal::{Input, Refusal, check_config};
 use crate::routes::{Answer, Shared};
 use crate::talk::{self, Talk, failure};
 use api::Order;
-use api::types::{Restarted, Who};
+use api::types::{AllStats, Device, Restarted, Who};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
@@ -32,6 +33,9 @@ pub(crate) fn api() -> OpenApiRouter<Arc<Daemon>> {
         .routes(routes!(order))
         .routes(routes!(reset))
         .routes(routes!(stats))
+        .routes(routes!(all_stats))
+        .routes(routes!(devices))
+        .routes(routes!(crate::hand_over::connection))
         .routes(routes!(console))
         .routes(routes!(log))
         .routes(routes!(crash_report))
@@ -75,10 +79,30 @@ async fn reset(State(daemon): Shared, Path(domain): Path<String>) -> Answer<Rest
 #[utoipa::path(get, path = "/v1/domains/{domain}/stats", params(("domain" = String, Path,)),
     responses((status = OK, body = DomainStats), (status = "default", body = Failure)))]
 async fn stats(State(daemon): Shared, Path(domain): Path<String>) -> Answer<DomainStats> {
-    match daemon.ask_one(&domain, &Request::Stats, talk::PATIENCE).await? {
+    match daemon.ask_one(&domain, &Request::Stats, metrics::PATIENCE).await? {
         Response::Stats(stats) => Ok(Json(*stats)),
         _ => Err(unexpected().into()),
     }
+}
+
+/// What all running domains have used and moved so far.
+#[utoipa::path(get, path = "/v1/stats",
+    responses((status = OK, body = AllStats), (status = "default", body = Failure)))]
+async fn all_stats(State(daemon): Shared) -> Answer<AllStats> {
+    Ok(Json(daemon.all_stats().await?))
+}
+
+/// Its devices of a class (`vbd`, `vif` or `console`), as xenstore has them: the frontend's nodes, those
+/// of its first queue if it has several, its number as `id`, and under `backend-nodes` the backend's.
+#[utoipa::path(get, path = "/v1/domains/{domain}/devices/{class}",
+    params(("domain" = String, Path,), ("class" = String, Path,)),
+    responses((status = OK, body = Vec<Object>), (status = "default", body = Failure)))]
+async fn devices(
+    State(daemon): Shared,
+    Path((domain, class)): Path<(String, String)>,
+) -> Answer<Vec<Device>> {
+    Daemon::not_the_host(&domain, "list devices of")?;
+    Ok(Json(daemon.devices(&domain, &class).await?))
 }
 
 /// The last that its guest printed on its console.

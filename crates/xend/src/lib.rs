@@ -16,7 +16,9 @@
 
 mod adopt;
 mod daemon;
+mod devices;
 mod events;
+mod hand_over;
 mod inside;
 mod journal;
 mod launch;

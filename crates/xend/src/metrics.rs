@@ -2,7 +2,10 @@
 
 use crate::daemon::Daemon;
 use crate::talk;
-use control::{DeviceStats, DomainStats, Entry, Failure, Request, Response, StateFlags};
+use api::types::{AllStats, Silent, Who};
+use control::{
+    ClientError, DeviceStats, DomainStats, Entry, Failure, Request, Response, StateFlags,
+};
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -16,7 +19,7 @@ use std::time::Duration;
 /// Type of the answer (OpenMetrics 1.0, "Protocol Negotiation").
 pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// How long a domain may take to tell its figures: the others' are wanted too.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
 type Labels = Vec<(&'static str, String)>;
 type Seconds = Family<Labels, Counter<f64, AtomicU64>>;
@@ -129,27 +132,57 @@ fn states(flags: StateFlags) -> [(&'static str, bool); 6] {
     ]
 }
 
-async fn ask(entry: Entry) -> (Entry, Option<Box<DomainStats>>) {
+/// A domain, and what it has used and moved.
+type Answered = (Entry, Result<Box<DomainStats>, ClientError>);
+
+async fn ask(entry: Entry) -> Answered {
     let stats = match talk::ask(&entry, &Request::Stats, PATIENCE).await {
-        Ok(Response::Stats(stats)) => Some(stats),
-        _ => None,
+        Ok(Response::Stats(stats)) => Ok(stats),
+        Ok(_) => Err(ClientError::Unexpected { domid: entry.domid }),
+        Err(error) => Err(error),
     };
     (entry, stats)
 }
 
 impl Daemon {
+    /// Asks all running domains at the same time.
+    async fn ask_for_stats(self: &Arc<Self>) -> Result<Vec<Answered>, Failure> {
+        let asked: Vec<_> =
+            self.live()?.into_iter().map(|entry| tokio::spawn(ask(entry))).collect();
+        let mut answers = Vec::new();
+        for answer in asked {
+            answers.extend(answer.await);
+        }
+        Ok(answers)
+    }
+
+    /// What all running domains have used and moved. One that has ended meanwhile is left out.
+    ///
+    /// # Errors
+    /// When the registry cannot be read.
+    pub(crate) async fn all_stats(self: &Arc<Self>) -> Result<AllStats, Failure> {
+        let mut all = AllStats::default();
+        for (entry, stats) in self.ask_for_stats().await? {
+            match stats {
+                Ok(stats) => all.domains.push(*stats),
+                Err(ClientError::Ended { .. } | ClientError::Connect { .. }) => {}
+                Err(error) => {
+                    let (who, trouble) = (Who::running(&entry), error.to_string());
+                    all.silent.push(Silent { who, trouble });
+                }
+            }
+        }
+        Ok(all)
+    }
+
     /// The metrics of all running domains, as text.
     ///
     /// # Errors
     /// When the registry cannot be read.
     pub(crate) async fn metrics(self: &Arc<Self>) -> Result<String, Failure> {
-        let asked: Vec<_> =
-            self.live()?.into_iter().map(|entry| tokio::spawn(ask(entry))).collect();
         let mut metrics = Metrics::new();
-        for answer in asked {
-            if let Ok((entry, stats)) = answer.await {
-                metrics.add(&entry, stats.as_deref());
-            }
+        for (entry, stats) in self.ask_for_stats().await? {
+            metrics.add(&entry, stats.as_deref().ok());
         }
         let mut text = String::new();
         // Only a writer can fail, and a string cannot.

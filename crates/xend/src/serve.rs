@@ -111,6 +111,7 @@ async fn converse(
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD)
             .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades()
             .await;
         if let Err(error) = served
             && !error.is_incomplete_message()

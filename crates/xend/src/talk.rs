@@ -5,6 +5,7 @@ use control::{
     Response, connect_now,
 };
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -14,6 +15,26 @@ use tokio::time::{sleep, timeout};
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a process is tried that has no room for another connection.
 const RETRY: Duration = Duration::from_millis(50);
+
+async fn connect(entry: &Entry) -> Result<std::os::unix::net::UnixStream, ClientError> {
+    let domid = entry.domid;
+    loop {
+        match connect_now(&entry.socket()) {
+            Ok(stream) => return Ok(stream),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(RETRY).await,
+            Err(source) => return Err(ClientError::Connect { domid, source }),
+        }
+    }
+}
+
+/// A connection to its process, on which nothing was said yet.
+///
+/// # Errors
+/// When nobody listens, or the process has no room for another connection for [`PATIENCE`].
+pub async fn connection(entry: &Entry) -> Result<OwnedFd, ClientError> {
+    let late = |_| ClientError::Timeout { domid: entry.domid, after: PATIENCE };
+    Ok(timeout(PATIENCE, connect(entry)).await.map_err(late)??.into())
+}
 
 /// A connection to a domain's process.
 #[derive(Debug)]
@@ -29,13 +50,9 @@ impl Talk {
     /// When nobody listens.
     pub async fn open(entry: &Entry) -> Result<Self, ClientError> {
         let domid = entry.domid;
-        loop {
-            match connect_now(&entry.socket()).and_then(UnixStream::from_std) {
-                Ok(stream) => return Ok(Self { stream: BufReader::new(stream), domid }),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(RETRY).await,
-                Err(source) => return Err(ClientError::Connect { domid, source }),
-            }
-        }
+        let stream = UnixStream::from_std(connect(entry).await?);
+        let stream = stream.map_err(|source| ClientError::Connect { domid, source })?;
+        Ok(Self { stream: BufReader::new(stream), domid })
     }
 
     /// Sends a request and waits for its reply; a refusal is an error.

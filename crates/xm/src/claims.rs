@@ -4,11 +4,11 @@ use api::types::Claim;
 use clap::ArgMatches;
 use serde_json::{Value, json};
 
+use crate::daemon::{HOST_NAME, HOST_UUID};
 use crate::daemon::{Subject, daemon, subjects};
 use crate::error::Error;
 use crate::list::{Row, table};
 use crate::output::put;
-use crate::target::{HOST_NAME, HOST_UUID};
 use crate::tool::Tool;
 
 /// `claims [--json]`.

@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 use config::{Diagnostic, HostConfig, Level, LoadOptions, Loaded, Migrated, load};
-use control::{Client, Registry};
 use serde_json::{Value, json};
 
+use crate::daemon::{Subject, daemon, info};
 use crate::error::Error;
 use crate::output::{note, put};
-use crate::target::Target;
 use crate::tool::Tool;
 
 /// `config check FILE... [key=value]`, `config show FILE|DOMAIN [key=value]`, `config host [FILE]`,
@@ -146,9 +145,11 @@ fn show(
 /// The configuration of a domain that runs; `None` if the word names a file rather.
 fn running(word: &str) -> Result<Option<config::DomainConfig>, Error> {
     let is_path = Path::new(word).is_file();
-    let found = if is_path { None } else { Target::find(&Registry::open()?, word).ok() };
+    let found = if is_path { None } else { Subject::find(&daemon(), word).ok() };
     match found {
-        Some(Target::Domain(entry)) => Ok(Some(Client::open(&entry)?.info()?.config)),
+        Some(Subject::Domain(domain)) if domain.run.is_some() => {
+            Ok(Some(info(&domain)?.config.clone()))
+        }
         _ => Ok(None),
     }
 }

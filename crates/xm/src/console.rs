@@ -4,14 +4,14 @@ use std::io::IsTerminal;
 use std::os::fd::AsFd;
 
 use clap::ArgMatches;
-use control::{Client, Console, Registry, kill_point};
+use control::{Console, kill_point};
 
+use crate::daemon::{connect, daemon};
 use crate::error::Error;
 use crate::lifecycle::is_unknown;
 use crate::output::note;
 use crate::relay::{End, User, relay};
 use crate::signals::{Signals, obey};
-use crate::target::Target;
 use crate::terminal::RawTerminal;
 use crate::tool::Tool;
 
@@ -42,7 +42,6 @@ pub enum Finished {
 /// When the terminal cannot be switched, the connection fails in an unexpected way, or `begin`
 /// does.
 pub fn attach(
-    registry: &Registry,
     name: &str,
     console: Console,
     manner: Manner,
@@ -58,7 +57,7 @@ pub fn attach(
     let Console { stream, received, writable, .. } = console;
     let end = relay(&user, stream, received, writable, signals).map_err(Error::Relay)?;
     drop(terminal);
-    part(registry, name, end, manner, on_terminal);
+    part(name, end, manner, on_terminal);
     match end {
         End::DomainEnded | End::Left => Ok(Finished::Normally),
         End::OutputClosed => Err(Error::OutputClosed),
@@ -91,7 +90,7 @@ fn greet(name: &str, console: &Console, manner: Manner, on_terminal: bool) {
     }
 }
 
-fn part(registry: &Registry, name: &str, end: End, manner: Manner, on_terminal: bool) {
+fn part(name: &str, end: End, manner: Manner, on_terminal: bool) {
     if manner.quiet {
         return;
     }
@@ -101,11 +100,11 @@ fn part(registry: &Registry, name: &str, end: End, manner: Manner, on_terminal: 
     }
     let tool = manner.tool.name();
     match end {
-        End::DomainEnded => match registry.find(name) {
-            Ok(entry) if entry.name == name => note(&format!(
-                "Domain {name} closed its console; it is domain {} now. '{tool} console {name}' \
-                 attaches again.",
-                entry.domid
+        End::DomainEnded => match daemon().domain(name).map(|domain| (domain.domid(), domain.name))
+        {
+            Ok((Some(domid), now)) if now == name => note(&format!(
+                "Domain {name} closed its console; it is domain {domid} now. '{tool} console {name}' \
+                 attaches again."
             )),
             _ => note(&format!("Domain {name} has ended.")),
         },
@@ -127,15 +126,14 @@ pub fn console(tool: Tool, matches: &ArgMatches) -> Result<u8, Error> {
     if matches.get_one::<u32>("num").is_some_and(|number| *number != 0) {
         return Err(Error::usage("console", "Every domain has one console, number 0."));
     }
-    let registry = Registry::open()?;
-    let entry = match Target::find(&registry, word) {
+    let (who, client) = match connect(word, "attach to the console of") {
         // Quiet means that a missing domain is told by the exit code alone.
         Err(error) if manner.quiet && is_unknown(&error) => return Ok(1),
-        found => found?.unprivileged("attach to the console of")?,
+        connected => connected?,
     };
     let mut signals = Signals::catch().map_err(Error::Signals)?;
-    let console = Client::open(&entry)?.console()?;
+    let console = client.console()?;
     kill_point("xm.console.opened");
-    attach(&registry, &entry.name, console, manner, &mut signals, || Ok(()))?.obey();
+    attach(&who.name, console, manner, &mut signals, || Ok(()))?.obey();
     Ok(0)
 }

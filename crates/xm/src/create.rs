@@ -6,10 +6,10 @@ use api::Daemon;
 use api::types::{Create, Started};
 use clap::ArgMatches;
 use config::{DomainConfig, HostConfig, LoadOptions, Loaded, load};
-use control::{Client, Registry, Uuid, check_name, kill_point};
+use control::{Uuid, check_name, kill_point};
 
 use crate::console::{Finished, Manner, attach};
-use crate::daemon::{daemon, entry, environment, working_directory};
+use crate::daemon::{connect, daemon, environment, working_directory};
 use crate::error::Error;
 use crate::launch::launch;
 use crate::output::{note, put};
@@ -104,10 +104,9 @@ pub fn watch(
         kill_point("xm.create.attached");
         if stay_paused { Ok(()) } else { Ok(daemon.unpause(&id)?) }
     };
-    let console =
-        || -> Result<_, Error> { Ok(Client::open(&entry(&daemon.domain(&id)?)?)?.console()?) };
+    let console = || -> Result<_, Error> { Ok(connect(&id, "attach to")?.1.console()?) };
     match console() {
-        Ok(console) => attach(&Registry::open()?, &started.name, console, manner, signals, unpause),
+        Ok(console) => attach(&started.name, console, manner, signals, unpause),
         // Without its console the domain still runs: it was created, and says so.
         Err(error) => {
             unpause()?;

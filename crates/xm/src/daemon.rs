@@ -1,13 +1,20 @@
 //! The daemon, and the `<Domain>` operand as it is understood there.
 
-use api::types::{Domain, Run};
+use api::types::{Domain, Run, Who};
 use api::{Daemon, Error as ApiError};
-use control::{Dirs, Entry, ErrorCode, RegistryError};
+use control::{Client, ClientError, Dirs, DomainInfo, ErrorCode, RegistryError};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::error::Error;
-use crate::target::{HOST_NAME, HOST_UUID};
+
+/// The name of the host's own domain.
+pub const HOST_NAME: &str = "Domain-0";
+/// Its uuid, all zeros as in Xen.
+pub const HOST_UUID: &str = "00000000-0000-0000-0000-000000000000";
+/// How long a domain's process may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The daemon of this user; it is started when something is asked of it.
 pub fn daemon() -> Daemon {
@@ -39,15 +46,8 @@ impl Subject {
     ///
     /// When there is no such domain, or the daemon cannot be reached.
     pub fn find(daemon: &Daemon, word: &str) -> Result<Self, Error> {
-        if word == HOST_NAME {
-            return Ok(Self::Host);
-        }
-        let is_host = word.parse::<u32>() == Ok(0) || word == HOST_UUID;
-        match daemon.domain(word) {
-            Ok(domain) => Ok(Self::Domain(Box::new(domain))),
-            Err(error) if is_host && error.code() == Some(ErrorCode::NotFound) => Ok(Self::Host),
-            error => known(word, error).map(|domain| Self::Domain(Box::new(domain))),
-        }
+        let found = unless_host(word, || daemon.domain(word))?;
+        Ok(found.map_or(Self::Host, |domain| Self::Domain(Box::new(domain))))
     }
 
     /// The domain, for a command that must not touch Domain-0.
@@ -58,10 +58,7 @@ impl Subject {
     pub fn unprivileged(self, verb: &'static str) -> Result<Domain, Error> {
         match self {
             Self::Domain(domain) => Ok(*domain),
-            Self::Host => {
-                let name = if verb == "destroy" { "0" } else { HOST_NAME };
-                Err(Error::Privileged { verb, name })
-            }
+            Self::Host => Err(privileged(verb)),
         }
     }
 
@@ -97,27 +94,74 @@ pub fn run(domain: &Domain) -> Result<&Run, Error> {
     domain.run.as_ref().ok_or_else(|| Error::NotStarted { name: domain.name.clone() })
 }
 
-/// Its place in the registry, for what is asked of the domain's own process: its console.
+/// What a domain says of itself.
 ///
 /// # Errors
 ///
-/// [`Error::NotStarted`].
-pub fn entry(domain: &Domain) -> Result<Entry, Error> {
-    domain.entry().ok_or_else(|| Error::NotStarted { name: domain.name.clone() })
+/// When it is halted, or did not answer.
+pub fn info(domain: &Domain) -> Result<&DomainInfo, Error> {
+    let run = run(domain)?;
+    domain.info.as_ref().ok_or_else(|| match &domain.trouble {
+        Some(trouble) => Error::Silent { domid: run.domid, trouble: trouble.clone() },
+        // It is being built, or ended a moment ago.
+        None => Error::Client(ClientError::Ended { domid: run.domid }),
+    })
 }
 
-/// Tells a stored domain that does not run from one that does not exist: those that look into a running
-/// domain find neither.
-pub fn or_not_started(error: Error) -> Error {
-    if let Error::Exec(inner) = error {
-        return Error::Exec(Box::new(or_not_started(*inner)));
+/// Connects to the process of the running domain that `word` names, unless it is Domain-0.
+///
+/// # Errors
+///
+/// As [`Subject::find`] and [`Subject::unprivileged`]; or when the domain is not started.
+pub fn connect(word: &str, verb: &'static str) -> Result<(Who, Client), Error> {
+    connect_for(word, verb, PATIENCE)
+}
+
+/// As [`connect`], where an answer may take so long.
+///
+/// # Errors
+///
+/// As [`connect`].
+pub fn connect_for(
+    word: &str,
+    verb: &'static str,
+    patience: Duration,
+) -> Result<(Who, Client), Error> {
+    let handed = unless_host(word, || daemon().connection(word))?;
+    let (who, stream) = handed.ok_or_else(|| privileged(verb))?;
+    let client = Client::over(stream, who.domid.unwrap_or_default(), patience)?;
+    Ok((who, client))
+}
+
+/// Another connection to a domain that was found.
+///
+/// # Errors
+///
+/// As [`connect`].
+pub fn reconnect(who: &Who) -> Result<Client, Error> {
+    connect(&who.uuid.to_string(), "connect to").map(|(_, client)| client)
+}
+
+/// What is there of the domain that `word` names; `None` for Domain-0.
+fn unless_host<T>(
+    word: &str,
+    look: impl FnOnce() -> Result<T, ApiError>,
+) -> Result<Option<T>, Error> {
+    if word == HOST_NAME {
+        return Ok(None);
     }
-    match error.unknown_domain().map(|word| Subject::find(&daemon(), word)) {
-        Some(Ok(Subject::Domain(domain))) if domain.managed && domain.run.is_none() => {
-            Error::NotStarted { name: domain.name }
-        }
-        _ => error,
+    match look() {
+        Err(error) if error.code() == Some(ErrorCode::NotFound) && is_host_number(word) => Ok(None),
+        result => known(word, result).map(Some),
     }
+}
+
+fn is_host_number(word: &str) -> bool {
+    word.parse::<u32>() == Ok(0) || word == HOST_UUID
+}
+
+fn privileged(verb: &'static str) -> Error {
+    Error::Privileged { verb, name: if verb == "destroy" { "0" } else { HOST_NAME } }
 }
 
 /// Where relative paths of a configuration are seen from.
@@ -134,4 +178,32 @@ pub fn working_directory() -> Result<PathBuf, Error> {
 /// Our variables, which a domain's process is to have.
 pub fn environment() -> BTreeMap<String, String> {
     std::env::vars().filter(|(name, _)| name.starts_with("XENOLITH_")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(word: &str, code: Option<ErrorCode>) -> Result<Option<u32>, Error> {
+        let refuse = |code| ApiError::Refused(control::Failure::new(code, "no"));
+        unless_host(word, || code.map_or(Ok(5), |code| Err(refuse(code))))
+    }
+
+    #[test]
+    fn names_come_before_numbers_and_the_host_has_both() {
+        for word in ["0", HOST_UUID] {
+            assert_eq!(found(word, Some(ErrorCode::NotFound)).unwrap(), None);
+            assert_eq!(found(word, None).unwrap(), Some(5), "a domain may be called 0");
+        }
+        assert_eq!(found(HOST_NAME, None).unwrap(), None);
+        let error = found("ghost", Some(ErrorCode::NotFound)).unwrap_err();
+        assert_eq!(error.to_string(), "Domain 'ghost' does not exist.");
+        assert!(matches!(found("0", Some(ErrorCode::Timeout)), Err(Error::Daemon(_))));
+    }
+
+    #[test]
+    fn the_host_is_refused_in_words_of_xm() {
+        assert_eq!(privileged("destroy").to_string(), "Cannot destroy privileged domain 0");
+        assert_eq!(privileged("pause").to_string(), "Cannot pause privileged domain Domain-0");
+    }
 }

@@ -2,13 +2,12 @@
 
 use clap::ArgMatches;
 use config::{Disk, HostConfig, Mac, Vif};
-use control::xenstore::{StoreClient, Transaction};
-use control::{Client, ClientError, DeviceSpec, ErrorCode, Registry, Request, kill_point};
-use serde_json::{Map, Value, json};
+use control::{ClientError, DeviceSpec, ErrorCode, Request, kill_point};
+use serde_json::Value;
 
+use crate::daemon::{Subject, connect, daemon};
 use crate::error::Error;
 use crate::output::{harmless, put};
-use crate::target::{Target, connect};
 use crate::words;
 
 /// A kind of devices and its columns: header, width, node of the frontend (`/`: of the backend).
@@ -59,7 +58,7 @@ pub fn device(matches: &ArgMatches) -> &str {
 }
 
 fn order(word: &str, verb: &'static str, request: &Request) -> Result<(), Error> {
-    let mut client: Client = connect(&Registry::open()?, word, verb)?;
+    let (_, mut client) = connect(word, verb)?;
     kill_point("xm.device.connected");
     Ok(client.order(request)?)
 }
@@ -259,57 +258,20 @@ fn text(device: &Value, key: &str) -> String {
 
 /// What the store says of a domain's devices.
 fn listed(word: &str, kind: &Kind) -> Result<Vec<Value>, Error> {
-    let registry = Registry::open()?;
-    let target = Target::find(&registry, word)?;
-    let home = format!("/local/domain/{}/device/{}", target.domid(), kind.class);
-    let devices = StoreClient::order(registry.dirs(), |client| {
-        let mut store = client.direct();
-        let mut numbers = store.list(&home)?;
-        numbers.sort_by_key(|number| number.parse().unwrap_or(u64::MAX));
-        let device = |number: &String| read(&mut store, &home, number);
-        numbers.iter().map(device).collect::<Result<Vec<Value>, _>>()
-    })?;
-    Ok(devices)
-}
-
-/// The nodes of a device: the frontend's, those of its first queue if it has several, and under
-/// `backend-nodes` the backend's.
-fn read(
-    store: &mut Transaction<'_>,
-    home: &str,
-    number: &str,
-) -> Result<Value, control::xenstore::StoreError> {
-    let base = format!("{home}/{number}");
-    let mut nodes = nodes_of(store, &base)?;
-    for key in ["event-channel", "ring-ref", "tx-ring-ref", "rx-ring-ref"] {
-        if nodes.get(key).is_none_or(|value| value == "") {
-            let value = store.read(&format!("{base}/queue-0/{key}"))?.unwrap_or_default();
-            nodes.insert(key.into(), String::from_utf8_lossy(&value).into());
+    let daemon = daemon();
+    match Subject::find(&daemon, word)? {
+        Subject::Host => Ok(Vec::new()),
+        Subject::Domain(domain) => {
+            let devices = daemon.devices(&domain.uuid.to_string(), kind.class)?;
+            Ok(devices.into_iter().map(Value::Object).collect())
         }
     }
-    nodes.entry("handle").or_insert_with(|| json!("0"));
-    nodes.insert("id".into(), number.into());
-    let backend = nodes.get("backend").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let behind = if backend.is_empty() { Map::new() } else { nodes_of(store, &backend)? };
-    nodes.insert("backend-nodes".into(), Value::Object(behind));
-    Ok(Value::Object(nodes))
-}
-
-fn nodes_of(
-    store: &mut Transaction<'_>,
-    base: &str,
-) -> Result<Map<String, Value>, control::xenstore::StoreError> {
-    let mut nodes = Map::new();
-    for name in store.list(base)? {
-        let value = store.read(&format!("{base}/{name}"))?.unwrap_or_default();
-        nodes.insert(name, String::from_utf8_lossy(&value).into());
-    }
-    Ok(nodes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn the_tables_are_those_of_the_reference() {

@@ -54,6 +54,14 @@ pub enum Error {
     /// A request to a domain.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// A domain that did not tell the daemon how it is.
+    #[error("{trouble}")]
+    Silent {
+        /// Its number.
+        domid: u32,
+        /// What was the matter.
+        trouble: String,
+    },
     /// A domain that could not be started.
     #[error(transparent)]
     Launch(#[from] LaunchError),
@@ -85,9 +93,6 @@ pub enum Error {
         /// The word that names it.
         device: String,
     },
-    /// The store of the domains.
-    #[error(transparent)]
-    Store(#[from] control::xenstore::StoreError),
     /// A configuration file.
     #[error(transparent)]
     Config(#[from] config::Error),
@@ -223,6 +228,9 @@ impl Error {
             Self::Daemon(error) => error.hint(),
             Self::Edit(error) => error.hint(tool),
             Self::NotStarted { name } => Some(format!("'xm start {name}' starts it.")),
+            Self::Silent { domid, .. } => {
+                Some(format!("'{tool} destroy {domid}' ends it if it stays like this."))
+            }
             Self::Launch(LaunchError::Silent) => {
                 Some(format!("'{tool} dmesg NAME' prints the domain's log, if it got that far."))
             }

@@ -130,12 +130,6 @@ pub static EXPLANATIONS: &[Explanation] = &[
         next: "'xm logs DOMAIN' shows how far it came.",
     },
     Explanation {
-        code: "store",
-        what: "The store that domains share (xenstored) does not answer.",
-        why: "It could not be started, or its directory cannot be written.",
-        next: "'xm logs xenstored' shows its log. It is started anew when it is needed.",
-    },
-    Explanation {
         code: "unknown-domain",
         what: "No domain has that name, id or uuid.",
         why: "It ended, or was never there, or belongs to another user or another run-time \
@@ -151,9 +145,9 @@ pub static EXPLANATIONS: &[Explanation] = &[
     Explanation {
         code: "wrong-state",
         what: "That is not possible in the domain's present state.",
-        why: "It is paused, has shut down or has crashed.",
-        next: "'xm domstate DOMAIN' tells the state; 'xm unpause DOMAIN' or 'xm destroy DOMAIN' \
-               changes it.",
+        why: "It is paused, has shut down or has crashed, or is stored and not started.",
+        next: "'xm list DOMAIN' tells the state; 'xm unpause DOMAIN', 'xm start DOMAIN' or \
+               'xm destroy DOMAIN' changes it.",
     },
 ];
 
@@ -166,12 +160,12 @@ pub fn code(error: &Error) -> Option<&'static str> {
         Error::Privileged { .. } => "privileged-domain",
         Error::Registry(error) | Error::Client(ClientError::Registry(error)) => registry(error)?,
         Error::Client(ClientError::Refused(failure))
+        | Error::Daemon(api::Error::Refused(failure))
         | Error::Launch(LaunchError::Failed(failure)) => refusal(failure),
-        Error::Client(ClientError::Timeout { .. }) => "domain-silent",
+        Error::Client(ClientError::Timeout { .. }) | Error::Silent { .. } => "domain-silent",
         Error::Client(ClientError::Ended { .. }) => "domain-ended",
         Error::TooSlow { .. } => "start-timeout",
         Error::NoDevice { .. } | Error::NoCrashReport { .. } => "not-found",
-        Error::Store(_) => "store",
         Error::Config(_) => "config",
         Error::Path(path) if matches!(path.source.kind(), StorageFull | QuotaExceeded) => {
             "disk-full"

@@ -6,12 +6,12 @@ use config::{DomainConfig, Sxp};
 use control::{DomainInfo, StateFlags};
 use serde_json::{Value, json};
 
+use crate::daemon::{HOST_NAME, HOST_UUID};
 use crate::daemon::{Subject, daemon, run, subjects};
 use crate::error::Error;
 use crate::host::{self, Memory, Processors};
 use crate::list::{self, Filter, Row};
 use crate::output::{Colour, heading, note, put};
-use crate::target::{HOST_NAME, HOST_UUID};
 use crate::tool::Tool;
 use crate::{info, uptime, words};
 

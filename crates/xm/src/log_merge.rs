@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 use config::LogLevel;
-use control::{Dirs, PathError, Registry, check_name};
+use control::{Dirs, PathError, check_name};
 use serde_json::{Value, json};
 
+use crate::daemon::{Subject, daemon};
 use crate::error::Error;
 use crate::output::{Colour, colours_on, harmless, put};
-use crate::target::Target;
 use crate::words;
 
 /// Most of one file that is read at a time, in bytes.
@@ -61,11 +61,11 @@ pub fn log() -> Result<(), Error> {
 ///
 /// As [`log`]; and when a named domain never had a log.
 pub fn logs(matches: &ArgMatches) -> Result<(), Error> {
-    let registry = Registry::open()?;
+    let dirs = Dirs::from_environment();
     let names = words(matches, "domain");
     let names: Vec<String> =
-        names.iter().map(|name| log_name(&registry, name)).collect::<Result<_, _>>()?;
-    let place = registry.dirs().state.clone();
+        names.iter().map(|name| log_name(&dirs, name)).collect::<Result<_, _>>()?;
+    let place = dirs.state;
     let json = matches.get_flag("json");
     let least = matches.get_one::<LogLevel>("level").copied().unwrap_or(LogLevel::Debug);
     let mut positions = Positions::default();
@@ -90,14 +90,11 @@ pub fn logs(matches: &ArgMatches) -> Result<(), Error> {
 }
 
 /// The name that a domain's log has: its own, or that of one that is gone.
-fn log_name(registry: &Registry, word: &str) -> Result<String, Error> {
-    match Target::find(registry, word) {
-        Ok(target) => Ok(target.unprivileged("print the log of")?.name),
-        Err(error) => {
-            let is_there = check_name(word).is_ok() && registry.dirs().log(word).is_file();
-            if is_there { Ok(word.to_owned()) } else { Err(error) }
-        }
+fn log_name(dirs: &Dirs, word: &str) -> Result<String, Error> {
+    if check_name(word).is_ok() && dirs.log(word).is_file() {
+        return Ok(word.to_owned());
     }
+    Ok(Subject::find(&daemon(), word)?.unprivileged("print the log of")?.name)
 }
 
 /// How far each file was read, by its number on its device: a log that grew too long goes on in a

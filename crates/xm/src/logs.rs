@@ -4,14 +4,15 @@ use std::fs::File;
 use std::io::{IsTerminal, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use api::Daemon;
 use clap::ArgMatches;
-use control::{Client, ClientError, Entry, ErrorCode, PathError, Registry, check_name};
+use control::{Dirs, PathError, check_name};
 
+use crate::daemon::{Subject, daemon};
 use crate::error::Error;
 use crate::lifecycle::is_unknown;
 use crate::log_merge::for_people;
 use crate::output::{Colour, harmless, heading, note, put};
-use crate::target::Target;
 use crate::tool::Tool;
 use crate::words;
 
@@ -34,42 +35,45 @@ pub fn dmesg(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
             lacks: "clearing of a domain's log, which is kept for crash reports",
         });
     }
-    let registry = Registry::open()?;
+    let daemon = daemon();
     let names = words(matches, "domain");
     if let [name] = names.as_slice() {
-        return print_log(&one_log(&registry, name)?, None);
+        return print_log(&one_log(&daemon, name)?, None);
     }
     if names.is_empty() {
-        for entry in registry.list()? {
-            match live_log(&entry) {
-                Ok(text) => print_log(&text, Some(&entry.name))?,
+        for domain in daemon.domains()?.iter().filter(|domain| domain.run.is_some()) {
+            match daemon.log(&domain.uuid.to_string()) {
+                Ok(text) => print_log(&text, Some(&domain.name))?,
                 Err(error) => note(&format!(
                     "{} domain {}: {error}",
                     heading("Warning:", Colour::Yellow),
-                    entry.name
+                    domain.name
                 )),
             }
         }
         return Ok(());
     }
     for name in names {
-        print_log(&one_log(&registry, &name)?, Some(&name))?;
+        print_log(&one_log(&daemon, &name)?, Some(&name))?;
     }
     Ok(())
 }
 
-fn live_log(entry: &Entry) -> Result<Vec<u8>, ClientError> {
-    Client::open(entry)?.log()
-}
-
-fn one_log(registry: &Registry, word: &str) -> Result<Vec<u8>, Error> {
-    match Target::find(registry, word) {
-        Ok(target) => Ok(live_log(&target.unprivileged("print the log of")?)?),
-        Err(error) if is_unknown(&error) && check_name(word).is_ok() => {
-            let path = registry.dirs().log(word);
-            if path.is_file() { tail(&path) } else { Err(error) }
+/// The log of a domain that runs, or the file that one left.
+fn one_log(daemon: &Daemon, word: &str) -> Result<Vec<u8>, Error> {
+    let left = |name: &str| {
+        let path = Dirs::from_environment().log(name);
+        (check_name(name).is_ok() && path.is_file()).then_some(path)
+    };
+    match Subject::find(daemon, word) {
+        Ok(subject) => {
+            let domain = subject.unprivileged("print the log of")?;
+            match left(&domain.name) {
+                Some(path) if domain.run.is_none() => tail(&path),
+                _ => Ok(daemon.log(&domain.uuid.to_string())?),
+            }
         }
-        Err(error) => Err(error),
+        Err(error) => tail(&left(word).ok_or(error)?),
     }
 }
 
@@ -119,24 +123,23 @@ fn shown(bytes: &[u8], on_terminal: bool) -> String {
 ///
 /// When there is none.
 pub fn crash_report(word: &str) -> Result<(), Error> {
-    let registry = Registry::open()?;
-    let name = match Target::find(&registry, word) {
-        Ok(target) => {
-            let entry = target.unprivileged("print a crash report of")?;
-            match Client::open(&entry).and_then(Client::crash_report) {
-                Ok(bytes) if !bytes.is_empty() => return print(&bytes, None),
-                Ok(_) => {}
-                Err(ClientError::Refused(failure)) if failure.code != ErrorCode::NotFound => {
-                    return Err(ClientError::Refused(failure).into());
+    let daemon = daemon();
+    let name = match Subject::find(&daemon, word) {
+        Ok(subject) => {
+            let domain = subject.unprivileged("print a crash report of")?;
+            if domain.run.is_some() {
+                match daemon.crash_report(&domain.uuid.to_string()) {
+                    Ok(bytes) if !bytes.is_empty() => return print(&bytes, None),
+                    // The file tells, of what does not answer too.
+                    _ => {}
                 }
-                Err(_) => {}
             }
-            entry.name
+            domain.name
         }
         Err(error) if is_unknown(&error) && check_name(word).is_ok() => word.to_owned(),
         Err(error) => return Err(error),
     };
-    let place = registry.dirs().state.clone();
+    let place = Dirs::from_environment().state;
     match newest_report(&place, &name) {
         Some(path) => print(&tail(&path)?, None),
         None => Err(Error::NoCrashReport { name, place }),

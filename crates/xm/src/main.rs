@@ -51,7 +51,6 @@ mod settings;
 mod shell;
 mod signals;
 mod stats;
-mod target;
 mod terminal;
 mod tool;
 mod top;
@@ -96,7 +95,7 @@ fn text(words: &[OsString]) -> Result<Vec<String>, Error> {
 fn finish(tool: Tool, outcome: Result<u8, Error>) -> ExitCode {
     let error = match outcome {
         Ok(code) => return ExitCode::from(code),
-        Err(error) => daemon::or_not_started(error),
+        Err(error) => error,
     };
     match &error {
         Error::OutputClosed => signals::obey(signal_hook::consts::SIGPIPE),

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 use config::{Disk, vbd_number};
-use control::{Client, ClientError, ErrorCode, Registry, Request};
+use control::{ClientError, ErrorCode, Request};
 
+use crate::daemon::connect_for;
 use crate::error::Error;
-use crate::target::Target;
 use crate::{word, words};
 
 /// How long a change may take: the guest lets go of the drive, and takes it again.
@@ -68,9 +68,7 @@ fn change(matches: &ArgMatches, command: &'static str, spec: &str) -> Result<(),
         .map_err(|error| Error::usage(command, format!("Disk '{spec}': {error}")))?;
     disk.make_absolute();
     let device = disk.vdev.name().to_owned();
-    let entry = Target::find(&Registry::open()?, word(matches, "domain"))?
-        .unprivileged("change a medium of")?;
-    let mut client = Client::open_with_patience(&entry, PATIENCE)?;
+    let (_, mut client) = connect_for(word(matches, "domain"), "change a medium of", PATIENCE)?;
     match client.order(&Request::MediumChange { disk: Box::new(disk) }) {
         Err(ClientError::Refused(failure)) if failure.code == ErrorCode::NotFound => {
             Err(Error::NoDevice { device })

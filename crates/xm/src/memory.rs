@@ -1,10 +1,9 @@
 //! `mem-set` and `mem-max`.
 
 use clap::ArgMatches;
-use control::Registry;
 
+use crate::daemon::connect;
 use crate::error::Error;
-use crate::target::connect;
 use crate::tool::Tool;
 use crate::word;
 
@@ -15,8 +14,7 @@ use crate::word;
 /// When there is no such domain, or it cannot have as much.
 pub fn mem_set(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
     let mib = size("mem-set", tool, matches)?;
-    Ok(connect(&Registry::open()?, word(matches, "domain"), "set the memory of")?
-        .set_memory(mib)?)
+    Ok(connect(word(matches, "domain"), "set the memory of")?.1.set_memory(mib)?)
 }
 
 /// `mem-max D MEM`: a limit that holds from now on, of which the guest is not told.
@@ -26,8 +24,7 @@ pub fn mem_set(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
 /// As [`mem_set`].
 pub fn mem_max(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
     let mib = size("mem-max", tool, matches)?;
-    let mut client = connect(&Registry::open()?, word(matches, "domain"), "limit the memory of")?;
-    Ok(client.limit_memory(mib)?)
+    Ok(connect(word(matches, "domain"), "limit the memory of")?.1.limit_memory(mib)?)
 }
 
 fn size(command: &'static str, tool: Tool, matches: &ArgMatches) -> Result<u64, Error> {

@@ -1,12 +1,11 @@
 //! Short orders to one domain: `rename`, `reset`, `sysrq`, `trigger`, `debug-keys` and `vcpu-set`.
 
 use clap::ArgMatches;
-use control::{Client, EndedAs, Registry, ShutdownKind, kill_point};
+use control::{EndedAs, ShutdownKind, kill_point};
 
-use crate::daemon::{Subject, daemon};
+use crate::daemon::{Subject, connect, daemon, info, run, subjects};
 use crate::error::Error;
 use crate::output::{Colour, heading, note, put};
-use crate::target::{Target, connect};
 use crate::tool::Tool;
 use crate::word;
 
@@ -32,7 +31,7 @@ pub fn reset(matches: &ArgMatches) -> Result<(), Error> {
 }
 
 fn reset_domain(word: &str) -> Result<(), Error> {
-    let client = connect(&Registry::open()?, word, "reset")?;
+    let (_, client) = connect(word, "reset")?;
     kill_point("xm.reset.connected");
     let ended = client.reset()?;
     if let EndedAs::Restarted { domid } = ended.outcome {
@@ -54,7 +53,7 @@ pub fn sysrq(matches: &ArgMatches) -> Result<(), Error> {
     if !key.is_ascii_alphanumeric() {
         return Err(Error::usage("sysrq", "A magic SysRq key is one letter or digit."));
     }
-    Ok(connect(&Registry::open()?, word(matches, "domain"), "send a key to")?.sysrq(key)?)
+    Ok(connect(word(matches, "domain"), "send a key to")?.1.sysrq(key)?)
 }
 
 /// `trigger D nmi|reset|init|power|s3resume|sleep [VCPU]`.
@@ -71,7 +70,7 @@ pub fn trigger(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
     let lacks = match what {
         "reset" => return reset_domain(domain),
         "power" => {
-            let mut client = connect(&Registry::open()?, domain, "shut down")?;
+            let (_, mut client) = connect(domain, "shut down")?;
             return Ok(client.shutdown(ShutdownKind::Poweroff)?);
         }
         "nmi" => "non-maskable interrupts, which this engine does not raise",
@@ -87,7 +86,7 @@ pub fn trigger(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
         }
     };
     // Of a domain or vCPU that is not there, this is what matters.
-    let mut client = connect(&Registry::open()?, domain, "trigger")?;
+    let (_, mut client) = connect(domain, "trigger")?;
     check_vcpu("trigger", vcpu, client.info()?.vcpus)?;
     Err(Error::NotThere { tool: tool.name(), command: format!("trigger {what}"), lacks })
 }
@@ -106,31 +105,35 @@ fn check_vcpu(command: &'static str, vcpu: u32, count: u32) -> Result<(), Error>
 /// When a key is none, or a named domain does not exist.
 pub fn debug_keys(matches: &ArgMatches) -> Result<(), Error> {
     let keys = word(matches, "keys");
-    let registry = Registry::open()?;
+    let daemon = daemon();
     let names = crate::words(matches, "domain");
-    let entries = if names.is_empty() {
-        registry.list()?
-    } else {
-        let find = |name: &String| Target::find(&registry, name)?.unprivileged("look into");
-        names.iter().map(find).collect::<Result<Vec<_>, _>>()?
-    };
+    let mut domains = Vec::new();
+    for subject in subjects(&daemon, &names)? {
+        match subject {
+            Subject::Host if names.is_empty() => {}
+            subject => domains.push(subject.unprivileged("look into")?),
+        }
+    }
+    if names.is_empty() {
+        domains.retain(|domain| domain.run.is_some());
+    }
     let mut failed = 0;
-    for entry in &entries {
-        let press = || -> Result<(), control::ClientError> {
-            let mut client = Client::open(entry)?;
-            keys.chars().try_for_each(|key| client.debug_key(key))
+    for domain in &domains {
+        let press = || -> Result<(), Error> {
+            let (_, mut client) = connect(&domain.uuid.to_string(), "look into")?;
+            Ok(keys.chars().try_for_each(|key| client.debug_key(key))?)
         };
         match press() {
             Ok(()) => {}
-            Err(error) if entries.len() == 1 => return Err(error.into()),
+            Err(error) if domains.len() == 1 => return Err(error),
             Err(error) => {
                 failed += 1;
-                note(&format!("{} {}: {error}", heading("Error:", Colour::Red), entry.name));
+                note(&format!("{} {}: {error}", heading("Error:", Colour::Red), domain.name));
             }
         }
     }
     if failed > 0 {
-        return Err(Error::Some { failed, all: entries.len() });
+        return Err(Error::Some { failed, all: domains.len() });
     }
     Ok(())
 }
@@ -141,7 +144,7 @@ pub fn debug_keys(matches: &ArgMatches) -> Result<(), Error> {
 ///
 /// As [`rename`]; and for a number of vCPUs that the domain cannot have.
 pub fn vcpu_set(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
-    let mut client = connect(&Registry::open()?, word(matches, "domain"), "set the vCPUs of")?;
+    let (_, mut client) = connect(word(matches, "domain"), "set the vCPUs of")?;
     let info = client.info()?;
     let Ok(count) = word(matches, "count").parse::<u32>() else {
         return Err(Error::usage("vcpu-set", "Invalid argument."));
@@ -165,15 +168,13 @@ pub fn vcpu_set(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
 ///
 /// As [`rename`].
 pub fn domstate(matches: &ArgMatches) -> Result<(), Error> {
-    let target = Target::find(&Registry::open()?, word(matches, "domain"))?;
-    let state = match &target {
-        Target::Host => "running",
-        Target::Domain(entry) => state_word(Client::open(entry)?.info()?.state),
+    let subject = Subject::find(&daemon(), word(matches, "domain"))?;
+    let (domid, state) = match &subject {
+        Subject::Host => (0, "running"),
+        Subject::Domain(domain) => (run(domain)?.domid, state_word(info(domain)?.state)),
     };
     if matches.get_flag("json") {
-        let value = serde_json::json!({
-            "domid": target.domid(), "name": target.name(), "state": state,
-        });
+        let value = serde_json::json!({"domid": domid, "name": subject.name(), "state": state});
         return put(&format!("{}\n", serde_json::to_string_pretty(&value)?));
     }
     put(&format!("{state}\n"))

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use clap::ArgMatches;
-use control::{Client, ClientError, DiskSize, ErrorCode, Registry, Request, kill_point};
+use control::{ClientError, DiskSize, ErrorCode, Request, kill_point};
 
+use crate::daemon::connect_for;
 use crate::devices::{device, disk_number};
 use crate::error::Error;
-use crate::target::Target;
 use crate::word;
 
 /// How long it may take: what was written to the image must be on the host's disk before and after.
@@ -27,9 +27,7 @@ pub fn block_resize(matches: &ArgMatches) -> Result<(), Error> {
         let why = format!("'{text}' is no size: bytes, or as 512M, 20G, +2G.");
         Error::usage(command, why)
     })?;
-    let entry = Target::find(&Registry::open()?, word(matches, "domain"))?
-        .unprivileged("resize a disk of")?;
-    let mut client = Client::open_with_patience(&entry, PATIENCE)?;
+    let (_, mut client) = connect_for(word(matches, "domain"), "resize a disk of", PATIENCE)?;
     kill_point("xm.resize.connected");
     match client.order(&Request::DeviceResize { number, size }) {
         Err(ClientError::Refused(failure)) if failure.code == ErrorCode::NotFound => {

@@ -1,20 +1,16 @@
 //! `stats`: what domains have used and moved so far.
 
-use std::thread;
-use std::time::Duration;
-
+use api::{Daemon, Error as ApiError};
 use clap::ArgMatches;
-use control::{Client, ClientError, DeviceStats, DomainStats, Entry, Registry};
+use control::{DeviceStats, DomainStats, ErrorCode};
 use serde_json::{Value, json};
 
+use crate::daemon::{HOST_NAME, Subject, daemon, run, subjects};
 use crate::error::Error;
 use crate::host::{self, Memory, Processors};
 use crate::output::{Colour, heading, note, put};
-use crate::target::{HOST_NAME, Target, targets};
 use crate::words;
 
-/// How long a domain may take to answer: whoever lists wants to see the others.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes in a sector of a virtual disk.
 const SECTOR: u64 = 512;
 
@@ -27,45 +23,62 @@ pub enum Asked {
     Domain(DomainStats),
 }
 
-/// Asks all at the same time. One that has ended meanwhile is left out; of one that does not answer
-/// standard error tells.
-pub fn ask_all(targets: Vec<Target>) -> Vec<Asked> {
-    let (asked, silent) = ask_quietly(targets);
-    for (name, error) in silent {
-        note(&format!("{} domain {name}: {error}", heading("Warning:", Colour::Yellow)));
+/// Asks the domains that `words` name; all of them, Domain-0 first, if there are no words. Of one that does
+/// not answer standard error tells.
+///
+/// # Errors
+///
+/// When a named domain does not exist or is not started.
+pub fn ask(words: &[String]) -> Result<Vec<Asked>, Error> {
+    let daemon = daemon();
+    if words.is_empty() {
+        let all = daemon.all_stats()?;
+        all.silent.iter().for_each(|silent| warn(&silent.who.name, &silent.trouble));
+        return Ok(everyone(all.domains));
     }
-    asked
-}
-
-/// As [`ask_all`]; who does not answer is in the second list.
-pub fn ask_quietly(targets: Vec<Target>) -> (Vec<Asked>, Vec<(String, ClientError)>) {
-    let mut answers: Vec<_> = targets.into_iter().map(|target| (target, None)).collect();
-    thread::scope(|scope| {
-        for (target, answer) in &mut answers {
-            let Target::Domain(entry) = target else { continue };
-            let entry = &*entry;
-            let asked =
-                thread::Builder::new().spawn_scoped(scope, move || *answer = Some(ask(entry)));
-            // Without a thread it stays unasked here, and is asked in its turn.
-            drop(asked);
-        }
-    });
-    let (mut asked, mut silent) = (Vec::new(), Vec::new());
-    for (target, answer) in answers {
-        match target {
-            Target::Host => asked.push(Asked::Host),
-            Target::Domain(entry) => match answer.unwrap_or_else(|| ask(&entry)) {
-                Ok(stats) => asked.push(Asked::Domain(stats)),
-                Err(ClientError::Ended { .. } | ClientError::Connect { .. }) => {}
-                Err(error) => silent.push((entry.name, error)),
-            },
+    let mut asked = Vec::new();
+    for subject in subjects(&daemon, words)? {
+        match subject {
+            Subject::Host => asked.push(Asked::Host),
+            Subject::Domain(domain) => {
+                let _it_runs = run(&domain)?;
+                match daemon.stats(&domain.uuid.to_string()) {
+                    Ok(stats) => asked.push(Asked::Domain(stats)),
+                    Err(error) if is_silence(&error) => warn(&domain.name, &error.to_string()),
+                    Err(error) if has_ended(&error) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
         }
     }
-    (asked, silent)
+    Ok(asked)
 }
 
-fn ask(entry: &Entry) -> Result<DomainStats, ClientError> {
-    Client::open_with_patience(entry, PATIENCE).and_then(|mut client| client.stats())
+/// Asks all domains, Domain-0 first. Who does not answer is left out.
+///
+/// # Errors
+///
+/// When the daemon cannot be asked.
+pub fn ask_quietly(daemon: &Daemon) -> Result<Vec<Asked>, Error> {
+    Ok(everyone(daemon.all_stats()?.domains))
+}
+
+fn everyone(domains: Vec<DomainStats>) -> Vec<Asked> {
+    std::iter::once(Asked::Host).chain(domains.into_iter().map(Asked::Domain)).collect()
+}
+
+fn warn(name: &str, trouble: &str) {
+    note(&format!("{} domain {name}: {trouble}", heading("Warning:", Colour::Yellow)));
+}
+
+fn is_silence(error: &ApiError) -> bool {
+    error.code() == Some(ErrorCode::Timeout)
+}
+
+/// It ended after it was found.
+fn has_ended(error: &ApiError) -> bool {
+    let codes = [ErrorCode::NotFound, ErrorCode::WrongState, ErrorCode::Ended];
+    error.code().is_some_and(|code| codes.contains(&code))
 }
 
 /// Domain-0 as a domain: the host's memory and processors.
@@ -92,8 +105,7 @@ pub fn host_stats() -> DomainStats {
 ///
 /// When a named domain does not exist.
 pub fn stats(matches: &ArgMatches) -> Result<(), Error> {
-    let registry = Registry::open()?;
-    let asked = ask_all(targets(&registry, &words(matches, "domain"))?);
+    let asked = ask(&words(matches, "domain"))?;
     let all: Vec<DomainStats> = asked
         .into_iter()
         .map(|asked| match asked {

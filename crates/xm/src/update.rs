@@ -8,10 +8,10 @@ use api::Daemon;
 use api::types::{Domain, Managed, Replace};
 use clap::ArgMatches;
 use config::{DomainConfig, HostConfig, LoadOptions, Loaded, load, parse_str};
-use control::{Client, Request};
+use control::Request;
 
 use crate::config_tool::{partition, search};
-use crate::daemon::{Subject, daemon, entry, known, working_directory};
+use crate::daemon::{Subject, connect, daemon, known, working_directory};
 use crate::error::Error;
 use crate::output::{note, put};
 use crate::tool::Tool;
@@ -52,7 +52,7 @@ pub fn config_update(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
     if domain.run.is_some() {
         absolute_from(&mut config, &directory);
         let request = Request::Configure { config: Box::new(config) };
-        Client::open(&entry(&domain)?)?.order(&request)?;
+        connect(&domain.uuid.to_string(), "configure")?.1.order(&request)?;
     }
     put(&format!("{}\n", when(&domain)))
 }

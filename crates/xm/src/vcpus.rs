@@ -1,14 +1,14 @@
 //! `vcpu-list`: the virtual CPUs of domains.
 
 use clap::ArgMatches;
-use control::{DomainStats, Registry, VcpuStats};
+use control::{DomainStats, VcpuStats};
 use serde_json::json;
 
+use crate::daemon::HOST_NAME;
 use crate::error::Error;
 use crate::host;
 use crate::output::put;
-use crate::stats::{Asked, ask_all};
-use crate::target::{HOST_NAME, targets};
+use crate::stats::{Asked, ask};
 use crate::tool::Tool;
 use crate::words;
 
@@ -18,8 +18,7 @@ use crate::words;
 ///
 /// When a named domain does not exist.
 pub fn vcpu_list(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
-    let registry = Registry::open()?;
-    let asked = ask_all(targets(&registry, &words(matches, "domain"))?);
+    let asked = ask(&words(matches, "domain"))?;
     let host_cpus = host_vcpus();
     let cpus = host_cpus.len();
     let domains: Vec<(String, u32, Vec<VcpuStats>)> = asked

@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use api::types::Who;
 use clap::ArgMatches;
-use control::{Client, ClientError, Ended, Entry, Registry, StateFlags, WaitUntil};
+use control::{Client, ClientError, Ended, ErrorCode, StateFlags, WaitUntil};
 use serde_json::json;
 
+use crate::daemon::{connect, daemon};
 use crate::error::Error;
 use crate::lifecycle::is_unknown;
 use crate::output::put;
-use crate::target::Target;
 
 /// How often a state is looked at that the domain does not announce.
 const POLL: Duration = Duration::from_millis(100);
@@ -83,7 +84,7 @@ pub fn wait(matches: &ArgMatches) -> Result<u8, Error> {
             Some(end.ok_or_else(|| Error::usage("wait", "Invalid argument."))?)
         }
     };
-    let outcome = run(&Registry::open()?, word, goal, deadline)?;
+    let outcome = run(word, goal, deadline)?;
     if matches.get_flag("json") {
         let (result, ended) = match outcome {
             Outcome::Met(ended) => ("met", ended),
@@ -100,15 +101,10 @@ pub fn wait(matches: &ArgMatches) -> Result<u8, Error> {
     })
 }
 
-fn run(
-    registry: &Registry,
-    word: &str,
-    goal: Goal,
-    deadline: Option<Instant>,
-) -> Result<Outcome, Error> {
-    let entry = loop {
-        match Target::find(registry, word).and_then(|target| target.unprivileged("wait for")) {
-            Ok(entry) => break entry,
+fn run(word: &str, goal: Goal, deadline: Option<Instant>) -> Result<Outcome, Error> {
+    let (who, client) = loop {
+        match connect(word, "wait for") {
+            Ok(connected) => break connected,
             Err(error) if goal == Goal::Exists && is_unknown(&error) => {
                 if !pause(deadline) {
                     return Ok(Outcome::TimeRanOut);
@@ -119,9 +115,9 @@ fn run(
     };
     match goal {
         Goal::Exists => Ok(Outcome::Met(None)),
-        Goal::Gone => announced(&entry, WaitUntil::Gone, deadline),
-        Goal::Stopped => announced(&entry, WaitUntil::Shutdown, deadline),
-        Goal::Running | Goal::Paused => polled(&entry, goal, deadline),
+        Goal::Gone => announced(client, WaitUntil::Gone, deadline),
+        Goal::Stopped => announced(client, WaitUntil::Shutdown, deadline),
+        Goal::Running | Goal::Paused => polled(&who, goal, deadline),
     }
 }
 
@@ -133,13 +129,12 @@ fn pause(deadline: Option<Instant>) -> bool {
 }
 
 /// What the domain's process tells by itself.
-fn announced(entry: &Entry, until: WaitUntil, deadline: Option<Instant>) -> Result<Outcome, Error> {
+fn announced(
+    mut client: Client,
+    until: WaitUntil,
+    deadline: Option<Instant>,
+) -> Result<Outcome, Error> {
     let ended = |error: &ClientError| matches!(error, ClientError::Ended { .. });
-    let mut client = match Client::open(entry) {
-        Ok(client) => client,
-        Err(error) if ended(&error) => return Ok(Outcome::Met(None)),
-        Err(error) => return Err(error.into()),
-    };
     if until == WaitUntil::Shutdown {
         // One that has stopped already announces nothing.
         match client.info() {
@@ -159,15 +154,24 @@ fn announced(entry: &Entry, until: WaitUntil, deadline: Option<Instant>) -> Resu
 }
 
 /// What has to be looked at again and again.
-fn polled(entry: &Entry, goal: Goal, deadline: Option<Instant>) -> Result<Outcome, Error> {
+fn polled(who: &Who, goal: Goal, deadline: Option<Instant>) -> Result<Outcome, Error> {
+    let daemon = daemon();
     loop {
-        let state = match Client::open(entry).and_then(|mut client| client.info()) {
-            Ok(info) => info.state,
-            Err(ClientError::Ended { .. } | ClientError::Connect { .. }) => {
+        let domain = match daemon.domain(&who.uuid.to_string()) {
+            Ok(domain) if domain.domid() == who.domid => domain,
+            Ok(_) => return Ok(Outcome::Ended(None)),
+            Err(error) if error.code() == Some(ErrorCode::NotFound) => {
                 return Ok(Outcome::Ended(None));
             }
             Err(error) => return Err(error.into()),
         };
+        let Some(info) = domain.info else {
+            if !pause(deadline) {
+                return Ok(Outcome::TimeRanOut);
+            }
+            continue;
+        };
+        let state = info.state;
         if goal.is_met_by(state) {
             return Ok(Outcome::Met(None));
         }

@@ -1,13 +1,11 @@
 //! Requests about a domain's inside: figures, memory, resets.
 
 use super::{Client, ClientError, PATIENCE};
+use crate::descriptor::receive_with;
 use crate::image::MemoryImage;
 use crate::line::{LineError, write_line};
 use crate::protocol::{Ended, MAX_REQUEST, Request, Response};
 use crate::stats::DomainStats;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -87,20 +85,12 @@ impl Client {
         let (mut line, mut file) = (Vec::new(), None);
         loop {
             let mut bytes = [0; 4096];
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-            let mut with = RecvAncillaryBuffer::new(&mut space);
-            let flags = RecvFlags::CMSG_CLOEXEC;
-            let got = recvmsg(&self.stream, &mut [IoSliceMut::new(&mut bytes)], &mut with, flags)
-                .map_err(io::Error::from)?;
-            for message in with.drain() {
-                if let RecvAncillaryMessage::ScmRights(rights) = message {
-                    file = rights.last().or(file);
-                }
-            }
-            if got.bytes == 0 {
+            let (count, came) = receive_with(&self.stream, &mut bytes)?;
+            file = came.or(file);
+            if count == 0 {
                 return Err(LineError::Torn);
             }
-            line.extend_from_slice(bytes.get(..got.bytes).unwrap_or_default());
+            line.extend_from_slice(bytes.get(..count).unwrap_or_default());
             if line.ends_with(b"\n") {
                 return Ok((line, file));
             }
@@ -115,10 +105,8 @@ impl Client {
 mod tests {
     use super::*;
     use crate::{Dirs, Registration, Registry, Uuid, bind};
-    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
     use std::fs::File;
-    use std::io::{BufRead, BufReader, IoSlice, Read, Seek, Write};
-    use std::os::fd::AsFd;
+    use std::io::{BufRead, BufReader, Read, Seek, Write};
     use std::thread::JoinHandle;
 
     /// A domain that answers one request with `reply`, and a descriptor of a file with it.
@@ -136,14 +124,12 @@ mod tests {
             BufReader::new(&stream).read_line(&mut String::new()).unwrap();
             let mut file: File = tempfile::tempfile().unwrap();
             file.write_all(b"memory").unwrap();
-            let fds = [file.as_fd()];
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-            let mut control = SendAncillaryBuffer::new(&mut space);
-            if with {
-                control.push(SendAncillaryMessage::ScmRights(&fds));
-            }
             let (first, rest) = reply.split_at(10);
-            sendmsg(&stream, &[IoSlice::new(first)], &mut control, SendFlags::empty()).unwrap();
+            if with {
+                crate::send_with(&stream, first, &file).unwrap();
+            } else {
+                stream.write_all(first).unwrap();
+            }
             stream.write_all(rest).unwrap();
         });
         (base, registration, server)

@@ -3,14 +3,12 @@
 use crate::console::History;
 use control::{
     ErrorCode, Failure, LineError, LineReader, MAX_REQUEST, Request, Response, WaitUntil,
-    write_line,
+    send_with, write_line,
 };
 use rustix::event::PollFlags;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, Read, Write};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 /// Console bytes sent at a time.
@@ -138,11 +136,7 @@ impl Connection {
         }
         let mut line = Vec::new();
         let _memory_takes_all = write_line(&mut line, response);
-        let fds = [file.as_fd()];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut with = SendAncillaryBuffer::new(&mut space);
-        with.push(SendAncillaryMessage::ScmRights(&fds));
-        let sent = sendmsg(&self.stream, &[IoSlice::new(&line)], &mut with, SendFlags::NOSIGNAL);
+        let sent = send_with(&self.stream, &line, file);
         match sent {
             Ok(count) => self.output.extend(line.get(count..).unwrap_or_default()),
             Err(_) => self.close(),

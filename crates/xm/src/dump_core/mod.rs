@@ -12,18 +12,18 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use api::types::Who;
 use clap::ArgMatches;
 use control::{
-    Client, ClientError, Dirs, Entry, MemoryImage, PathError, Registry, kill_point, name_file,
-    unnamed_file,
+    Client, ClientError, Dirs, MemoryImage, PathError, kill_point, name_file, unnamed_file,
 };
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
+use crate::daemon::{connect, reconnect};
 use crate::error::Error;
 use crate::output::{note, put};
 use crate::signals::{Signals, obey};
-use crate::target::Target;
 use crate::tool::Tool;
 use format::{Layout, PAGE};
 
@@ -42,20 +42,19 @@ pub fn dump_core(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
     let set = |name: &str| matches.try_get_one::<bool>(name).is_ok_and(|flag| flag == Some(&true));
     let (live, crash, reset) = (set("live"), set("crash"), set("reset"));
     let word = crate::word(matches, "domain");
-    let registry = Registry::open()?;
-    let entry = Target::find(&registry, word)?.unprivileged("dump core of")?;
+    let (who, client) = connect(word, "dump core of")?;
     let path = match matches.get_one::<String>("file") {
         Some(file) => PathBuf::from(file),
         None if tool == Tool::Xl => {
             return Err(Error::usage("dump-core", "'xl dump-core' requires 2 arguments."));
         }
-        None => default_path(registry.dirs(), &entry)?,
+        None => default_path(&Dirs::from_environment(), &who)?,
     };
     if tool == Tool::Xm {
-        put(&format!("Dumping core of domain: {} ...\n", entry.name))?;
+        put(&format!("Dumping core of domain: {} ...\n", who.name))?;
     }
     let mut signals = Signals::catch().map_err(Error::Signals)?;
-    match dump(&entry, live, &path, &mut signals)? {
+    match dump(&who, client, live, &path, &mut signals)? {
         None => {}
         Some(signal) => {
             note(&format!("Interrupted: {} was not written.", path.display()));
@@ -64,9 +63,9 @@ pub fn dump_core(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
         }
     }
     if reset {
-        Client::open(&entry)?.reset()?;
+        reconnect(&who)?.reset()?;
     } else if crash {
-        match Client::open(&entry)?.destroy() {
+        match reconnect(&who)?.destroy() {
             Ok(()) | Err(ClientError::Ended { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -75,11 +74,11 @@ pub fn dump_core(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
 }
 
 /// `STATE/dump/2026-1122-2359.59-NAME.ID.core`, as xend called them.
-fn default_path(dirs: &Dirs, entry: &Entry) -> Result<PathBuf, PathError> {
+fn default_path(dirs: &Dirs, who: &Who) -> Result<PathBuf, PathError> {
     let place = dirs.state.join("dump");
     std::fs::create_dir_all(&place).map_err(PathError::at("create", &place))?;
     let now = jiff::Zoned::now().strftime("%Y-%m%d-%H%M.%S").to_string();
-    Ok(place.join(format!("{now}-{}.{}.core", entry.name, entry.domid)))
+    Ok(place.join(format!("{now}-{}.{}.core", who.name, who.domid.unwrap_or_default())))
 }
 
 /// A domain that stands still while this is there: while a connection is open, so that it goes on too if
@@ -90,11 +89,11 @@ struct Still {
 
 impl Still {
     /// Pauses the domain, unless it stands still already.
-    fn new(entry: &Entry, is_still: bool) -> Result<Self, ClientError> {
+    fn new(who: &Who, is_still: bool) -> Result<Self, Error> {
         if is_still {
             return Ok(Self { _connection: None });
         }
-        let mut client = Client::open(entry)?;
+        let mut client = reconnect(who)?;
         client.hold()?;
         Ok(Self { _connection: Some(client) })
     }
@@ -102,15 +101,16 @@ impl Still {
 
 /// Writes the file; the signal that ended it early, if one did.
 fn dump(
-    entry: &Entry,
+    who: &Who,
+    client: Client,
     live: bool,
     path: &Path,
     signals: &mut Signals,
 ) -> Result<Option<i32>, Error> {
     // A guest that stands still cannot tell its registers, so they are asked for before.
-    let (image, memory) = Client::open(entry)?.memory()?;
+    let (image, memory) = client.memory()?;
     kill_point("xm.dump.handed");
-    let still = if live { Still { _connection: None } } else { Still::new(entry, image.stopped)? };
+    let still = if live { Still { _connection: None } } else { Still::new(who, image.stopped)? };
     kill_point("xm.dump.still");
     if image.registers.is_none() {
         note("The guest's registers are not known: the core file has none.");

@@ -1,9 +1,8 @@
 //! A session with a guest's agent: packets on a socket to the process that serves the channel.
 
 use super::GuestError;
+use crate::daemon::connect;
 use crate::error::Error;
-use crate::target::Target;
-use control::{Client, Registry};
 use guest_agent::frame::MOST_PAYLOAD;
 use guest_agent::message::{Kind, Link, Outcome, credit};
 use guest_agent::request::Request;
@@ -57,12 +56,11 @@ impl Session {
         request: &Request,
         patience: Duration,
     ) -> Result<Self, Error> {
-        let registry = Registry::open()?;
-        let entry = Target::find(&registry, word)?.unprivileged(verb)?;
+        let (who, client) = connect(word, verb)?;
         let request = request.encode().ok_or(GuestError::TooLong)?;
-        let socket = Client::open(&entry)?.channel()?;
+        let socket = client.channel()?;
         let mut session = Self {
-            name: entry.name,
+            name: who.name,
             socket,
             waiting: VecDeque::new(),
             link: Link::NoDriver,

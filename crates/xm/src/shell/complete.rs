@@ -8,8 +8,8 @@ use rustyline::{
 
 use crate::cli;
 use crate::commands::{COMMANDS, Lookup, lookup};
+use crate::daemon::HOST_NAME;
 use crate::daemon::daemon;
-use crate::target::HOST_NAME;
 use crate::tool::Tool;
 
 /// Words that only the shell knows.

@@ -6,16 +6,17 @@ mod table;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use api::Daemon;
 use clap::ArgMatches;
-use control::{DomainStats, Registry};
+use control::DomainStats;
 use serde_json::json;
 
+use crate::daemon::daemon;
 use crate::error::Error;
 use crate::host::{Memory, Processors};
 use crate::output::put;
 use crate::signals::{Signals, obey};
 use crate::stats::{Asked, ask_quietly, host_stats, value};
-use crate::target::targets;
 use crate::vcpus::host_vcpus;
 use table::{Sample, Sort, View};
 
@@ -30,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 ///
-/// When the registry cannot be read, or the terminal cannot be used.
+/// When the daemon cannot be asked, or the terminal cannot be used.
 pub fn top(matches: &ArgMatches) -> Result<(), Error> {
     let seconds = matches.get_one::<f64>("delay").copied().unwrap_or(3.0);
     if !PAUSES.contains(&seconds) {
@@ -46,13 +47,13 @@ pub fn top(matches: &ArgMatches) -> Result<(), Error> {
     let delay = Duration::from_secs_f64(seconds);
     let iterations = matches.get_one::<u64>("iterations").copied().unwrap_or(0);
     let json = matches.get_flag("json");
-    let registry = Registry::open()?;
+    let daemon = daemon();
     let mut signals = Signals::catch().map_err(Error::Signals)?;
     let on_terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
     let ended = if matches.get_flag("batch") || json || !on_terminal {
-        batch(&registry, &view, delay, iterations, json, &mut signals)?
+        batch(&daemon, &view, delay, iterations, json, &mut signals)?
     } else {
-        screen::run(&registry, view, delay, iterations, &mut signals)?
+        screen::run(&daemon, view, delay, iterations, &mut signals)?
     };
     if let Some(signal) = ended {
         obey(signal);
@@ -61,9 +62,8 @@ pub fn top(matches: &ArgMatches) -> Result<(), Error> {
 }
 
 /// Looks at all domains now.
-fn look(registry: &Registry) -> Result<Sample, Error> {
-    let (asked, _silent) = ask_quietly(targets(registry, &[])?);
-    let domains: Vec<DomainStats> = asked
+fn look(daemon: &Daemon) -> Result<Sample, Error> {
+    let domains: Vec<DomainStats> = ask_quietly(daemon)?
         .into_iter()
         .map(|asked| match asked {
             Asked::Host => DomainStats { vcpus: host_vcpus(), ..host_stats() },
@@ -82,7 +82,7 @@ fn look(registry: &Registry) -> Result<Sample, Error> {
 
 /// Prints all domains `iterations` times, 0 for ever; gives the signal that ended it.
 fn batch(
-    registry: &Registry,
+    daemon: &Daemon,
     view: &View,
     delay: Duration,
     iterations: u64,
@@ -92,7 +92,7 @@ fn batch(
     let mut before = None;
     let mut done = 0;
     loop {
-        let now = look(registry)?;
+        let now = look(daemon)?;
         put(&if json {
             as_json(&now, before.as_ref())?
         } else {

@@ -4,7 +4,7 @@ use std::io::{Stdout, stdin, stdout};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use control::Registry;
+use api::Daemon;
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
@@ -43,7 +43,7 @@ struct State {
 
 /// Shows the screen until it is left; gives the signal that ended it, if one did.
 pub(super) fn run(
-    registry: &Registry,
+    daemon: &Daemon,
     view: View,
     delay: Duration,
     iterations: u64,
@@ -56,7 +56,7 @@ pub(super) fn run(
     let mut before: Option<Sample> = None;
     let mut done = 0;
     loop {
-        let now = look(registry)?;
+        let now = look(daemon)?;
         let next = Instant::now() + state.delay;
         done += 1;
         loop {
