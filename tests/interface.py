@@ -149,7 +149,8 @@ class Maker:
         """A path with names in it, of domains that are there for the most part."""
         strange = ["Domain-0", "ghost", "0", "1", "", ".", "..", "../../host", "\0", "\u00fc", "a" * 300, "%", " ", "?x=1", "99999999999"]
         name = self.dice.choice(names if self.dice.random() < 0.7 else strange)
-        return path.replace("{domain}", urllib.parse.quote(name, safe=""))
+        kind = self.dice.choice(["vbd", "vif", "console", "vbd", "..", ""])
+        return path.replace("{domain}", urllib.parse.quote(name, safe="")).replace("{class}", kind)
 
 
 def operations():

@@ -17,6 +17,7 @@ use control::{ErrorCode, Failure, MAX_REPLY};
 use std::sync::Arc;
 use tokio::task::JoinError;
 use utoipa::OpenApi;
+use utoipa::openapi::RefOr;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -65,7 +66,25 @@ fn api() -> OpenApiRouter<Arc<Daemon>> {
 /// # Errors
 /// When it cannot be written as JSON.
 pub fn openapi() -> serde_json::Result<String> {
-    let (_, description) = api().split_for_parts();
+    let (_, mut description) = api().split_for_parts();
+    for item in description.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
+        for (status, answer) in operations
+            .into_iter()
+            .flatten()
+            .flat_map(|operation| &mut operation.responses.responses)
+        {
+            // OpenAPI wants some words for each.
+            if let RefOr::T(answer) = answer
+                && answer.description.is_empty()
+            {
+                status
+                    .parse::<u16>()
+                    .map_or("Why not", |_| "As asked")
+                    .clone_into(&mut answer.description);
+            }
+        }
+    }
     Ok(description.to_pretty_json()? + "\n")
 }
 
