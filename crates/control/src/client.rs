@@ -131,10 +131,8 @@ impl Client {
     /// # Errors
     /// When it is none.
     pub fn over(stream: UnixStream, domid: u32, patience: Duration) -> Result<Self, ClientError> {
-        let set = stream
-            .set_nonblocking(false)
-            .and_then(|()| stream.set_read_timeout(Some(patience)))
-            .and_then(|()| stream.set_write_timeout(Some(patience)));
+        let set = stream.set_read_timeout(Some(patience));
+        let set = set.and_then(|()| stream.set_write_timeout(Some(patience)));
         set.map_err(|source| ClientError::Connect { domid, source })?;
         Ok(Self { stream, lines: LineReader::new(MAX_REPLY), domid, patience })
     }

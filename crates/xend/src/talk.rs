@@ -27,13 +27,16 @@ async fn connect(entry: &Entry) -> Result<std::os::unix::net::UnixStream, Client
     }
 }
 
-/// A connection to its process, on which nothing was said yet.
+/// A connection to its process, on which nothing was said yet, and which blocks.
 ///
 /// # Errors
 /// When nobody listens, or the process has no room for another connection for [`PATIENCE`].
 pub async fn connection(entry: &Entry) -> Result<OwnedFd, ClientError> {
     let late = |_| ClientError::Timeout { domid: entry.domid, after: PATIENCE };
-    Ok(timeout(PATIENCE, connect(entry)).await.map_err(late)??.into())
+    let stream = timeout(PATIENCE, connect(entry)).await.map_err(late)??;
+    let broken = |source| ClientError::Connect { domid: entry.domid, source };
+    stream.set_nonblocking(false).map_err(broken)?;
+    Ok(stream.into())
 }
 
 /// A connection to a domain's process.
