@@ -13,6 +13,9 @@ KEYED ?= --selftests channels,codegen,collide,debugger,forks,heap,memory,signals
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 TARGET = $(or $(CARGO_TARGET_DIR),target)/release
+# The monitor has no unwinder, which the profile of the tests wants.
+CLIPPY = $(CARGO) clippy --profile checked --workspace --exclude monitor --all-targets -- -D warnings && \
+	$(CARGO) clippy --package monitor --all-targets -- -D warnings
 
 help:
 	@echo 'make run      build, make a Debian guest with a web server (once), start it, fetch its'
@@ -56,20 +59,20 @@ setup:
 check:
 	@scripts/setup build
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CLIPPY)
 	scripts/check-tree
 	scripts/check-guest
 
 # The crates' own tests run with the checks of a debug build, what users run end to end.
 test: setup
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CLIPPY)
 	scripts/check-tree
-	XENOLITH_TEST_KERNELS=$(CURDIR)/out/boot $(CARGO) test --workspace
+	XENOLITH_TEST_KERNELS=$(CURDIR)/out/boot $(CARGO) test --profile checked --workspace
 	scripts/check-guest
 	fuzz/run $(FUZZ_SMOKE)
-	ORACLE_SECONDS=$(FUZZ_SMOKE) ORACLE_SEED=random $(CARGO) test --package translate \
-		--test oracle random_sequences -- --nocapture
+	ORACLE_SECONDS=$(FUZZ_SMOKE) ORACLE_SEED=random $(CARGO) test --profile checked \
+		--package translate --test oracle random_sequences -- --nocapture
 	$(CARGO) build --release --bins
 	scripts/build-guest-agent $(TARGET)
 	tests/e2e --bin $(TARGET)
