@@ -211,10 +211,10 @@ fn a_tap_goes_with_its_backend_and_is_refused_by_name() {
     assert!(matches!(set_up(&same), Err(SetupError::NameInUse { .. })));
     drop((interface, fd));
     // A program that another test starts has the tap's descriptor too, for a moment.
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(10);
     while space::ip("-o link").contains("vif7.3") {
-        assert!(std::time::Instant::now() < end, "the interface is still there");
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        assert!(Instant::now() < end, "the interface is still there");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
