@@ -63,18 +63,22 @@ check:
 	scripts/check-tree
 	scripts/check-guest
 
-# The crates' own tests run with the checks of a debug build, what users run end to end.
+# The crates' own tests run with the checks of a debug build, what users run end to end. Two cores are kept
+# busy: tests wait a lot, compilers and fuzzers do not.
 test: setup
 	$(CARGO) fmt --all --check
 	$(CLIPPY)
 	scripts/check-tree
-	XENOLITH_TEST_KERNELS=$(CURDIR)/out/boot $(CARGO) test --profile checked --workspace
+	$(CARGO) test --profile checked --workspace --no-run
+	scripts/beside '$(CARGO) build --release --bins' env XENOLITH_TEST_KERNELS=$(CURDIR)/out/boot \
+		ORACLE_SECONDS=$(FUZZ_SMOKE) ORACLE_SEED=random $(CARGO) test --profile checked --workspace
 	scripts/check-guest
-	fuzz/run $(FUZZ_SMOKE)
-	ORACLE_SECONDS=$(FUZZ_SMOKE) ORACLE_SEED=random $(CARGO) test --profile checked \
-		--package translate --test oracle random_sequences -- --nocapture
-	$(CARGO) build --release --bins
 	scripts/build-guest-agent $(TARGET)
+	scripts/beside 'FUZZ_JOBS=1 FUZZ_TIMEOUT=60 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 fuzz/run $(FUZZ_SMOKE)' \
+		$(MAKE) --no-print-directory suites
+
+# Everything end to end.
+suites:
 	tests/e2e --bin $(TARGET)
 	tests/hostile --bin $(TARGET)
 	tests/drill --bin $(TARGET)
@@ -177,4 +181,4 @@ clean:
 	$(CARGO) clean
 	rm -rf out
 
-.PHONY: help build run setup check test e2e hostile daemon kills terminals devices exec debian drill e2e-keyed bench soak fuzz install install-built deb package systemd clean
+.PHONY: help build run setup check test suites e2e hostile daemon kills terminals devices exec debian drill e2e-keyed bench soak fuzz install install-built deb package systemd clean
