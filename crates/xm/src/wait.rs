@@ -7,7 +7,7 @@ use clap::ArgMatches;
 use control::{Client, ClientError, Ended, ErrorCode, StateFlags, WaitUntil};
 use serde_json::json;
 
-use crate::daemon::{connect, daemon};
+use crate::daemon::{connect, daemon, info};
 use crate::error::Error;
 use crate::lifecycle::is_unknown;
 use crate::output::put;
@@ -165,13 +165,13 @@ fn polled(who: &Who, goal: Goal, deadline: Option<Instant>) -> Result<Outcome, E
             }
             Err(error) => return Err(error.into()),
         };
-        let Some(info) = domain.info else {
-            if !pause(deadline) {
-                return Ok(Outcome::TimeRanOut);
-            }
-            continue;
+        let state = match (&domain.info, &domain.trouble) {
+            (Some(info), _) => info.state,
+            (None, Some(_)) => info(&domain)?.state,
+            // It is being built.
+            (None, None) if pause(deadline) => continue,
+            (None, None) => return Ok(Outcome::TimeRanOut),
         };
-        let state = info.state;
         if goal.is_met_by(state) {
             return Ok(Outcome::Met(None));
         }
