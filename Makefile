@@ -23,6 +23,7 @@ help:
 	@echo 'make check    format, lints, guest programs on the host (quick)'
 	@echo 'make test     all tests: crates, guest programs, a little fuzzing, end to end, hostile'
 	@echo '              kernels, escapes from the jail'
+	@echo 'make suites   its end-to-end part alone, with binaries that are built already'
 	@echo 'make hostile  guest kernels that break every rule (TESTS="NAME or kind ...")'
 	@echo 'make devices  disks and networks in guests'
 	@echo 'make exec     commands and copies into guests without a network'

@@ -133,13 +133,23 @@ pub fn connect_for(
     Ok((who, client))
 }
 
-/// Another connection to a domain that was found.
+/// Another connection to a domain that was found, as long as it has not started anew: an order is for the
+/// run that was named.
 ///
 /// # Errors
 ///
-/// As [`connect`].
+/// As [`connect`]; [`ClientError::Ended`] when that run is over.
 pub fn reconnect(who: &Who) -> Result<Client, Error> {
-    connect(&who.uuid.to_string(), "connect to").map(|(_, client)| client)
+    let (now, client) = connect(&who.uuid.to_string(), "connect to")?;
+    same_run(who, &now)?;
+    Ok(client)
+}
+
+fn same_run(then: &Who, now: &Who) -> Result<(), ClientError> {
+    if then.domid == now.domid {
+        return Ok(());
+    }
+    Err(ClientError::Ended { domid: then.domid.unwrap_or_default() })
 }
 
 /// What is there of the domain that `word` names; `None` for Domain-0.
@@ -199,6 +209,14 @@ mod tests {
         let error = found("ghost", Some(ErrorCode::NotFound)).unwrap_err();
         assert_eq!(error.to_string(), "Domain 'ghost' does not exist.");
         assert!(matches!(found("0", Some(ErrorCode::Timeout)), Err(Error::Daemon(_))));
+    }
+
+    #[test]
+    fn one_that_started_anew_is_not_the_one_that_was_named() {
+        let run =
+            |domid| Who { domid: Some(domid), name: "one".into(), uuid: control::Uuid([7; 16]) };
+        assert!(same_run(&run(3), &run(3)).is_ok());
+        assert!(matches!(same_run(&run(3), &run(4)), Err(ClientError::Ended { domid: 3 })));
     }
 
     #[test]

@@ -6,8 +6,7 @@ use config::{DomainConfig, Sxp};
 use control::{DomainInfo, StateFlags};
 use serde_json::{Value, json};
 
-use crate::daemon::{HOST_NAME, HOST_UUID};
-use crate::daemon::{Subject, daemon, run, subjects};
+use crate::daemon::{HOST_NAME, HOST_UUID, Subject, daemon, run, subjects};
 use crate::error::Error;
 use crate::host::{self, Memory, Processors};
 use crate::list::{self, Filter, Row};
