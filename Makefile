@@ -75,10 +75,12 @@ test: setup
 		ORACLE_SECONDS=$(FUZZ_SMOKE) ORACLE_SEED=random $(CARGO) test --profile checked --workspace
 	scripts/check-guest
 	scripts/build-guest-agent $(TARGET)
-	scripts/beside 'FUZZ_JOBS=1 FUZZ_TIMEOUT=60 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 fuzz/run $(FUZZ_SMOKE)' \
-		$(MAKE) --no-print-directory suites
+	scripts/beside '$(FUZZING) && tests/image --bin $(TARGET)' $(MAKE) --no-print-directory suites
 
-# Everything end to end.
+# A smoke of each fuzz target, one at a time.
+FUZZING = FUZZ_JOBS=1 FUZZ_TIMEOUT=60 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 fuzz/run $(FUZZ_SMOKE)
+
+# Everything end to end, but for tests/image, which only needs the network and a processor.
 suites:
 	tests/e2e --bin $(TARGET)
 	tests/hostile --bin $(TARGET)
@@ -88,7 +90,6 @@ suites:
 	tests/daemon --bin $(TARGET)
 	tests/kills --bin $(TARGET)
 	tests/terminals --bin $(TARGET)
-	tests/image --bin $(TARGET)
 	tests/debian --bin $(TARGET)
 	tests/package --bin $(TARGET)
 	tests/systemd --bin $(TARGET)

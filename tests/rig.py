@@ -86,6 +86,8 @@ class Rig:
         # Words before each command: another user, say.
         self.prefix = []
         self.last_surroundings = None
+        # What the guest of the test that runs can tell when it fails: a function of no arguments, or None.
+        self.witness = None
         self.kernels = sorted(path.name for path in (self.base / "kernels").iterdir())
 
     def _stage(self, binaries):

@@ -11,7 +11,12 @@ from rig import Failure, Rig
 
 
 def logs(rig):
-    """The ends of the domain processes' logs, for whoever reads a failure."""
+    """What the guest tells and the ends of the domain processes' logs, for whoever reads a failure."""
+    if rig.witness:
+        try:
+            print(rig.witness(), flush=True)
+        except Exception as error:
+            print(f"     the guest tells nothing: {error}", flush=True)
     for log in sorted((rig.work / "log").glob("*.log"), key=os.path.getmtime)[-2:]:
         for line in log.read_text(errors="replace").splitlines()[-15:]:
             print(f"     {log.name}: {line}", flush=True)
@@ -29,6 +34,7 @@ def run_all(rig, tests):
     passed, failed, skipped = [], [], []
     for name, body in tests:
         start = time.monotonic()
+        rig.witness = None
         try:
             body(rig)
             nothing_is_left(rig)
