@@ -24,6 +24,7 @@ help:
 	@echo 'make test     all tests: crates, guest programs, a little fuzzing, end to end, hostile'
 	@echo '              kernels, escapes from the jail'
 	@echo 'make suites   its end-to-end part alone, with binaries that are built already'
+	@echo 'make image    guests built in every way, as users who may and who may not'
 	@echo 'make hostile  guest kernels that break every rule (TESTS="NAME or kind ...")'
 	@echo 'make devices  disks and networks in guests'
 	@echo 'make exec     commands and copies into guests without a network'
@@ -102,6 +103,9 @@ kills: setup build
 
 devices: setup build
 	tests/devices --bin $(TARGET) $(TESTS)
+
+image: setup build
+	tests/image --bin $(TARGET) $(TESTS)
 
 terminals: setup build
 	tests/terminals --bin $(TARGET) $(TESTS)
@@ -183,4 +187,4 @@ clean:
 	$(CARGO) clean
 	rm -rf out
 
-.PHONY: help build run setup check test suites e2e hostile daemon kills terminals devices exec debian drill e2e-keyed bench soak fuzz install install-built deb package systemd clean
+.PHONY: help build run setup check test suites e2e hostile daemon kills terminals devices exec image debian drill e2e-keyed bench soak fuzz install install-built deb package systemd clean
