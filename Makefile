@@ -72,17 +72,19 @@ test: setup
 	$(CLIPPY)
 	scripts/check-tree
 	$(CARGO) test --profile checked --workspace --no-run
-	scripts/beside '$(CARGO) build --release --bins' env XENOLITH_TEST_KERNELS=$(CURDIR)/out/boot \
+	scripts/beside 'nice -n 15 $(CARGO) build --release --bins' env XENOLITH_TEST_KERNELS=$(CURDIR)/out/boot \
 		ORACLE_SECONDS=$(FUZZ_SMOKE) ORACLE_SEED=random $(CARGO) test --profile checked --workspace
 	scripts/check-guest
 	scripts/build-guest-agent $(TARGET)
-	scripts/beside '$(FUZZING) && tests/image --bin $(TARGET)' $(MAKE) --no-print-directory suites
+	scripts/beside 'nice -n 15 $(FUZZING) && $(MAKE) --no-print-directory machines' $(MAKE) --no-print-directory domains
 
-# A smoke of each fuzz target, one at a time.
-FUZZING = FUZZ_JOBS=1 FUZZ_TIMEOUT=60 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 fuzz/run $(FUZZ_SMOKE)
+# A smoke of each fuzz target.
+FUZZING = env FUZZ_TIMEOUT=60 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 fuzz/run $(FUZZ_SMOKE)
 
-# Everything end to end, but for tests/image, which only needs the network and a processor.
-suites:
+# Everything end to end, in two parts that may run side by side.
+suites: domains machines
+
+domains:
 	tests/e2e --bin $(TARGET)
 	tests/hostile --bin $(TARGET)
 	tests/drill --bin $(TARGET)
@@ -91,9 +93,12 @@ suites:
 	tests/daemon --bin $(TARGET)
 	tests/kills --bin $(TARGET)
 	tests/terminals --bin $(TARGET)
-	tests/debian --bin $(TARGET)
 	tests/package --bin $(TARGET)
 	tests/systemd --bin $(TARGET)
+
+machines:
+	nice -n 15 tests/image --bin $(TARGET)
+	tests/debian --bin $(TARGET)
 
 daemon: setup build
 	tests/daemon --bin $(TARGET) $(TESTS)
@@ -187,4 +192,4 @@ clean:
 	$(CARGO) clean
 	rm -rf out
 
-.PHONY: help build run setup check test suites e2e hostile daemon kills terminals devices exec image debian drill e2e-keyed bench soak fuzz install install-built deb package systemd clean
+.PHONY: help build run setup check test suites domains machines e2e hostile daemon kills terminals devices exec image debian drill e2e-keyed bench soak fuzz install install-built deb package systemd clean

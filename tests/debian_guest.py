@@ -35,7 +35,7 @@ class Debian:
     def __init__(self, rig, name, files, disk, **keys):
         self.rig, self.name = rig, name
         values = {"kernel": str(files / "vmlinuz"), "ramdisk": str(files / "initrd.img"), "root": "/dev/xvda1 ro",
-            "extra": "console=hvc0", "disk": disk, **keys}
+            "extra": "console=hvc0 sysrq_always_enabled", "disk": disk, **keys}
         self.terminal = rig.console("create", "-c", rig.config(name, **values))
         self.settle()
 

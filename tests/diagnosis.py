@@ -37,7 +37,10 @@ def of(rig):
         before = {pid: ticks(pid)[1] for pid in family}
         time.sleep(0.5)
         for name in rig.names():
+            told.append(rig.run("stats", "--json", name, timeout=10)[1])
             rig.run("debug-keys", "qrs", name, timeout=10)
+            # The guest's own view comes on its console: tasks that are blocked, and where.
+            rig.run("sysrq", name, "w", timeout=10)
             # A counter is told by the space, when it gets to it.
             time.sleep(0.5)
             log = (rig.work / f"log/{name}.log").read_text().splitlines()

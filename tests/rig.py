@@ -347,8 +347,16 @@ class Terminal:
                 return found
             left = end - time.monotonic()
             if left <= 0:
-                raise Failure(f"no {pattern!r} within {seconds} s; seen: {self.seen[-1500:]!r}{self.diagnose()}")
+                raise Failure(f"no {pattern!r} within {seconds} s; seen: {self.seen[-1500:]!r}{self._diagnosis()}")
             expect(self._read(min(left, 1)), f"ended before {pattern!r}; seen: {self.seen[-1500:]!r}")
+
+    def _diagnosis(self):
+        """What there is to tell, and what came of it here: a guest that was asked tells it on its console."""
+        told, self.seen = self.diagnose(), ""
+        end = time.monotonic() + 2
+        while told and time.monotonic() < end and self._read(0.5):
+            pass
+        return told + (f"\n--- and then ---\n{self.seen[-20000:]}" if self.seen else "")
 
     def type(self, text):
         os.write(self.terminal, text.encode())
