@@ -265,6 +265,76 @@ static void deep_stack(void) {
     check(result == 0, "deep-stack", "child ended with %d", result);
 }
 
+// The frame behind a page, as far as the kernel tells.
+static uintptr_t frame_at(const char *page) {
+    uint64_t entry = 0;
+    int map = open("/proc/self/pagemap", O_RDONLY);
+    if (map >= 0 && pread(map, &entry, sizeof entry, (off_t)((uintptr_t)page / PAGE * sizeof entry)) != sizeof entry) entry = 0;
+    if (map >= 0) close(map);
+    return entry & ((1ul << 55) - 1);
+}
+
+// Memory where the kernel's image mapping would show the frames of a run of code, and one page more: when the code is
+// first executed, what was made of these addresses may go. A fork right after that must part all of the memory.
+static int fork_beside(const char *code, int pages, uintptr_t frame) {
+    uintptr_t at = 0xffffffff80000000 + FOLD + frame * PAGE;
+    size_t size = (size_t)(pages + 1) * PAGE;
+    if (at + size > 0x7fffffff0000) return -1;
+    char *memory = mmap((void *)at, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    if (memory != (char *)at) {
+        if (memory != MAP_FAILED) munmap(memory, size);
+        return -1;
+    }
+    int go[2], bad = 0;
+    require(pipe(go) == 0, "pipe");
+    for (int i = 0; i <= pages; i++) *(volatile char *)(memory + (size_t)i * PAGE) = 1;
+    ((void (*)(void))(uintptr_t)code)();
+    pid_t child = fork();
+    if (child == 0) {
+        char byte;
+        bad += read(go[0], &byte, 1) != 1;
+        for (int i = 0; i <= pages; i++) bad += *(volatile char *)(memory + (size_t)i * PAGE) != 1;
+        _exit(bad);
+    }
+    for (int i = pages; i >= 0; i--) *(volatile char *)(memory + (size_t)i * PAGE) = 2;
+    require(write(go[1], "", 1) == 1, "pipe");
+    bad = reap(child);
+    close(go[0]), close(go[1]);
+    munmap(memory, size);
+    return bad;
+}
+
+static void beside_code(void) {
+    enum { CLUSTER = 16, CLUSTERS = 64 };
+    size_t size = CLUSTERS * CLUSTER * PAGE;
+    int file = memfd_create("code", 0), used = 0, bad = 0;
+    char *code = file < 0 || ftruncate(file, (off_t)size) != 0 ? MAP_FAILED : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    require(code != MAP_FAILED, "memfd");
+    memset(code, 0xc3, size); // ret
+    munmap(code, size);
+    // At the beginning of a group of pages that may be mapped together.
+    char *place = mmap(NULL, 2 * size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    place = (char *)(((uintptr_t)place + size - 1) & ~(CLUSTER * PAGE - 1));
+    code = mmap(place, size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, file, 0);
+    require(code == place, "mmap");
+    for (int i = 0; i < CLUSTERS; i++) {
+        char *first = code + (size_t)i * CLUSTER * PAGE;
+        int pages = 0;
+        for (int n = 0; n < CLUSTER; n++) (void)*(volatile char *)(first + (size_t)n * PAGE);
+        uintptr_t frame = frame_at(first);
+        while (frame && pages < CLUSTER && frame_at(first + (size_t)pages * PAGE) == frame + (uintptr_t)pages) pages++;
+        int result = pages < 2 ? -1 : fork_beside(first, pages, frame);
+        used += result >= 0;
+        bad += result > 0;
+    }
+    if (used)
+        check(bad == 0, "fork-beside-code", "%d of %d", bad, used);
+    else
+        check_skip("fork-beside-code", "the kernel tells no frames, or memory is elsewhere");
+    munmap(code, size);
+    close(file);
+}
+
 int main(void) {
     struct sigaction fault = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO}, plain = {.sa_handler = on_signal};
     check_start("collide");
@@ -274,5 +344,6 @@ int main(void) {
     for (size_t r = 0; r < REGIONS; r++) one_region(&regions[r]);
     all_at_once();
     deep_stack();
+    beside_code();
     return check_failed;
 }

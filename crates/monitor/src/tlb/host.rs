@@ -111,9 +111,14 @@ impl Monitor {
 
     /// Takes write access from mapped guest pages; holes do not matter.
     pub(super) fn host_write_protect(&mut self, host: u64, count: u64, exec: bool) {
+        let protection = READ | if exec { EXEC } else { 0 };
         // SAFETY: guest addresses only. `mprotect` keeps the key.
-        unsafe {
-            sys::mprotect(host, count << 12, READ | if exec { EXEC } else { 0 });
+        let protect = |page, count| unsafe { sys::mprotect(page, count << 12, protection) };
+        // It stops at the first hole (mprotect(2)), and what is behind that counts too.
+        if protect(host, count) != 0 && count > 1 {
+            for page in 0..count {
+                protect(host + (page << 12), 1);
+            }
         }
     }
 }

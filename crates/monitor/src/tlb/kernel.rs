@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use abi::mmu::{PTE_ACCESSED, PTE_DIRTY, PTE_PRESENT, PTE_WRITE};
 
-use super::{host::Access, mapped::Installed, user::code};
+use super::{alias::is_aliased, host::Access, mapped::Installed, user::code};
 use crate::{
     guest::{DIRECT_MAP, IMAGE_MAP, Leaf, M2P, fold, frame_of},
     proven::Masked,
@@ -134,9 +134,28 @@ impl Monitor {
             match count {
                 0 => {}
                 1 => self.host_write_protect(host, 1, false),
-                // `mprotect` stops at a hole. They are found again when they are used.
-                _ => self.host_unmap(host, count),
+                // They are found again when they are used.
+                _ => self.drop_linear(host, count),
             }
+        }
+    }
+
+    /// Unmaps linear pages of the kernel's. Where user pages have their place, those go: what is
+    /// remembered of them must not name what is not mapped.
+    fn drop_linear(&mut self, host: u64, count: u64) {
+        if self.is_separate() {
+            return self.host_unmap(host, count);
+        }
+        let end = host + (count << 12);
+        let mut start = host;
+        while start < end {
+            let next = ((start >> 21) + 1 << 21).min(end);
+            // Elsewhere the kernel never had a page, and all of them are the program's.
+            if is_aliased(start) {
+                self.host_unmap(start, (next - start) >> 12);
+                self.space().user.forget(start, next - start);
+            }
+            start = next;
         }
     }
 

@@ -8,7 +8,8 @@
 //! Invariants: a protected frame (translations or a shadow copy made from it)
 //! is mapped writable nowhere in the running space; a user page at a host
 //! address where the kernel half has addresses too bears the key
-//! `SHARED_ADDRESS`, which kernel mode cannot touch.
+//! `SHARED_ADDRESS`, which kernel mode cannot touch; what is remembered of a
+//! page is mapped, so that what is done to a run of pages is done to each.
 
 mod alias;
 mod around;
