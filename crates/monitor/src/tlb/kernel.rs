@@ -149,7 +149,7 @@ impl Monitor {
         let end = host + (count << 12);
         let mut start = host;
         while start < end {
-            let next = ((start >> 21) + 1 << 21).min(end);
+            let next = (((start >> 21) + 1) << 21).min(end);
             // Elsewhere the kernel never had a page, and all of them are the program's.
             if is_aliased(start) {
                 self.host_unmap(start, (next - start) >> 12);
