@@ -5,6 +5,7 @@
 //! meanwhile, its process is killed: nothing half-done is left.
 
 use crate::daemon::{Daemon, Starting, now};
+use crate::look::Known;
 use crate::refusal::check_config;
 use crate::talk::{hinted, registry_failure};
 use api::types::Started;
@@ -22,10 +23,14 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 /// How long a domain may take to start: the device wait limit of Xen's xend.
 const LIMIT: Duration = Duration::from_secs(100);
+/// How long a killed domain's process may take to end once it listens no more.
+const LAST_MOMENTS: Duration = Duration::from_secs(5);
+/// Pause before another look at it.
+const PAUSE: Duration = Duration::from_millis(10);
 /// What finds the program for domains.
 const PROGRAM_VARIABLE: &str = "XENOLITH_XENDOMAIN";
 
@@ -129,6 +134,7 @@ impl Daemon {
         check_name(name).map_err(|error| registry_failure(&error))?;
         let _held = self.names.lock().await;
         let known = self.known().await?;
+        self.outlast(&known, name, uuid).await;
         self.check_free(name, uuid, order.is_stored)?;
         let mib = order.config.memory.initial;
         self.check_memory(name, mib, &known)?;
@@ -137,6 +143,22 @@ impl Daemon {
         let starting = Arc::new(Starting { name: name.to_owned(), uuid, mib, cancel });
         self.state().starting.push(Arc::clone(&starting));
         Ok(Attempt { daemon: Arc::clone(self), starting, child: None })
+    }
+
+    /// Waits for the end of one of `known` that has the name or the UUID, if it was up and listens no more:
+    /// a killed process lets go of its files one after the other. Lists leave it out already, so whoever
+    /// saw it go may have its name. Returns after [`LAST_MOMENTS`] in any case.
+    async fn outlast(&self, known: &[Known], name: &str, uuid: Uuid) {
+        let is_meant = |entry: &Entry| entry.name == name || entry.uuid == uuid;
+        for Known { entry, .. } in known.iter().filter(|known| known.info.is_none()) {
+            let was_up = self.state().running.get(&entry.domid).is_some_and(|running| running.up);
+            if is_meant(entry) && was_up {
+                let end = Instant::now() + LAST_MOMENTS;
+                while self.registry.lives(entry.domid) && Instant::now() < end {
+                    sleep(PAUSE).await;
+                }
+            }
+        }
     }
 
     /// Refuses a name or a UUID that a running, starting or stored domain has. A stored domain may
