@@ -177,8 +177,33 @@ static void legal(const char *name, const unsigned char *bytes, size_t length, u
     check(bad == 0, name, "%d wrong, last %#lx of %#lx", bad, got, want);
     munmap(memory, 2 * PAGE);
 }
+
+// The same where the code's last page was executed already and both are looked at anew: each of them is mapped
+// when it is needed, and none may go for the other.
+static void legal_again(const char *name, const unsigned char *bytes, size_t length, uint64_t want) {
+    int file = memfd_create("keys", 0), bad = 0;
+    require(file >= 0 && ftruncate(file, 2 * PAGE) == 0, "memfd_create");
+    unsigned char *view = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0), *memory = fresh_code();
+    require(view != MAP_FAILED, "mmap");
+    for (size_t at = PAGE - length; at < PAGE; at++) {
+        memset(view, 0xcc, 2 * PAGE);
+        memcpy(view + at, bytes, length);
+        // mov %rdi, %rax; ret
+        memcpy(view + 2 * PAGE - 4, "\x48\x89\xf8\xc3", 4);
+        for (int round = 0; round < 3; round++) {
+            require(mmap(memory, 2 * PAGE, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, file, 0) == memory, "mmap");
+            function near = (function)(uintptr_t)(memory + 2 * PAGE - 4), all = (function)(uintptr_t)(memory + at);
+            bad += round == 0 ? near(5, 0) != 5 : all(7, 9) != want;
+        }
+    }
+    check(bad == 0, name, "%d wrong, mapped again", bad);
+    munmap(view, 2 * PAGE);
+    munmap(memory, 2 * PAGE);
+    close(file);
+}
 #define LEGAL(name, want, ...) \
-    legal(name, (const unsigned char[]){__VA_ARGS__}, sizeof((const unsigned char[]){__VA_ARGS__}), want)
+    legal(name, (const unsigned char[]){__VA_ARGS__}, sizeof((const unsigned char[]){__VA_ARGS__}), want); \
+    legal_again(name "-again", (const unsigned char[]){__VA_ARGS__}, sizeof((const unsigned char[]){__VA_ARGS__}), want)
 
 static void legal_programs(void) {
     LEGAL("legal-immediate", 0x90ef010f, 0xb8, 0x0f, 0x01, 0xef, 0x90, 0xc3);

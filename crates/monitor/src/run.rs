@@ -52,7 +52,7 @@ pub fn run(m: &mut Monitor) -> ! {
         if in_user_mode() && alone && m.runs_by_itself(m.vcpu.rip) {
             link = run_trap(m);
         } else if in_user_mode() && !alone && !m.runs_translated(m.vcpu.rip) {
-            link = run_user(m, false);
+            link = run_user(m, None);
         } else {
             link = run_translated(m, link);
         }
@@ -141,9 +141,9 @@ fn user_base(base: u64) -> u64 {
 }
 
 /// Guest user code, directly. Returns a link as `run_translated` does: the
-/// fast gates may have gone on to the guest kernel. `one`: one instruction, from
-/// the page's true form.
-fn run_user(m: &mut Monitor, one: bool) -> u32 {
+/// fast gates may have gone on to the guest kernel. `one`: one instruction of so many
+/// bytes, from the page's true form.
+fn run_user(m: &mut Monitor, one: Option<u64>) -> u32 {
     if !m.user_half_is_loaded() {
         // Another space may run meanwhile: look at everything anew.
         m.need_user_half();
@@ -167,13 +167,13 @@ fn run_user(m: &mut Monitor, one: bool) -> u32 {
         }
         hits = data;
     }
-    let stepped = guest_steps || one || m.watches();
+    let stepped = guest_steps || one.is_some() || m.watches();
     if stepped {
         c.rflags |= TRAP;
         m.replace_shadow(rip);
     }
-    if one {
-        m.open_true_pages(rip);
+    if let Some(length) = one {
+        m.open_true_pages(rip, length);
     }
     if m.is_separate() {
         m.update_bases();
@@ -182,8 +182,8 @@ fn run_user(m: &mut Monitor, one: bool) -> u32 {
     } else {
         run_beside_kernel(m, rip, stepped);
     }
-    if one {
-        m.close_true_pages(rip);
+    if let Some(length) = one {
+        m.close_true_pages(rip, length);
     }
     if stepped && !guest_steps {
         end_of_step(m, rip, hits);
@@ -326,7 +326,7 @@ fn run_trap(m: &mut Monitor) -> u32 {
         _ if ins.op0_kind() == OpKind::Register && ins.op0_register() == Register::SS => {
             m.inject(Fault::Vector { vector: 13, code: Some(0) });
         }
-        _ => return run_user(m, true),
+        _ => return run_user(m, Some(ins.len() as u64)),
     }
     NONE
 }

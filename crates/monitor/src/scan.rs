@@ -22,7 +22,7 @@ use crate::{
     code::Hash,
     layout::{at, key},
     state::{Frame, Monitor},
-    tlb::{Installed, MapAccess as Access},
+    tlb::{Installed, MapAccess as Access, UserAccess},
     user_signal::LONGEST,
 };
 
@@ -163,9 +163,18 @@ impl Monitor {
         self.is_trap(rip) || self.code.avoided.contains(&rip)
     }
 
-    /// Maps the true form of the pages of the instruction at `rip`, for one single step.
-    pub fn open_true_pages(&mut self, rip: u64) {
-        for page in pages_of(rip) {
+    /// Maps the true form of the pages of the instruction of `length` bytes at `rip`, for one single step.
+    /// A page that is not mapped would be, at a fault in the step, and closed again with the others behind
+    /// it: the instruction would never be done.
+    pub fn open_true_pages(&mut self, rip: u64, length: u64) {
+        for page in pages_of(rip, length) {
+            if !self.user_space().user.get(page).is_some() {
+                let fetch = UserAccess { write: false, fetch: true, from_user: true };
+                // The guest hears of what its tables do not allow from the step itself.
+                let _found_by_the_step = self.resolve_user(page, fetch);
+            }
+        }
+        for page in pages_of(rip, length) {
             let frame = self.user_space().user.get(page);
             let allowed = self.walk(page).is_some_and(|l| l.user() && l.executable());
             if frame.is_some() && allowed {
@@ -177,8 +186,8 @@ impl Monitor {
     }
 
     /// The step is over: the pages are looked at anew when they are used again.
-    pub fn close_true_pages(&mut self, rip: u64) {
-        for page in pages_of(rip) {
+    pub fn close_true_pages(&mut self, rip: u64, length: u64) {
+        for page in pages_of(rip, length) {
             self.unmap_user_page(page);
         }
     }
@@ -200,8 +209,8 @@ impl Monitor {
     }
 }
 
-/// The pages in which an instruction at `rip` can lie.
-fn pages_of(rip: u64) -> impl Iterator<Item = u64> {
-    let (first, last) = (rip & !0xfff, (rip + LONGEST - 1) & !0xfff);
+/// The pages in which the `length` bytes at `rip` lie: at least one, at most two.
+fn pages_of(rip: u64, length: u64) -> impl Iterator<Item = u64> {
+    let (first, last) = (rip & !0xfff, (rip + length.clamp(1, LONGEST) - 1) & !0xfff);
     core::iter::once(first).chain((last != first).then_some(last))
 }
