@@ -287,6 +287,16 @@ impl<'a> Emitter<'a> {
         }
     }
 
+    /// Sets the low 16 bits of a register, and keeps the others.
+    pub fn constant_word(&mut self, reg: Gpr, value: u16) {
+        self.byte(0x66);
+        if reg.high() != 0 {
+            self.byte(0x41);
+        }
+        self.byte(0xb8 | reg.low());
+        self.bytes(&value.to_le_bytes());
+    }
+
     /// `mov to, from`
     pub fn copy(&mut self, to: Gpr, from: Gpr) {
         self.bytes(&[0x48 | from.high() << 2 | to.high(), 0x89]);

@@ -172,7 +172,7 @@ impl Builder<'_> {
             return self.store_null_selector(guest, from);
         }
         let register = gpr(to).ok_or(Unsupported)?;
-        if to.size() < 4 || register == Gpr::RSP {
+        if register == Gpr::RSP {
             return Err(Unsupported);
         }
         let selector = match from {
@@ -180,7 +180,12 @@ impl Builder<'_> {
             Register::SS => KERNEL_SS,
             _ => 0,
         };
-        self.code.constant(register, u64::from(selector));
+        if to.size() == 2 {
+            // Linux' savesegment(), four times in a context switch.
+            self.code.constant_word(register, selector);
+        } else {
+            self.code.constant(register, u64::from(selector));
+        }
         Ok(())
     }
 

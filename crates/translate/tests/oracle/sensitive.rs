@@ -188,8 +188,14 @@ fn segment_moves_in_kernel_mode() {
             assert_eq!(outcome.state.regs[RAX], *value);
             assert_eq!(outcome.state.rip, lab.code() + 0x40 + code.len() as u64 - 2);
         }
-        // Stores of null selectors, checked against plain stores.
+        // Stores of null selectors, checked against plain stores, and reads that keep the other 48 bits.
         for (code, native) in [
+            (code!(".byte 0x66, 0x8c, 0xc8"), code!("mov ax, 0xe033")),
+            (code!(".byte 0x66, 0x8c, 0xd2"), code!("mov dx, 0xe02b")),
+            (code!(".byte 0x66, 0x8c, 0xd8"), code!("mov ax, 0")),
+            (code!(".byte 0x66, 0x41, 0x8c, 0xc5"), code!("mov r13w, 0")),
+            (code!(".byte 0x66, 0x8c, 0xe5"), code!("mov bp, 0")),
+            (code!(".byte 0x66, 0x41, 0x8c, 0xec"), code!("mov r12w, 0")),
             (code!("mov [rdi+8], ds"), code!("mov word ptr [rdi+8], 0")),
             (code!("mov [r14+r13*8], es"), code!("mov word ptr [r14+r13*8], 0")),
             (code!("mov word ptr gs:[0x20], fs"), code!("mov word ptr gs:[0x20], 0")),
@@ -208,7 +214,7 @@ fn segment_moves_in_kernel_mode() {
         let case = lab.case(&code!("mov ds, eax", "mov es, ecx", "mov ss, edx"));
         let (outcome, ..) = lab.translated(&case);
         assert_eq!(outcome.state.rip, lab.code() + 0x46);
-        left_to_monitor(&mut lab, setting, &code!(".byte 0x66, 0x8c, 0xc8"));
+        left_to_monitor(&mut lab, setting, &code!("mov esp, ds"));
         left_to_monitor(&mut lab, setting, &code!("mov [rdi], cs"));
     }
     for code in [code!("mov eax, cs"), code!("mov eax, ds"), code!("mov ds, eax")] {
