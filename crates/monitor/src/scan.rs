@@ -175,6 +175,7 @@ impl Monitor {
             }
         }
         for page in pages_of(rip, length) {
+            self.replace_shadow(page);
             let frame = self.user_space().user.get(page);
             let allowed = self.walk(page).is_some_and(|l| l.user() && l.executable());
             if frame.is_some() && allowed {

@@ -34,6 +34,16 @@ pub fn find(bytes: &[u8], from: usize) -> Option<usize> {
     None
 }
 
+/// How far on translated code is to be emitted anew when one begins at byte `at` of it; a multiple of 16.
+///
+/// Mostly it lies in the distance to something outside of the code cache. The upper three bytes of one are the
+/// same for 256 bytes, and in a block longer than that another instruction would meet them if the block moved
+/// by less than what lies before the first.
+#[must_use]
+pub const fn way_beyond(at: u32) -> u32 {
+    (at & !15) + 256 + 16
+}
+
 /// How many there are in `bytes`.
 pub fn count(bytes: &[u8]) -> usize {
     let first = find(bytes, 0);

@@ -47,6 +47,9 @@ impl Kind {
 /// growing would leave the old records behind.
 const BLOCKS: usize = 1 << 20;
 
+/// Most bytes of a block, and of its stubs.
+const BLOCK: u32 = 16384;
+
 /// After so many tries at other places a block is cut to one instruction; after one
 /// more that goes to the monitor.
 const SINGLE: u32 = 4;
@@ -54,14 +57,20 @@ const SINGLE: u32 = 4;
 /// Most instructions remembered that go to the monitor for their bytes.
 const MOST_AVOIDED: usize = 4096;
 
-/// Do `len` bytes of the cache at `offset`, with those around, hold what programs
-/// may not execute?
-pub(super) fn holds(offset: u32, len: usize) -> bool {
+/// Where in the `len` bytes of the cache at `offset`, with those around, what programs may not execute
+/// begins, counted from `offset`.
+fn forbidden_in(offset: u32, len: usize) -> Option<u32> {
     let around = forbidden::LENGTH as u32 - 1;
     let from = offset.saturating_sub(around);
     let len = len + (offset - from + around) as usize;
     let len = len.min((at::CODE_SIZE - u64::from(from)) as usize);
-    forbidden::find(writable(from, len), 0).is_some()
+    let found = forbidden::find(writable(from, len), 0)?;
+    Some((from + found as u32).saturating_sub(offset))
+}
+
+/// Do they hold any?
+pub(super) fn holds(offset: u32, len: usize) -> bool {
+    forbidden_in(offset, len).is_some()
 }
 
 /// The page behind that of `va`; behind the last one comes the first.
@@ -152,11 +161,18 @@ impl Code {
         self.avoided.insert(va);
     }
 
-    /// Leaves out a place where a block cannot be. The upper three bytes of a distance to something
-    /// outside of the cache are the same for 256 bytes.
-    fn move_on(&mut self) {
-        self.next_code += 256 + 16;
-        self.next_stub += 256 + 5;
+    /// Does what was just translated hold what programs may not execute? Then it leaves out its place.
+    fn leave_forbidden(&mut self) -> bool {
+        let out = &self.output;
+        let in_code = forbidden_in(self.next_code, out.code_len);
+        let in_stubs = forbidden_in(self.next_stub, out.stub_len);
+        if in_code.is_none() && in_stubs.is_none() {
+            return false;
+        }
+        self.next_code += forbidden::way_beyond(in_code.unwrap_or(0));
+        // Stubs begin anywhere: by an odd number each byte of a distance changes.
+        self.next_stub += forbidden::way_beyond(in_stubs.unwrap_or(0)) + 1;
+        true
     }
 
     /// Notes a block entered from the monitor, for crash reports.
@@ -193,7 +209,8 @@ impl Monitor {
 
     fn translate_block(&mut self, va: u64, frame: u32, kind: Kind) -> Result<u32, FetchFault> {
         let user = kind == Kind::User;
-        const ROOM: u32 = 16384;
+        // Of the largest block, in as many places as are tried.
+        const ROOM: u32 = (SINGLE + 2) * (BLOCK + 512);
         if self.code.next_code + ROOM > CODE_END || self.code.next_stub + ROOM > STUB_END {
             self.flush_code();
         }
@@ -218,9 +235,9 @@ impl Monitor {
         loop {
             let code = bytes.get(..len).unwrap_or_default();
             match self.run_translator(va, kind, code, page_bytes, tries) {
-                Ok(()) if self.holds_forbidden() => {
+                // Programs can jump into it.
+                Ok(()) if !self.is_separate() && self.code.leave_forbidden() => {
                     tries += 1;
-                    self.code.move_on();
                     if tries > SINGLE {
                         self.code.avoid(va);
                     }
@@ -245,14 +262,6 @@ impl Monitor {
                 Err(_) => self.flush_code(),
             }
         }
-    }
-
-    /// Programs can jump into what was just translated: does it hold, at any byte,
-    /// what they may not execute?
-    fn holds_forbidden(&self) -> bool {
-        let (code, out) = (&self.code, &self.code.output);
-        !self.is_separate()
-            && (holds(code.next_code, out.code_len) || holds(code.next_stub, out.stub_len))
     }
 
     fn run_translator(
@@ -292,7 +301,7 @@ impl Monitor {
                 translate::output::MAX_INSTRUCTIONS
             },
         };
-        let room = |from: u32, end: u32| (end - from).min(16384) as usize;
+        let room = |from: u32, end: u32| end.saturating_sub(from).min(BLOCK) as usize;
         let translator =
             if kind == Kind::User { &mut code.user_translator } else { &mut code.translator };
         translator.translate(

@@ -247,3 +247,54 @@ fn delicate_addresses() {
         }
     }
 }
+
+/// A block of accesses to user memory at a place where the distance to the table of aliases holds an XRSTOR: where
+/// [`way_beyond`] leads there is none, wherever in the block it was.
+#[test]
+fn one_step_leads_out_of_forbidden_distances() {
+    // mov [rbx+8], rax, as a kernel writes a signal's frame.
+    let guest: Vec<u8> = [0x48, 0x89, 0x43, 8].repeat(30);
+    let mut tried = 0;
+    // 0F AE /5 without a register operand, in the distance's upper bytes.
+    for modrm in [0x28u64, 0x2f] {
+        let aliases = BASE + 0x4000_0000;
+        let window = aliases - (modrm << 24 | 0x00ae_0f00);
+        for before in (0..4096).step_by(112) {
+            let host = (window - before) & !15;
+            let near = Targets {
+                context: host - 0x100_0000,
+                user_context: host - 0x100_1000,
+                kernel_lookup: host - 0x200_0000,
+                user_lookup: host - 0x300_0000,
+                kernel_lookup_miss: host - 0x1000,
+                user_lookup_miss: host - 0x1080,
+                exit_link: host - 0x2000,
+                exit_indirect: host - 0x2010,
+                exit_emulate: host - 0x2020,
+                exit_syscall: host - 0x2030,
+                alias_mask: host - 0x4000,
+                user_tlb: host - 0x5000,
+                exit_state: host - 0x2040,
+                aliases,
+                ..targets()
+            };
+            let mut translator = Translator::new(near);
+            let mut emit = |host: u64| {
+                let (mut code, mut stubs) = (vec![0xcc; 16384], vec![0xcc; 4096]);
+                let mut out = Output::new();
+                let request = Request {
+                    code_host: host,
+                    stub_host: host + 0x80_0000,
+                    ..request(Mode::Kernel, 0xffff_ffff_8100_0000, &guest, &|_| true)
+                };
+                translator.translate(&request, &mut code, &mut stubs, &mut out).expect("it fits");
+                translate::forbidden::find(&code[..out.code_len], 0)
+            };
+            let Some(at) = emit(host) else { continue };
+            tried += 1;
+            let beyond = host + u64::from(translate::forbidden::way_beyond(at as u32));
+            assert_eq!(emit(beyond), None, "still there, from {host:#x} on");
+        }
+    }
+    assert!(tried > 10, "only {tried} blocks met it");
+}
