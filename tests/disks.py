@@ -154,6 +154,14 @@ def qcow2_of_qemu(rig):
 
 
 @test
+def code_from_disk(rig):
+    """A disk writes to a page while a program executes it: what opens protection keys does not run."""
+    guest = Guest(rig, "code", disk=[f"file:{image(rig, 'code.img', 1)},xvda,w"])
+    print("    " + guest.sh("/devices/direct /dev/xvda 3000", 120).replace("\n", "\n    ").strip(), flush=True)
+    guest.off()
+
+
+@test
 def hot_plug_disks(rig):
     """Disks come, change their size and go while the guest runs."""
     first, path = image(rig, "first.img", 16, ext4=True), image(rig, "late.img", 32, ext4=True)

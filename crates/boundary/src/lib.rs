@@ -52,7 +52,7 @@ pub mod backend_fd {
     pub const ORDERS: i32 = 3;
     /// Guest RAM, as [`super::fd::RAM`].
     pub const RAM: i32 = 4;
-    /// The arena, of which a backend uses the domain page and the frames' flags.
+    /// The arena, of which a backend uses the domain page, the frames' flags, and its [`super::holds`].
     pub const ARENA: i32 = 5;
     /// Its own bell.
     pub const BELL: i32 = 6;
@@ -76,6 +76,26 @@ pub mod frame_flag {
     pub const GIVEN: u8 = 32;
     /// What was made of its content is stale once it is written: the monitor must hear of it.
     pub const WATCHED: u8 = CODE | SHADOW | EXECUTED | CLOSED;
+}
+
+/// How many requests write to a frame just now: a byte in the arena for each frame and backend.
+///
+/// A backend counts before it looks at the frame's [`frame_flag`], the monitor flags a frame before it looks
+/// here: one of them sees the other, and no program executes directly what a device is about to change.
+pub mod holds {
+    use super::{Backend, PAGE, at};
+
+    /// Bytes of the arena for a backend.
+    pub const SIZE: u64 = at::RAM_MAX / PAGE;
+    /// Offset in the arena of the first backend's.
+    pub const START: u64 = 0x1_8000_0000;
+
+    const _: () = assert!(START + SIZE * Backend::COUNT as u64 <= at::ARENA_SIZE);
+
+    /// Offset in the arena of a backend's count for frame 0.
+    pub const fn of(backend: Backend) -> u64 {
+        START + SIZE * backend as u64
+    }
 }
 
 /// Fixed host addresses inside a space. Everything between `IMAGE` and

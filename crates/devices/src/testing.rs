@@ -38,10 +38,9 @@ impl TestGuest {
     /// A guest of that many frames.
     pub fn with_frames(backend: Backend, frames: u64) -> Self {
         let layout = Layout { max_pages: frames, nr_frames: frames + TABLE, grant_mfn: frames };
-        let flags = layout.nr_frames.next_multiple_of(PAGE);
         let fds = GuestFds {
             ram: memfd(layout.nr_frames * PAGE),
-            arena: memfd(boundary::DOMAIN_PAGE_SIZE + flags),
+            arena: memfd(boundary::at::ARENA_SIZE),
             bell: event_counter().unwrap(),
             kick: event_counter().unwrap(),
         };

@@ -3,9 +3,9 @@
 //! What they say in the domain page is believed no more than what the guest says: a port that is not
 //! theirs is not raised, a frame that does not exist is not looked at.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU8, Ordering};
 
-use boundary::{Backend, fd};
+use boundary::{Backend, at, fd, holds};
 
 use crate::{
     event::Port,
@@ -22,6 +22,15 @@ pub fn notify(port: u32) {
             sys::count_up(fd::BELLS + backend as i32);
         }
     }
+}
+
+/// Does a device write to the frame just now, or may it at any moment?
+pub fn is_held(frame: u32) -> bool {
+    Backend::ALL.iter().any(|backend| {
+        let count = at::ARENA + holds::of(*backend) + u64::from(frame);
+        // SAFETY: a byte of the arena for each frame that there can be, accessed atomically only.
+        unsafe { &*(count as *const AtomicU8) }.load(Ordering::SeqCst) != 0
+    })
 }
 
 impl Monitor {

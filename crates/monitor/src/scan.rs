@@ -4,7 +4,8 @@
 //! Before a page of user code becomes executable it is looked through at every
 //! byte, its borders with its neighbours too; the two instructions have the same
 //! bytes in 64-bit and in compatibility mode. While it is executable it is mapped
-//! writable nowhere. Where the bytes are found, a shadow copy is executed instead,
+//! writable nowhere, and no device writes to it: a backend that is about to has the monitor forget it, and
+//! what is looked through meanwhile runs translated. Where the bytes are found, a shadow copy is executed instead,
 //! in which the instruction that holds them is a breakpoint, and is emulated or run
 //! by itself (`run::run_trap`). Where it is not certain which instruction holds
 //! them, the whole page runs translated.
@@ -13,7 +14,10 @@
 //! `int 0x80` enter the host's kernel, which sends them on as it does SYSCALL.
 
 use alloc::{boxed::Box, vec::Vec};
-use core::ops::Range;
+use core::{
+    ops::Range,
+    sync::atomic::{Ordering, fence},
+};
 
 use hashbrown::HashMap;
 use translate::forbidden::{find, instruction_at, straddles};
@@ -73,11 +77,17 @@ impl Monitor {
     /// Looks frames through and notes what may be done with them.
     pub fn scan(&mut self, frames: Range<u32>) {
         self.protect_frames(frames.clone(), Frame::EXECUTED);
+        // A backend that writes from now on sees the flag and waits until it is gone; one that began before
+        // is seen here (`boundary::holds`).
+        fence(Ordering::SeqCst);
         frames.for_each(|frame| self.look_through(frame));
     }
 
     fn look_through(&mut self, frame: u32) {
         self.stats.scanned += 1;
+        if crate::backends::is_held(frame) {
+            return self.close(frame);
+        }
         if find(self.bytes_of(frame), 0).is_none() {
             return;
         }

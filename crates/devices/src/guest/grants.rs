@@ -48,6 +48,14 @@ pub enum GrantError {
         /// The frame.
         frame: u64,
     },
+    /// Too many requests write to its frame at a time.
+    #[error("grant reference {reference} names frame {frame:#x}, which too many requests write to")]
+    Busy {
+        /// The reference.
+        reference: u32,
+        /// The frame.
+        frame: u64,
+    },
     /// The guest changed it again and again meanwhile.
     #[error("grant reference {0} does not stand still")]
     Changing(u32),
@@ -72,6 +80,8 @@ pub struct Grant {
     reference: u32,
     frame: u64,
     access: Access,
+    /// For writing: no program executes the frame directly meanwhile.
+    is_held: bool,
 }
 
 impl Grant {
@@ -94,10 +104,18 @@ impl Grant {
             Access::Write => user.writers = user.writers.saturating_add(1),
         }
         drop(uses);
-        let is_the_guests = guest.memory.frame(frame, 0, 1).is_some();
         // From here on dropping it gives up the use.
-        let grant = Self { guest, reference, frame, access };
-        if is_the_guests { Ok(grant) } else { Err(GrantError::Frame { reference, frame }) }
+        let mut grant = Self { guest, reference, frame, access, is_held: false };
+        if grant.guest.memory.frame(frame, 0, 1).is_none() {
+            return Err(GrantError::Frame { reference, frame });
+        }
+        if access == Access::Write {
+            grant.is_held = grant.guest.hold(frame);
+            if !grant.is_held {
+                return Err(GrantError::Busy { reference, frame });
+            }
+        }
+        Ok(grant)
     }
 
     /// The frame.
@@ -150,6 +168,9 @@ impl Grant {
 
 impl Drop for Grant {
     fn drop(&mut self) {
+        if self.is_held {
+            self.guest.memory.release(self.frame);
+        }
         let mut uses = self.guest.uses.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(user) = uses.get_mut(self.reference as usize) else { return };
         let count = match self.access {

@@ -1,16 +1,16 @@
-//! Mappings of guest RAM, of the domain page, and of the frames' flags.
+//! Mappings of guest RAM, of the domain page, and of what is told of frames: their flags, and our holds.
 //!
 //! The guest writes its memory while we read it: no reference to it is ever made, bytes are copied
 //! by address. What was copied is ours.
 
 use super::Layout;
-use boundary::{Channels, DOMAIN_PAGE_SIZE, DomainPage, PAGE, frame_flag};
+use boundary::{Backend, Channels, DOMAIN_PAGE_SIZE, DomainPage, PAGE, frame_flag, holds};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering, fence};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -77,6 +77,8 @@ pub struct Memory {
     layout: Layout,
     ram: Mapping,
     page: Mapping,
+    /// Requests that write to a frame, a byte each ([`holds`]).
+    holds: Mapping,
     arena: OwnedFd,
     /// Flags of frames, mapped once the monitor has said where they are.
     flags: OnceLock<Mapping>,
@@ -85,11 +87,18 @@ pub struct Memory {
 }
 
 impl Memory {
-    pub(super) fn new(layout: Layout, ram: &OwnedFd, arena: OwnedFd) -> io::Result<Self> {
+    pub(super) fn new(
+        layout: Layout,
+        backend: Backend,
+        ram: &OwnedFd,
+        arena: OwnedFd,
+    ) -> io::Result<Self> {
         let bytes = layout.nr_frames.checked_mul(PAGE).ok_or(io::ErrorKind::InvalidInput)?;
         let ram = Mapping::new(ram, 0, bytes, true)?;
         let page = Mapping::new(&arena, 0, DOMAIN_PAGE_SIZE, true)?;
-        Ok(Self { layout, ram, page, arena, flags: OnceLock::new(), silent: Mutex::new(None) })
+        let holds = Mapping::new(&arena, holds::of(backend), layout.nr_frames, true)?;
+        let (flags, silent) = (OnceLock::new(), Mutex::new(None));
+        Ok(Self { layout, ram, page, holds, arena, flags, silent })
     }
 
     /// What the domain process said.
@@ -151,6 +160,33 @@ impl Memory {
         debug_assert!(offset.is_multiple_of(4) && offset < DOMAIN_PAGE_SIZE as usize);
         // SAFETY: offsets are those of 32-bit atomics of the page.
         unsafe { &*self.page.base.as_ptr().add(offset).cast() }
+    }
+
+    /// A request is about to write to a frame by its address, until [`Self::release`]: what the monitor made
+    /// of its content is forgotten first, and no program executes it directly meanwhile. False, and nothing
+    /// is held, if as many do already as can be counted, or the frame does not exist.
+    pub(super) fn hold(&self, frame: u64, notify: impl FnOnce()) -> bool {
+        let Some(count) = self.holds_of(frame) else { return false };
+        let more = |n: u8| n.checked_add(1);
+        if count.fetch_update(Ordering::SeqCst, Ordering::Relaxed, more).is_err() {
+            return false;
+        }
+        self.wrote(frame, notify);
+        true
+    }
+
+    /// The request of a [`Self::hold`] is done.
+    pub(super) fn release(&self, frame: u64) {
+        let fewer = |n: u8| n.checked_sub(1);
+        if let Some(count) = self.holds_of(frame) {
+            let _was_held = count.fetch_update(Ordering::Release, Ordering::Relaxed, fewer);
+        }
+    }
+
+    pub(super) fn holds_of(&self, frame: u64) -> Option<&AtomicU8> {
+        let at = self.holds.at(frame, 1)?;
+        // SAFETY: inside the mapping; shared bytes are only accessed atomically.
+        Some(unsafe { at.cast::<AtomicU8>().as_ref() })
     }
 
     /// Must follow every write to a guest's frame, and precede the moment at which the guest learns

@@ -64,7 +64,7 @@ impl Guest {
     /// When the host gives no mapping, or the memory is smaller than `layout` says.
     pub fn new(layout: Layout, backend: Backend, fds: GuestFds) -> io::Result<Arc<Self>> {
         let GuestFds { ram, arena, bell, kick } = fds;
-        let memory = Memory::new(layout, &ram, arena)?;
+        let memory = Memory::new(layout, backend, &ram, arena)?;
         let (owed, uses) = (Mutex::default(), Mutex::new(grants::no_uses()));
         Ok(Arc::new(Self { memory, backend, bell, kick, owed, uses }))
     }

@@ -131,3 +131,54 @@ fn frames_do_not_wait_for_what_is_owed() {
         written.iter().for_each(|slot| slot.store(0, Ordering::Release));
     });
 }
+
+/// What is written to by its address is not executed directly meanwhile: the monitor has forgotten it
+/// before the request begins, and sees for how long it lasts.
+#[test]
+fn a_frame_is_held_while_it_is_written() {
+    let test = TestGuest::new(Backend::Block);
+    test.grant(8, 3, false);
+    let held = || test.guest.memory().holds_of(3).unwrap().load(Ordering::SeqCst);
+    drop(test.guest.map(8, Access::Read).unwrap());
+    let reader = test.guest.map(8, Access::Read).unwrap();
+    assert_eq!(held(), 0, "reading changes nothing");
+    drop(reader);
+    let first = test.guest.map(8, Access::Write).unwrap();
+    let second = test.guest.map(8, Access::Write).unwrap();
+    assert_eq!(held(), 2);
+    drop(first);
+    assert_eq!(held(), 1);
+
+    // A program executes it: the monitor comes first.
+    let flags = boundary::DOMAIN_PAGE_SIZE + 3;
+    rustix::io::pwrite(&test.fds().arena, &[boundary::frame_flag::EXECUTED], flags).unwrap();
+    let written = &test.guest.memory().channels().written;
+    let is_told = || written.iter().any(|slot| slot.load(Ordering::Acquire) == 4);
+    std::thread::scope(|scope| {
+        let third = scope.spawn(|| test.guest.map(8, Access::Write).unwrap());
+        let end = Instant::now() + Duration::from_secs(1);
+        while !is_told() {
+            assert!(Instant::now() < end, "nobody tells the monitor");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(!third.is_finished(), "it does not wait for the monitor");
+        assert_eq!(held(), 2, "a program could come in between");
+        rustix::io::pwrite(&test.fds().arena, &[0], flags).unwrap();
+        written.iter().for_each(|slot| slot.store(0, Ordering::Release));
+        drop(third.join().unwrap());
+    });
+    drop(second);
+    assert_eq!(held(), 0);
+}
+
+#[test]
+fn more_writers_than_can_be_counted_are_refused() {
+    let test = TestGuest::new(Backend::Block);
+    test.grant(8, 3, false);
+    let writers: Vec<_> = (0..255).map(|_| test.guest.map(8, Access::Write).unwrap()).collect();
+    let busy = GrantError::Busy { reference: 8, frame: 3 };
+    assert_eq!(test.guest.map(8, Access::Write).unwrap_err(), busy);
+    drop(writers);
+    assert_eq!(test.guest.memory().holds_of(3).unwrap().load(Ordering::SeqCst), 0);
+    assert!(test.revoke(8), "a refused grant is left in use");
+}

@@ -42,7 +42,7 @@ fn memfd(size: u64) -> OwnedFd {
 
 impl Memory {
     pub fn new() -> Self {
-        let arena = memfd(DOMAIN_PAGE_SIZE + PAGE);
+        let arena = memfd(boundary::at::ARENA_SIZE);
         let flags = DOMAIN_PAGE_SIZE.to_ne_bytes();
         rustix::io::pwrite(&arena, &flags, offset_of!(DomainPage, frame_flags) as u64).unwrap();
         Self {

@@ -2,10 +2,11 @@
 
 use super::Owner;
 use crate::sys::{JailedProgram, Keeper, Kind, SpawnError, Spawned, spawn};
-use boundary::{Backend, backend_fd};
+use boundary::{Backend, backend_fd, holds};
 use control::{LaunchError, kill_point, kill_point_of};
 use devices::guest::Layout;
 use devices::wire::{self, Order, Report};
+use rustix::fs::{FallocateFlags, fallocate};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpid};
@@ -74,6 +75,11 @@ impl Process {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
             .map_err(io::Error::from)?;
         let memory = &owner.memory;
+        // What one that died wrote to is written to no more.
+        let frames = memory.setup.nr_frames;
+        let (punch, at) = (FallocateFlags::PUNCH_HOLE, holds::of(backend));
+        fallocate(&memory.arena, punch | FallocateFlags::KEEP_SIZE, at, frames)
+            .map_err(io::Error::from)?;
         // In the order of `backend_fd`.
         let descriptors: [BorrowedFd<'_>; (backend_fd::KICK - backend_fd::ORDERS + 1) as usize] = [
             theirs.as_fd(),
