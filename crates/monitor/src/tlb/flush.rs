@@ -269,14 +269,15 @@ impl Monitor {
 
     /// Takes write access to runs of frames, in rising order, from all mappings of the running space.
     fn write_protect_runs(&mut self, runs: &[Range<u32>]) {
-        let (Some(first), Some(last)) = (runs.first(), runs.last()) else { return };
         if runs.len() <= FEW_RUNS {
             for run in runs {
                 self.write_protect_here(run.clone());
             }
             return;
         }
-        self.write_protect_linear(first.start..last.end);
+        for frames in tables_of(runs) {
+            self.write_protect_linear(frames);
+        }
         self.write_protect_protected(true);
         self.write_protect_protected(false);
     }
@@ -297,6 +298,19 @@ impl Monitor {
 /// As many runs of frames are looked for one after the other; beyond, one look at all pages and another
 /// fault at what the kernel uses are cheaper.
 const FEW_RUNS: usize = 16;
+
+/// What the last-level tables map in which runs of frames lie: their mappings go as a whole, others stay.
+fn tables_of(runs: &[Range<u32>]) -> Vec<Range<u32>> {
+    let mut tables: Vec<Range<u32>> = Vec::new();
+    for run in runs {
+        let (start, end) = (run.start & !511, run.end.next_multiple_of(512));
+        match tables.last_mut() {
+            Some(last) if start <= last.end => last.end = end,
+            _ => tables.push(start..end),
+        }
+    }
+    tables
+}
 
 /// Gathers neighbouring pages to unmap them in one call.
 struct Runs {

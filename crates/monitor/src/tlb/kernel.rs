@@ -133,6 +133,7 @@ impl Monitor {
         {
             match count {
                 0 => {}
+                1 if !self.is_separate() && !is_aliased(host) => {}
                 1 => self.host_write_protect(host, 1, false),
                 // They are found again when they are used.
                 _ => self.drop_linear(host, count),
@@ -147,15 +148,27 @@ impl Monitor {
             return self.host_unmap(host, count);
         }
         let end = host + (count << 12);
+        let mut run = host..host;
         let mut start = host;
         while start < end {
             let next = (((start >> 21) + 1) << 21).min(end);
             // Elsewhere the kernel never had a page, and all of them are the program's.
             if is_aliased(start) {
-                self.host_unmap(start, (next - start) >> 12);
-                self.space().user.forget(start, next - start);
+                run.end = next;
+            } else {
+                self.drop_run(run);
+                run = next..next;
             }
             start = next;
+        }
+        self.drop_run(run);
+    }
+
+    fn drop_run(&mut self, run: Range<u64>) {
+        if !run.is_empty() {
+            let len = run.end - run.start;
+            self.host_unmap(run.start, len >> 12);
+            self.space().user.forget(run.start, len);
         }
     }
 
