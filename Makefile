@@ -67,16 +67,21 @@ check:
 
 # The crates' own tests run with the checks of a debug build, what users run end to end. Two cores are kept
 # busy: tests wait a lot, compilers and fuzzers do not.
-test: setup
-	$(CARGO) fmt --all --check
-	$(CLIPPY)
+test:
+	@scripts/setup build
+	scripts/beside 'scripts/setup test' $(MAKE) --no-print-directory compiled
 	scripts/check-tree
-	$(CARGO) test --profile checked --workspace --no-run
 	scripts/beside 'nice -n 15 $(CARGO) build --release --bins' env XENOLITH_TEST_KERNELS=$(CURDIR)/out/boot \
 		ORACLE_SECONDS=$(FUZZ_SMOKE) ORACLE_SEED=random $(CARGO) test --profile checked --workspace
 	scripts/check-guest
 	scripts/build-guest-agent $(TARGET)
 	scripts/beside 'nice -n 15 $(FUZZING) && $(MAKE) --no-print-directory machines' $(MAKE) --no-print-directory domains
+
+# What needs a compiler alone, while the network brings the rest.
+compiled:
+	$(CARGO) fmt --all --check
+	$(CLIPPY)
+	$(CARGO) test --profile checked --workspace --no-run
 
 # A smoke of each fuzz target.
 FUZZING = env FUZZ_TIMEOUT=60 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 fuzz/run $(FUZZ_SMOKE)
@@ -192,4 +197,4 @@ clean:
 	$(CARGO) clean
 	rm -rf out
 
-.PHONY: help build run setup check test suites domains machines e2e hostile daemon kills terminals devices exec image debian drill e2e-keyed bench soak fuzz install install-built deb package systemd clean
+.PHONY: help build run setup check compiled test suites domains machines e2e hostile daemon kills terminals devices exec image debian drill e2e-keyed bench soak fuzz install install-built deb package systemd clean
