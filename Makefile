@@ -68,7 +68,7 @@ check:
 # The crates' own tests run with the checks of a debug build, what users run end to end. Two cores are kept
 # busy: tests wait a lot, compilers and fuzzers do not.
 test:
-	@scripts/setup build
+	@scripts/setup packages
 	scripts/beside 'scripts/setup test' $(MAKE) --no-print-directory compiled
 	scripts/check-tree
 	scripts/beside 'nice -n 15 $(CARGO) build --release --bins' env XENOLITH_TEST_KERNELS=$(CURDIR)/out/boot \
@@ -77,7 +77,7 @@ test:
 	scripts/build-guest-agent $(TARGET)
 	scripts/beside 'nice -n 15 $(FUZZING) && $(MAKE) --no-print-directory machines' $(MAKE) --no-print-directory domains
 
-# What needs a compiler alone, while the network brings the rest.
+# What needs a compiler alone, while kernels come and images are made.
 compiled:
 	$(CARGO) fmt --all --check
 	$(CLIPPY)
