@@ -1,8 +1,9 @@
 //! Guest memory that a request reads or writes, as the host's calls want it.
 
-use crate::guest::{Grant, Guest};
+use crate::guest::Guest;
 use std::fmt;
 use std::io;
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// Pieces of guest memory, one after another.
@@ -29,9 +30,8 @@ impl Buffers {
         Self { pieces: Vec::with_capacity(pieces), bytes: 0, _guest: Some(guest.clone()) }
     }
 
-    /// Adds part of a granted frame; `None` if it does not lie in that.
-    pub fn push(&mut self, grant: &Grant, offset: usize, length: usize) -> Option<()> {
-        let at = grant.at(offset, length)?;
+    /// Adds `length` bytes of the guest's memory.
+    pub fn push(&mut self, at: NonNull<u8>, length: usize) {
         self.bytes += length;
         match self.pieces.last_mut() {
             Some(last) if last.iov_base.wrapping_byte_add(last.iov_len) == at.as_ptr().cast() => {
@@ -42,7 +42,6 @@ impl Buffers {
                 self.pieces.push(piece);
             }
         }
-        Some(())
     }
 
     /// Bytes in all.

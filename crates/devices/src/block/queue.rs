@@ -3,9 +3,10 @@
 use super::in_flight::{InFlight, Left, Records, Slot};
 use super::nodes::RingNodes;
 use super::protocol::{ENTRY, Status, Tag};
-use crate::guest::{Access, Grant, GrantError, Guest, Port};
+use crate::guest::{Access, Grant, GrantError, Grants, Guest, Port};
 use crate::ring::{BackRing, RingError};
 use std::collections::HashMap;
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// Most grants that a queue keeps: the frontend's largest working set, 32 requests of 32 segments and
@@ -107,14 +108,58 @@ impl Queue {
         self.port.notify();
     }
 
-    /// A granted frame, kept for later requests where the frontend agreed to that.
+    /// Frames that the frontend granted for a request. They are kept for later requests where it agreed
+    /// to that.
     ///
     /// # Errors
-    /// As [`Guest::map`].
-    pub fn grant(&mut self, reference: u32, access: Access) -> Result<Arc<Grant>, GrantError> {
-        match &mut self.kept {
-            Some(kept) => kept.get(&self.guest, reference, access),
-            None => self.guest.map(reference, access).map(Arc::new),
+    /// As [`Guest::map_all`].
+    pub fn frames(
+        &mut self,
+        references: impl ExactSizeIterator<Item = u32>,
+        access: Access,
+    ) -> Result<Frames, GrantError> {
+        Ok(match &mut self.kept {
+            Some(kept) => {
+                let grants = references.map(|it| kept.get(&self.guest, it, access));
+                Frames::Kept(grants.collect::<Result<_, _>>()?)
+            }
+            None => Frames::Own(self.guest.map_all(references, access)?),
+        })
+    }
+}
+
+/// Frames that a request uses.
+#[derive(Debug)]
+pub enum Frames {
+    /// Until it is done.
+    Own(Grants),
+    /// Longer.
+    Kept(Vec<Arc<Grant>>),
+}
+
+impl Frames {
+    /// The address of `count` bytes at `offset` of a frame, by its index among the references; `None` if
+    /// they do not lie in it. For writing only if the access is; then [`Self::wrote`] follows.
+    pub fn at(&self, index: usize, offset: usize, count: usize) -> Option<NonNull<u8>> {
+        match self {
+            Self::Own(grants) => grants.at(index, offset, count),
+            Self::Kept(grants) => grants.get(index)?.at(offset, count),
+        }
+    }
+
+    /// Copies from a frame; `None` if the bytes do not lie in it.
+    pub fn read(&self, index: usize, offset: usize, to: &mut [u8]) -> Option<()> {
+        match self {
+            Self::Own(grants) => grants.read(index, offset, to),
+            Self::Kept(grants) => grants.get(index)?.read(offset, to),
+        }
+    }
+
+    /// Tells the monitor that they were written by their addresses.
+    pub fn wrote(&self) {
+        match self {
+            Self::Own(grants) => grants.wrote(),
+            Self::Kept(grants) => grants.iter().for_each(|grant| grant.wrote()),
         }
     }
 }

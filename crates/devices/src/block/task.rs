@@ -4,8 +4,8 @@ use super::buffers::Buffers;
 use super::image::{Geometry, Operation};
 use super::in_flight::Slot;
 use super::protocol::{Body, Indirect, Request, SECTOR, Segment, Status, Tag, Transfer, segments};
-use super::queue::Queue;
-use crate::guest::{Access, Grant, Guest};
+use super::queue::{Frames, Queue};
+use crate::guest::{Access, Guest};
 use boundary::PAGE;
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ pub struct Task {
     bytes: u64,
     buffers: Buffers,
     /// Frames in use.
-    grants: Vec<Arc<Grant>>,
+    frames: Option<Frames>,
 }
 
 /// What a disk allows.
@@ -129,7 +129,7 @@ impl Task {
             offset: 0,
             bytes: 0,
             buffers: Buffers::default(),
-            grants: Vec::new(),
+            frames: None,
         }
     }
 
@@ -141,13 +141,14 @@ impl Task {
         access: Access,
     ) -> Result<(), Status> {
         self.buffers = Buffers::new(guest, list.len());
-        self.grants.reserve_exact(list.len());
-        for segment in list {
+        let references = list.iter().map(|segment| segment.reference);
+        let frames = queue.frames(references, access).map_err(|_| Status::Error)?;
+        for (index, segment) in list.iter().enumerate() {
             let (offset, length) = segment.range().ok_or(Status::Error)?;
-            let grant = queue.grant(segment.reference, access).map_err(|_| Status::Error)?;
-            self.buffers.push(&grant, offset, length).ok_or(Status::Error)?;
-            self.grants.push(grant);
+            let at = frames.at(index, offset, length).ok_or(Status::Error)?;
+            self.buffers.push(at, length);
         }
+        self.frames = Some(frames);
         Ok(())
     }
 
@@ -170,7 +171,7 @@ impl Task {
     pub fn stepped(&mut self) {
         if self.step() == Some(Step::Read) {
             // The monitor hears of it before the guest does.
-            self.grants.iter().for_each(|grant| grant.wrote());
+            self.frames.iter().for_each(Frames::wrote);
         }
         self.steps = self.steps.get(1..).unwrap_or_default();
     }
@@ -204,12 +205,13 @@ impl Task {
 /// Copies the segments of an indirect request.
 fn listed(queue: &mut Queue, indirect: &Indirect) -> Result<Vec<Segment>, Status> {
     let mut list = Vec::with_capacity(indirect.count);
-    for (index, reference) in indirect.pages.iter().enumerate() {
+    let pages = queue.frames(indirect.pages.iter().copied(), Access::Read);
+    let pages = pages.map_err(|_| Status::Error)?;
+    for index in 0..indirect.pages.len() {
         let count = indirect.in_page(index);
-        let grant = queue.grant(*reference, Access::Read).map_err(|_| Status::Error)?;
         let mut bytes = [0; PAGE as usize];
         let bytes = bytes.get_mut(..count * 8).ok_or(Status::Error)?;
-        grant.read(0, bytes).ok_or(Status::Error)?;
+        pages.read(index, 0, bytes).ok_or(Status::Error)?;
         list.extend(segments(bytes, count)?);
     }
     Ok(list)

@@ -101,15 +101,10 @@ impl Guest {
         state.load(Ordering::Relaxed) == vcpu_state::BLOCKED
     }
 
-    /// Tells the monitor that a frame of the guest's was written: to be called after the write and
+    /// Tells the monitor that frames of the guest's were written: to be called after the write and
     /// before the guest is told of it. Waits until it knows.
-    pub fn wrote(&self, frame: u64) {
-        self.memory.wrote(frame, || self.notify_monitor());
-    }
-
-    /// A frame is about to be written ([`Memory::hold`](super::Memory)).
-    pub(super) fn hold(&self, frame: u64) -> bool {
-        self.memory.hold(frame, || self.notify_monitor())
+    pub fn wrote(&self, frames: impl IntoIterator<Item = u64>) {
+        self.memory.wrote(frames, || self.notify_monitor());
     }
 
     fn notify_monitor(&self) {

@@ -68,21 +68,41 @@ pub(super) struct Uses {
     writers: u32,
 }
 
+impl Uses {
+    fn count(&mut self, access: Access) -> &mut u32 {
+        match access {
+            Access::Read => &mut self.readers,
+            Access::Write => &mut self.writers,
+        }
+    }
+}
+
 /// No grant is in use.
 pub(super) fn no_uses() -> Vec<Uses> {
     vec![Uses::default(); (PAGES * ENTRIES_PER_PAGE) as usize]
 }
 
-/// A granted frame in use, until it is dropped. The guest can take back the grant only then.
-#[derive(Debug)]
-pub struct Grant {
-    guest: Arc<Guest>,
+/// A reference, and the frame that it names.
+#[derive(Clone, Copy, Debug)]
+pub struct Granted {
     reference: u32,
     frame: u64,
-    access: Access,
-    /// For writing: no program executes the frame directly meanwhile.
-    is_held: bool,
 }
+
+/// Granted frames in use, until this is dropped. The guest can take back the grants only then.
+#[derive(Debug)]
+pub struct InUse<T: AsRef<[Granted]>> {
+    guest: Arc<Guest>,
+    granted: T,
+    access: Access,
+    /// Of so many no program executes the frames directly meanwhile.
+    held: usize,
+}
+
+/// A granted frame in use.
+pub type Grant = InUse<[Granted; 1]>;
+/// The granted frames that a request uses: cheaper than each by itself.
+pub type Grants = InUse<Vec<Granted>>;
 
 impl Grant {
     pub(super) fn map(
@@ -90,58 +110,21 @@ impl Grant {
         reference: u32,
         access: Access,
     ) -> Result<Self, GrantError> {
-        if reference >= PAGES * ENTRIES_PER_PAGE {
-            return Err(GrantError::Range(reference));
-        }
-        // Under the lock: another thread may give up its last use of the same grant.
         let mut uses = guest.uses.lock().unwrap_or_else(PoisonError::into_inner);
-        let (flags, number) = guest.entry(reference).ok_or(GrantError::Range(reference))?;
-        take(flags, reference, access)?;
-        let frame = u64::from(number.load(Ordering::Acquire));
-        let user = uses.get_mut(reference as usize).ok_or(GrantError::Range(reference))?;
-        match access {
-            Access::Read => user.readers = user.readers.saturating_add(1),
-            Access::Write => user.writers = user.writers.saturating_add(1),
-        }
+        let granted = [guest.begin_use(&mut uses, reference, access)?];
         drop(uses);
-        // From here on dropping it gives up the use.
-        let mut grant = Self { guest, reference, frame, access, is_held: false };
-        if grant.guest.memory.frame(frame, 0, 1).is_none() {
-            return Err(GrantError::Frame { reference, frame });
-        }
-        if access == Access::Write {
-            grant.is_held = grant.guest.hold(frame);
-            if !grant.is_held {
-                return Err(GrantError::Busy { reference, frame });
-            }
-        }
-        Ok(grant)
-    }
-
-    /// The frame.
-    pub fn frame(&self) -> u64 {
-        self.frame
-    }
-
-    /// The reference.
-    pub fn reference(&self) -> u32 {
-        self.reference
-    }
-
-    /// What it may be used for.
-    pub fn access(&self) -> Access {
-        self.access
+        Self { guest, granted, access, held: 0 }.hold()
     }
 
     /// The address of `count` bytes at `offset`; `None` if they do not lie in the page. For writing
     /// only if the access is; then [`Self::wrote`] follows.
     pub fn at(&self, offset: usize, count: usize) -> Option<NonNull<u8>> {
-        self.guest.memory.frame(self.frame, offset, count)
+        self.guest.memory.frame(self.frame(), offset, count)
     }
 
     /// Copies from the frame; `None` if the bytes do not lie in it.
     pub fn read(&self, offset: usize, to: &mut [u8]) -> Option<()> {
-        self.guest.memory.read(self.frame, offset, to)
+        self.guest.memory.read(self.frame(), offset, to)
     }
 
     /// Copies to the frame, and tells the monitor; `None` if the bytes do not lie in it, or the
@@ -150,42 +133,124 @@ impl Grant {
         if self.access != Access::Write {
             return None;
         }
-        self.guest.memory.write(self.frame, offset, from)?;
+        self.guest.memory.write(self.frame(), offset, from)?;
         self.wrote();
         Some(())
     }
 
-    /// Tells the monitor that the frame was written by its address.
-    pub fn wrote(&self) {
-        self.guest.wrote(self.frame);
-    }
-
     /// An aligned 32-bit word of the frame.
     pub fn word(&self, offset: usize) -> Option<&AtomicU32> {
-        self.guest.memory.guest_word(self.frame, offset)
+        self.guest.memory.guest_word(self.frame(), offset)
+    }
+
+    fn frame(&self) -> u64 {
+        let [granted] = self.granted;
+        granted.frame
     }
 }
 
-impl Drop for Grant {
-    fn drop(&mut self) {
-        if self.is_held {
-            self.guest.memory.release(self.frame);
+impl Grants {
+    pub(super) fn map(
+        guest: Arc<Guest>,
+        references: impl ExactSizeIterator<Item = u32>,
+        access: Access,
+    ) -> Result<Self, GrantError> {
+        let granted = Vec::with_capacity(references.len());
+        let mut grants = Self { guest: guest.clone(), granted, access, held: 0 };
+        // Given back before the grants are, if one of them is refused.
+        let mut uses = guest.uses.lock().unwrap_or_else(PoisonError::into_inner);
+        for reference in references {
+            grants.granted.push(guest.begin_use(&mut uses, reference, access)?);
         }
-        let mut uses = self.guest.uses.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(user) = uses.get_mut(self.reference as usize) else { return };
-        let count = match self.access {
-            Access::Read => &mut user.readers,
-            Access::Write => &mut user.writers,
-        };
-        *count = count.saturating_sub(1);
-        let mut given_up = 0;
-        if user.writers == 0 {
-            given_up |= WRITING;
-            if user.readers == 0 {
-                given_up |= READING;
+        drop(uses);
+        grants.hold()
+    }
+
+    /// As [`Grant::at`], in the frame that was named at `index`.
+    pub fn at(&self, index: usize, offset: usize, count: usize) -> Option<NonNull<u8>> {
+        self.guest.memory.frame(self.granted.get(index)?.frame, offset, count)
+    }
+
+    /// As [`Grant::read`], from the frame that was named at `index`.
+    pub fn read(&self, index: usize, offset: usize, to: &mut [u8]) -> Option<()> {
+        self.guest.memory.read(self.granted.get(index)?.frame, offset, to)
+    }
+}
+
+impl<T: AsRef<[Granted]>> InUse<T> {
+    /// Sees to it that the frames are the guest's, and if they are to be written, that no program
+    /// executes them meanwhile.
+    fn hold(mut self) -> Result<Self, GrantError> {
+        let memory = &self.guest.memory;
+        for &Granted { reference, frame } in self.granted.as_ref() {
+            if memory.frame(frame, 0, 1).is_none() {
+                return Err(GrantError::Frame { reference, frame });
             }
         }
-        if let Some((flags, _)) = self.guest.entry(self.reference) {
+        if self.access == Access::Write {
+            for &Granted { reference, frame } in self.granted.as_ref() {
+                if !memory.hold(frame) {
+                    return Err(GrantError::Busy { reference, frame });
+                }
+                self.held += 1;
+            }
+            self.wrote();
+        }
+        Ok(self)
+    }
+
+    /// What they may be used for.
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// Tells the monitor that the frames were written by their addresses.
+    pub fn wrote(&self) {
+        self.guest.wrote(self.granted.as_ref().iter().map(|granted| granted.frame));
+    }
+}
+
+impl<T: AsRef<[Granted]>> Drop for InUse<T> {
+    fn drop(&mut self) {
+        let granted = self.granted.as_ref();
+        for granted in granted.iter().take(self.held) {
+            self.guest.memory.release(granted.frame);
+        }
+        let mut uses = self.guest.uses.lock().unwrap_or_else(PoisonError::into_inner);
+        for granted in granted {
+            self.guest.end_use(&mut uses, granted.reference, self.access);
+        }
+    }
+}
+
+/// Uses are counted and entries marked under the lock: another thread may give up its last use of the same
+/// grant.
+impl Guest {
+    fn begin_use(
+        &self,
+        uses: &mut [Uses],
+        reference: u32,
+        access: Access,
+    ) -> Result<Granted, GrantError> {
+        let beyond = GrantError::Range(reference);
+        let user = uses.get_mut(reference as usize).ok_or(beyond)?;
+        let (flags, number) = self.entry(reference).ok_or(beyond)?;
+        take(flags, reference, access)?;
+        let count = user.count(access);
+        *count = count.saturating_add(1);
+        Ok(Granted { reference, frame: number.load(Ordering::Acquire).into() })
+    }
+
+    fn end_use(&self, uses: &mut [Uses], reference: u32, access: Access) {
+        let Some(user) = uses.get_mut(reference as usize) else { return };
+        let count = user.count(access);
+        *count = count.saturating_sub(1);
+        let given_up = match user {
+            Uses { readers: 0, writers: 0 } => READING | WRITING,
+            Uses { writers: 0, .. } => WRITING,
+            _ => 0,
+        };
+        if let Some((flags, _)) = self.entry(reference) {
             flags.fetch_and(!given_up, Ordering::AcqRel);
         }
     }

@@ -162,17 +162,14 @@ impl Memory {
         unsafe { &*self.page.base.as_ptr().add(offset).cast() }
     }
 
-    /// A request is about to write to a frame by its address, until [`Self::release`]: what the monitor made
-    /// of its content is forgotten first, and no program executes it directly meanwhile. False, and nothing
-    /// is held, if as many do already as can be counted, or the frame does not exist.
-    pub(super) fn hold(&self, frame: u64, notify: impl FnOnce()) -> bool {
+    /// A request is about to write to a frame by its address, until [`Self::release`]: no program executes
+    /// it directly meanwhile. [`Self::wrote`] follows, before it is written: what the monitor made of its
+    /// content is forgotten first. False, and nothing is held, if as many do already as can be counted, or
+    /// the frame does not exist.
+    pub(super) fn hold(&self, frame: u64) -> bool {
         let Some(count) = self.holds_of(frame) else { return false };
         let more = |n: u8| n.checked_add(1);
-        if count.fetch_update(Ordering::SeqCst, Ordering::Relaxed, more).is_err() {
-            return false;
-        }
-        self.wrote(frame, notify);
-        true
+        count.fetch_update(Ordering::SeqCst, Ordering::Relaxed, more).is_ok()
     }
 
     /// The request of a [`Self::hold`] is done.
@@ -189,15 +186,20 @@ impl Memory {
         Some(unsafe { at.cast::<AtomicU8>().as_ref() })
     }
 
-    /// Must follow every write to a guest's frame, and precede the moment at which the guest learns
-    /// of it: if the monitor has made something of the frame's content (translations, copies), it
+    /// Must follow every write to guest's frames, and precede the moment at which the guest learns
+    /// of it: if the monitor has made something of a frame's content (translations, copies), it
     /// forgets that now. `notify` makes the monitor look at the domain page.
-    pub(super) fn wrote(&self, frame: u64, notify: impl FnOnce()) {
+    pub(super) fn wrote(&self, frames: impl IntoIterator<Item = u64>, notify: impl Fn()) {
         // Either we see the flag, or the monitor, which sets it before it reads, sees what we wrote.
         fence(Ordering::SeqCst);
-        if !self.is_watched(frame) {
-            return;
+        for frame in frames {
+            if self.is_watched(frame) {
+                self.have_forgotten(frame, &notify);
+            }
         }
+    }
+
+    fn have_forgotten(&self, frame: u64, notify: impl Fn()) {
         let Ok(number) = u32::try_from(frame.saturating_add(1)) else { return };
         let end = self.patience_ends();
         let written = &self.channels().written;

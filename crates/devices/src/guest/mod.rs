@@ -8,7 +8,7 @@ mod memory;
 pub mod tests;
 
 pub use events::Port;
-pub use grants::{Access, Grant, GrantError};
+pub use grants::{Access, Grant, GrantError, Grants};
 pub(crate) use memory::Mapping;
 pub use memory::Memory;
 
@@ -97,6 +97,18 @@ impl Guest {
     /// As [`GrantError`] says.
     pub fn map(self: &Arc<Self>, reference: u32, access: Access) -> Result<Grant, GrantError> {
         Grant::map(self.clone(), reference, access)
+    }
+
+    /// The same for all frames of a request: all or none.
+    ///
+    /// # Errors
+    /// As [`GrantError`] says, of the first that cannot be used.
+    pub fn map_all(
+        self: &Arc<Self>,
+        references: impl ExactSizeIterator<Item = u32>,
+        access: Access,
+    ) -> Result<Grants, GrantError> {
+        Grants::map(self.clone(), references, access)
     }
 }
 

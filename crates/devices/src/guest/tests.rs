@@ -40,7 +40,7 @@ fn frames_share_the_patience_with_a_monitor() {
     rustix::io::pwrite(&test.fds().arena, &[0; 8], at).unwrap();
     let start = Instant::now();
     for frame in 0..200 {
-        test.guest.memory().wrote(frame, || {});
+        test.guest.memory().wrote([frame], || {});
     }
     let took = start.elapsed();
     assert!((1900..4000).contains(&took.as_millis()), "{took:?}");
@@ -55,7 +55,7 @@ fn frames_share_the_patience_with_a_monitor() {
             }
         });
         for frame in 0..20 {
-            test.guest.memory().wrote(frame, || {});
+            test.guest.memory().wrote([frame], || {});
             assert!(written().iter().all(|slot| slot.load(Ordering::Acquire) == 0), "{frame}");
         }
         is_over.store(true, Ordering::Relaxed);
@@ -121,7 +121,7 @@ fn frames_do_not_wait_for_what_is_owed() {
     test.guest.bind(9).unwrap().notify();
     assert!(!test.is_kicked());
     std::thread::scope(|scope| {
-        scope.spawn(|| test.guest.wrote(3));
+        scope.spawn(|| test.guest.wrote([3]));
         let end = Instant::now() + Duration::from_secs(1);
         while !test.is_kicked() {
             assert!(Instant::now() < end, "nobody tells the monitor");
