@@ -465,13 +465,16 @@ fn on_translated_signal(signal: u32, info: *const u8, mc: &mut SigContext) -> Ne
 
 /// Leaves at a precise point, or steps towards the next one.
 fn leave_or_step(m: &mut Monitor, mc: &mut SigContext) -> Next {
-    if let Some((block, rip, fix)) = m.code.entry_at(mc.rip) {
+    let entry = m.code.entry_at(mc.rip);
+    let precise = entry.map(|(block, rip, fix)| (m.code.block(block).user, rip, fix));
+    let precise = precise.or_else(|| m.code.underway_at(mc.rip, &mc.regs()));
+    if let Some((user, rip, fix)) = precise {
         if core::mem::take(&mut local().stepping) {
             // The alarm for lost steps is not needed.
             m.timer.armed = 0;
         }
         mc.flags &= !TRAP;
-        leave_translated(m, block, mc, rip, fix, reason::ATTENTION)
+        leave_translated(mc, user, (rip, fix), reason::ATTENTION)
     } else {
         local().stepping = true;
         mc.flags |= TRAP;
@@ -486,15 +489,12 @@ fn context_of(user: bool) -> &'static translate::Context {
 
 /// Copies repaired registers to the context.
 fn leave_translated(
-    m: &mut Monitor,
-    block: u32,
     mc: &SigContext,
-    rip: u64,
-    fix: translate::Fix,
+    user: bool,
+    (rip, fix): (u64, translate::Fix),
     why: u64,
 ) -> Next {
     local().stepping = false;
-    let user = m.code.blocks.get(block as usize).is_some_and(|b| b.user);
     let mut regs = mc.regs();
     repair(fix, &mut regs, context_of(user));
     let c = context();
@@ -519,7 +519,7 @@ fn translated_fault(m: &mut Monitor, signal: u32, closed: bool, mc: &mut SigCont
         });
         crate::crash::stop(m);
     };
-    let user = m.code.blocks.get(block as usize).is_some_and(|b| b.user);
+    let user = m.code.block(block).user;
     let fault = if matches!(signal, SIGFPE | SIGILL | SIGTRAP) {
         Fault::Vector { vector: mc.trapno as u8, code: None }
     } else {
@@ -530,7 +530,7 @@ fn translated_fault(m: &mut Monitor, signal: u32, closed: bool, mc: &mut SigCont
             FaultKind::UserThroughGs => {
                 m.code.user_access.insert(rip);
                 m.invalidate_block(block);
-                return leave_translated(m, block, mc, rip, fix, reason::RETRANSLATE);
+                return leave_translated(mc, user, (rip, fix), reason::RETRANSLATE);
             }
             // An address that is not canonical, which folding made one of the host's kernel.
             FaultKind::Protection if is_pf => Fault::Vector { vector: 13, code: Some(0) },
@@ -540,15 +540,15 @@ fn translated_fault(m: &mut Monitor, signal: u32, closed: bool, mc: &mut SigCont
             FaultKind::Address(va) => match translated_access(m, va, write, user, closed) {
                 Access::Retry => return retry(m, block, mc),
                 Access::Again => {
-                    return leave_translated(m, block, mc, rip, fix, reason::RETRANSLATE);
+                    return leave_translated(mc, user, (rip, fix), reason::RETRANSLATE);
                 }
-                Access::Switch => return leave_translated(m, block, mc, rip, fix, reason::SWITCH),
+                Access::Switch => return leave_translated(mc, user, (rip, fix), reason::SWITCH),
                 Access::Fault(code) => Fault::Page { address: va, code },
             },
         }
     };
     m.vcpu.fault = fault;
-    leave_translated(m, block, mc, rip, fix, reason::FAULT)
+    leave_translated(mc, user, (rip, fix), reason::FAULT)
 }
 
 /// Back to the faulting instruction; if its own block was dropped by what was

@@ -152,6 +152,7 @@ impl Builder<'_> {
         let mode = self.request.mode;
         let (table, miss) = (self.targets.lookup_of(mode), self.targets.lookup_miss_of(mode));
         emit_lookup(&mut self.code, table, miss);
+        self.out.ends_in_lookup = true;
     }
 
     /// `jmp` to the translation of `target`.

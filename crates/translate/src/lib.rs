@@ -26,6 +26,7 @@ mod stack;
 mod state;
 mod string;
 mod string_run;
+mod underway;
 mod user_tlb;
 
 pub use alias::{ALIAS_MASK, ALIAS_TABLE, UserMemory, alias_index};
@@ -34,6 +35,7 @@ pub use context::Context;
 pub use lookup::{LookupEntry, PROLOGUE, emit_lookup_miss, lookup_slots};
 pub use output::{Entry, Fix, Link, Output};
 pub use repair::{FaultKind, guest_fault, repair};
+pub use underway::{Jump, underway};
 pub use user_tlb::{USER_TLB_EMPTY, USER_TLB_ENTRIES, UserTlb, UserTlbTable, user_tlb_index};
 
 /// The fold: a guest kernel address `va` lives at host address `va + FOLD`.

@@ -96,6 +96,8 @@ pub struct Output {
     pub links: [Link; MAX_LINKS],
     /// Valid links.
     pub link_count: usize,
+    /// Its code ends with a jump through the tables ([`crate::underway`]).
+    pub ends_in_lookup: bool,
 }
 
 impl Output {
@@ -110,6 +112,7 @@ impl Output {
             entry_count: 0,
             links: [Link { site: 0, stub: 0, target: 0 }; MAX_LINKS],
             link_count: 0,
+            ends_in_lookup: false,
         }
     }
 
@@ -131,6 +134,7 @@ impl Output {
         self.guest_len = 0;
         self.entry_count = 0;
         self.link_count = 0;
+        self.ends_in_lookup = false;
     }
 
     /// Adds a precise point. One at the same host address replaces the last

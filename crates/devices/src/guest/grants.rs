@@ -151,7 +151,7 @@ impl Grant {
 
 impl Grants {
     pub(super) fn map(
-        guest: Arc<Guest>,
+        guest: &Arc<Guest>,
         references: impl ExactSizeIterator<Item = u32>,
         access: Access,
     ) -> Result<Self, GrantError> {

@@ -108,7 +108,7 @@ impl Guest {
         references: impl ExactSizeIterator<Item = u32>,
         access: Access,
     ) -> Result<Grants, GrantError> {
-        Grants::map(self.clone(), references, access)
+        Grants::map(self, references, access)
     }
 }
 

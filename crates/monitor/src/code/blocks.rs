@@ -3,7 +3,9 @@
 use alloc::{boxed::Box, vec::Vec};
 
 use hashbrown::{HashMap, HashSet};
-use translate::{Error, Fix, Mode, Output, PROLOGUE, Request, Translator, UserMemory, forbidden};
+use translate::{
+    Error, Fix, Jump, Mode, Output, PROLOGUE, Request, Translator, UserMemory, forbidden, underway,
+};
 
 use super::{
     Block, CODE_END, CODE_START, Code, Hash, LinkRecord, NO_BLOCK, NONE, STUB_END, targets,
@@ -102,6 +104,7 @@ impl Code {
         let code = Code {
             translator: Translator::new(t),
             user_translator: Translator::new(user_targets(t)),
+            misses: [t.kernel_lookup_miss, t.user_lookup_miss],
             output: Box::new(Output::new()),
             blocks: Vec::with_capacity(BLOCKS),
             links: Vec::with_capacity(2 * BLOCKS),
@@ -145,6 +148,26 @@ impl Code {
         let i = entries.partition_point(|e| e.host <= offset).checked_sub(1)?;
         let e = entries.get(i)?;
         (e.host == offset).then(|| (index, b.va.wrapping_add(u64::from(e.guest)), e.fix))
+    }
+
+    /// The precise guest state at a host address where a jump through the tables is under way: whether it
+    /// is a program's, guest address, repairs.
+    pub fn underway_at(&self, host: u64, regs: &[u64; 16]) -> Option<(bool, u64, Fix)> {
+        let routine = |start: &u64| (*start..*start + 128).contains(&host);
+        let (user, jump) = if let Some(mode) = self.misses.iter().position(routine) {
+            (mode == 1, Jump::Miss(host - self.misses.get(mode)?))
+        } else {
+            let b = self.block(self.block_at(host)?);
+            let from = host - at::CODE - u64::from(b.host);
+            let jump = match u64::from(b.host_len) - from {
+                _ if from < PROLOGUE => Jump::Arriving(b.va, from),
+                to_end if b.ends_in_lookup => Jump::Inline(to_end),
+                _ => return None,
+            };
+            (b.user, jump)
+        };
+        let (rip, fix) = underway(jump, regs)?;
+        Some((user, rip, fix))
     }
 
     /// Host address at which the monitor enters a block.
@@ -325,6 +348,7 @@ impl Monitor {
             host_len: out.code_len as u16,
             user,
             valid: true,
+            ends_in_lookup: out.ends_in_lookup,
             entries: code.entries.len() as u32,
             entry_count: out.entry_count as u16,
             incoming: NONE,

@@ -64,6 +64,8 @@ pub struct Block {
     pub user: bool,
     /// Not dropped.
     pub valid: bool,
+    /// Its code ends with a jump through the tables.
+    pub ends_in_lookup: bool,
     /// First of its entries in `Code::entries`, and how many.
     pub entries: u32,
     /// See `entries`.
@@ -98,6 +100,7 @@ static NO_BLOCK: Block = Block {
     host_len: 0,
     user: false,
     valid: false,
+    ends_in_lookup: false,
     entries: 0,
     entry_count: 0,
     incoming: NONE,
@@ -107,6 +110,8 @@ static NO_BLOCK: Block = Block {
 pub struct Code {
     pub(crate) translator: Translator,
     pub(crate) user_translator: Translator,
+    /// Where the routines for lookup misses lie, of the kernel's code and of programs'.
+    pub(crate) misses: [u64; 2],
     pub(crate) output: alloc::boxed::Box<Output>,
     pub(crate) blocks: Vec<Block>,
     pub(crate) links: Vec<LinkRecord>,

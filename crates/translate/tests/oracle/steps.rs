@@ -3,6 +3,7 @@
 
 use crate::lab::{KERNEL, Lab, R13, R14, RCX, SETTINGS, set};
 use crate::random::Sequences;
+use translate::Jump;
 
 #[test]
 fn curated_steps() {
@@ -57,6 +58,48 @@ fn steps_with_user_memory() {
         case.pointers_after = case.pointers;
         let steps = lab.compare_steps(&case).expect("steps agree");
         assert!(steps >= 9, "{steps}");
+    }
+}
+
+/// Interrupts may come at each step of a return: wherever it is, the guest's state is known.
+#[test]
+fn steps_of_jumps_through_the_tables() {
+    for setting in SETTINGS {
+        let mut lab = Lab::new(82);
+        lab.set(setting);
+        // Several places, so that some are found in the second table.
+        let code = code!(
+            "mov ebx, 3",
+            "2:",
+            "call 5f",
+            "call 5f",
+            "nop",
+            "call 5f",
+            "add ebx, -1",
+            "jnz 2b",
+            "push rcx",
+            "call 3f",
+            "jmp 4f",
+            "3:",
+            "ret 8",
+            "5:",
+            "lea rcx, [rcx+rax+1]",
+            "lea rdx, [rdx+rcx]",
+            "ret",
+            "4:"
+        );
+        let mut case = lab.case(&code);
+        case.ignored.push(0x17e0..0x1800);
+        let steps = lab.compare_steps(&case);
+        if let Err(report) = steps {
+            panic!("{}", lab.describe(&case, &report));
+        }
+        let inline = [57, 50, 43, 37, 34, 31, 28, 21, 17, 14, 10, 8, 3].map(Jump::Inline);
+        let miss = [0, 3, 8, 14, 17, 20, 23, 30, 34, 37, 41, 43, 46, 51, 84].map(Jump::Miss);
+        let arriving = [0, 7, 14].map(|at| Jump::Arriving(0, at));
+        for jump in inline.iter().chain(&miss).chain(&arriving) {
+            assert!(lab.world.jumps.contains(jump), "{setting:?}: {jump:?} was not seen");
+        }
     }
 }
 

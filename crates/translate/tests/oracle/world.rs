@@ -6,9 +6,9 @@ use crate::place::{PAGE, Place, map_all};
 use std::collections::{HashMap, HashSet};
 use translate::output::MAX_INSTRUCTIONS;
 use translate::{
-    Context, Error, FOLD, FaultKind, Fix, LOOKUP_ENTRIES, LookupEntry, Mode, Output, PROLOGUE,
-    Request, Targets, Translator, UserMemory, UserTlb, emit_lookup_miss, guest_fault, lookup_slots,
-    repair,
+    Context, Error, FOLD, FaultKind, Fix, Jump, LOOKUP_ENTRIES, LookupEntry, Mode, Output,
+    PROLOGUE, Request, Targets, Translator, UserMemory, UserTlb, emit_lookup_miss, guest_fault,
+    lookup_slots, repair, underway,
 };
 
 const CACHE: u64 = 0x600_0000_0000;
@@ -98,6 +98,8 @@ pub struct World {
     /// Single steps: called with guest state at every precise point.
     pub stepping: bool,
     pub steps: Vec<State>,
+    /// Where jumps through the tables were seen.
+    pub jumps: HashSet<Jump>,
     /// Times the last run came back to the monitor.
     pub rounds: usize,
     fold: u64,
@@ -145,6 +147,7 @@ impl World {
             targets,
             stepping: false,
             steps: Vec::new(),
+            jumps: HashSet::new(),
             rounds: 0,
             fold: FOLD,
         };
@@ -427,8 +430,46 @@ impl World {
         Arrival::Done(Box::new(self.outcome(host, end)))
     }
 
+    /// The jump through the tables that a host address lies in.
+    fn jump_at(&self, host: u64) -> Option<Jump> {
+        let miss = self.targets_miss();
+        if (miss..miss + 128).contains(&host) {
+            return Some(Jump::Miss(host - miss));
+        }
+        let block = self.blocks.get(usize::try_from(host.checked_sub(CODE)?).ok()? / BLOCK)?;
+        let (from, to) = (host - block.host, block.output.code_len as u64 + block.host - host);
+        match from {
+            0..PROLOGUE => Some(Jump::Arriving(block.va, from)),
+            _ => block.output.ends_in_lookup.then_some(Jump::Inline(to)),
+        }
+    }
+
+    fn targets_miss(&self) -> u64 {
+        if self.mode == Mode::Kernel { MISS } else { MISS + 128 }
+    }
+
+    /// The guest's state in such a jump; within 57 bytes of its end there must be one, and in the first
+    /// half of the routine.
+    fn underway(&mut self, host: &State) -> Option<(u64, Fix)> {
+        let jump = self.jump_at(host.rip)?;
+        let found = underway(jump, &host.regs);
+        let must = match jump {
+            Jump::Inline(to_end) => to_end <= 57,
+            Jump::Miss(at) => at <= 51,
+            Jump::Arriving(..) => true,
+        };
+        assert!(found.is_some() || !must, "no state at {jump:x?}");
+        if found.is_some() {
+            self.jumps.insert(match jump {
+                Jump::Arriving(_, at) => Jump::Arriving(0, at),
+                other => other,
+            });
+        }
+        found
+    }
+
     fn note_step(&mut self, host: &State) {
-        if let Some((va, fix)) = self.entry_at(host.rip) {
+        if let Some((va, fix)) = self.entry_at(host.rip).or_else(|| self.underway(host)) {
             let mut state = host.clone();
             repair(fix, &mut state.regs, self.context());
             state.rip = va;
@@ -479,6 +520,7 @@ impl CloneBox for Output {
         copy.entry_count = self.entry_count;
         copy.links = self.links;
         copy.link_count = self.link_count;
+        copy.ends_in_lookup = self.ends_in_lookup;
         copy
     }
 }
