@@ -17,21 +17,39 @@ fn is_forbidden(bytes: &[u8]) -> bool {
 
 /// Where one begins in `bytes`, from `from` on.
 pub fn find(bytes: &[u8], from: usize) -> Option<usize> {
-    const CHUNK: usize = 64;
+    const LARGE: usize = 256;
+    const SMALL: usize = 32;
     let mut at = from;
-    while at + LENGTH <= bytes.len() {
-        let end = (at + CHUNK + LENGTH - 1).min(bytes.len());
-        let chunk = bytes.get(at..end)?;
-        // Without a branch in it, so that it becomes vector code.
-        let pairs = chunk.iter().zip(chunk.iter().skip(1));
-        let hit =
-            pairs.fold(false, |hit, (a, b)| hit | (*a == 0x0f) & ((*b == 0x01) | (*b == 0xae)));
-        if hit && let Some(i) = chunk.windows(LENGTH).position(is_forbidden) {
-            return Some(at + i);
+    loop {
+        let (len, may) = if let Some(may) = may_begin::<LARGE>(bytes, at) {
+            (LARGE, may)
+        } else if let Some(may) = may_begin::<SMALL>(bytes, at) {
+            (SMALL, may)
+        } else {
+            break;
+        };
+        let end = (at + len + LENGTH - 1).min(bytes.len());
+        if may && let Some(found) = find_slowly(bytes.get(at..end)?) {
+            return Some(at + found);
         }
-        at += CHUNK;
+        at += len;
     }
-    None
+    find_slowly(bytes.get(at..)?).map(|found| at + found)
+}
+
+/// Can one begin in the `LEN` bytes from `at` on? `None` at the end of `bytes`. Arrays of a known length,
+/// and no branch between their bytes, become vector code.
+fn may_begin<const LEN: usize>(bytes: &[u8], at: usize) -> Option<bool> {
+    let window = bytes.get(at..at + LEN + 1)?;
+    let (left, right) = (window.first_chunk::<LEN>()?, window.last_chunk::<LEN>()?);
+    let hits = left.iter().zip(right).fold(0, |hits, (a, b)| {
+        hits | u8::from(*a == 0x0f) & (u8::from(*b == 0x01) | u8::from(*b == 0xae))
+    });
+    Some(hits != 0)
+}
+
+fn find_slowly(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(LENGTH).position(is_forbidden)
 }
 
 /// How far on translated code is to be emitted anew when one begins at byte `at` of it; a multiple of 16.
