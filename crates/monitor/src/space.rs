@@ -20,7 +20,7 @@ use crate::{
     layout::{LOCAL, PKRU_KERNEL, PKRU_KERNEL_NO_USER, at, key},
     state::{Monitor, page},
     sys,
-    tlb::Half,
+    tlb::{Half, Linear},
 };
 
 /// Most spaces of a domain: least recently used ones are recycled beyond.
@@ -44,6 +44,8 @@ pub struct Space {
     pub user: Half,
     /// Kernel pages outside the direct map and image.
     pub kernel: Half,
+    /// Where those may be writable.
+    pub linear: Linear,
     /// How much of `Spaces::protected` it has applied.
     pub protected_seen: usize,
     /// `Spaces::kernel_flushes` at its last revalidation.
@@ -236,6 +238,7 @@ impl Space {
             root,
             user: Half::default(),
             kernel: Half::default(),
+            linear: Linear::default(),
             protected_seen: 0,
             kernel_flushes: 0,
             aliases: 0,
@@ -372,6 +375,7 @@ impl Monitor {
         space.kernel_flushes = from.kernel_flushes;
         space.aliases = from.aliases;
         space.info_frame = from.info_frame;
+        space.linear = from.linear.clone();
         for (k, r) in &from.user.regions {
             space.user.regions.insert(*k, r.clone());
         }

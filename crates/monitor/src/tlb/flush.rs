@@ -275,8 +275,8 @@ impl Monitor {
             }
             return;
         }
-        for frames in tables_of(runs) {
-            self.write_protect_linear(frames);
+        for frames in runs {
+            self.drop_writable_linear(frames);
         }
         self.write_protect_protected(true);
         self.write_protect_protected(false);
@@ -298,19 +298,6 @@ impl Monitor {
 /// As many runs of frames are looked for one after the other; beyond, one look at all pages and another
 /// fault at what the kernel uses are cheaper.
 const FEW_RUNS: usize = 16;
-
-/// What the last-level tables map in which runs of frames lie: their mappings go as a whole, others stay.
-fn tables_of(runs: &[Range<u32>]) -> Vec<Range<u32>> {
-    let mut tables: Vec<Range<u32>> = Vec::new();
-    for run in runs {
-        let (start, end) = (run.start & !511, run.end.next_multiple_of(512));
-        match tables.last_mut() {
-            Some(last) if start <= last.end => last.end = end,
-            _ => tables.push(start..end),
-        }
-    }
-    tables
-}
 
 /// Gathers neighbouring pages to unmap them in one call.
 struct Runs {

@@ -27,6 +27,11 @@ pub fn is_linear(va: u64, frame: u32) -> bool {
     page.wrapping_sub(DIRECT_MAP) == pa || page.wrapping_sub(IMAGE_MAP) == pa
 }
 
+/// Is it in the mapping of the kernel's image?
+pub(super) fn is_image(page: u64) -> bool {
+    page >= IMAGE_MAP
+}
+
 impl Monitor {
     /// Makes a kernel page present on the host, and the pages around it that
     /// continue it in frames and rights.
@@ -104,7 +109,10 @@ impl Monitor {
         if !separate {
             space.user.forget(fold(start), count << 12);
         }
-        if !linear {
+        if linear && write {
+            let frames = first_frame..first_frame + count as u32;
+            self.space().linear.add(start, &frames);
+        } else if !linear {
             for i in 0..count * u64::from(write) {
                 self.note_writable(first_frame + i as u32);
             }
@@ -124,20 +132,20 @@ impl Monitor {
     }
 
     /// The same for the direct map and the kernel's image alone.
-    pub(super) fn write_protect_linear(&mut self, frames: Range<u32>) {
-        let (start, count) = (u64::from(frames.start) << 12, frames.len() as u64);
-        // The image's mapping ends with the address space.
-        let of_image = count.min(IMAGE_MAP.wrapping_neg().saturating_sub(start) >> 12);
-        for (host, count) in
-            [(fold(DIRECT_MAP + start), count), (fold(IMAGE_MAP.wrapping_add(start)), of_image)]
-        {
-            match count {
-                0 => {}
-                1 if !self.is_separate() && !is_aliased(host) => {}
-                1 => self.host_write_protect(host, 1, false),
-                // They are found again when they are used.
-                _ => self.drop_linear(host, count),
-            }
+    fn write_protect_linear(&mut self, frames: Range<u32>) {
+        if frames.len() > 1 {
+            // They are found again when they are used.
+            return self.drop_writable_linear(&frames);
+        }
+        for page in self.space().linear.places(frames.start) {
+            self.host_write_protect(fold(page), 1, false);
+        }
+    }
+
+    /// Unmaps all linear pages around frames that may be writable.
+    pub(super) fn drop_writable_linear(&mut self, frames: &Range<u32>) {
+        for (page, count) in self.space().linear.take(frames) {
+            self.drop_linear(fold(page), count);
         }
     }
 

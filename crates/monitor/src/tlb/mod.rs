@@ -16,6 +16,7 @@ mod around;
 mod flush;
 mod host;
 mod kernel;
+mod linear;
 mod mapped;
 mod user;
 
@@ -24,5 +25,6 @@ pub use alias::is_aliased;
 pub use alias::{operand_size, writes_memory};
 pub use host::Access as MapAccess;
 pub use kernel::{Outcome, is_linear};
+pub use linear::Linear;
 pub use mapped::{Half, Installed};
 pub use user::{END as HIGHEST, LOWEST, UserAccess, code, is_available, is_reserved, reserved};
