@@ -4,6 +4,7 @@ mod common;
 
 use common::*;
 use devices::wire::{BlockConfig, Order, Report};
+use std::sync::atomic::Ordering;
 
 fn both(test: impl Fn(bool)) {
     for with_uring in [true, false] {
@@ -97,6 +98,33 @@ fn indirect_requests_of_many_segments() {
             assert_eq!(front.run(indirect(operation, 3, 8, count, DATA)), expected);
         }
         assert_eq!(front.run(indirect(READ, 4, 8, 1, 99999)), -1);
+    });
+}
+
+/// The guest goes on with what is done while the rest of a long queue is copied.
+#[test]
+fn answers_of_a_long_queue_come_as_they_are_ready() {
+    both(|with_uring| {
+        let mut setup = Setup::new(Front::new(1, 0), raw(), image(32 << 20), with_uring);
+        let front = &mut setup.front;
+        let segments: Vec<_> = (0..256).map(|i| Seg(DATA + 1 + i, 0, 7)).collect();
+        front.list(DATA, &segments);
+        let mut batches = || {
+            for id in 0..32 {
+                front.rings[0].put(&front.guest, &indirect(READ, id, id * 2048, 256, DATA));
+            }
+            front.rings[0].push(&front.guest);
+            let mut batches = 0;
+            while front.rings[0].open() > 0 {
+                let shown = front.rings[0].index(&front.guest, 8).load(Ordering::Acquire);
+                let shown = shown.wrapping_sub(front.rings[0].consumed);
+                (0..shown).for_each(|_| assert_eq!(front.wait(0).status, 0));
+                batches += u32::from(shown > 0);
+            }
+            batches
+        };
+        // We may be too late to see it, but not each time.
+        assert!((0..20).any(|_| batches() > 2), "all are shown at the end");
     });
 }
 

@@ -182,3 +182,28 @@ fn more_writers_than_can_be_counted_are_refused() {
     assert_eq!(test.guest.memory().holds_of(3).unwrap().load(Ordering::SeqCst), 0);
     assert!(test.revoke(8), "a refused grant is left in use");
 }
+
+#[test]
+fn a_request_gets_all_its_grants_or_none() {
+    let test = TestGuest::new(Backend::Block);
+    test.grant(8, 3, false);
+    test.grant(9, 4, false);
+    let map = |references: &[u32]| test.guest.map_all(references.iter().copied(), Access::Write);
+    let held = |frame| test.guest.memory().holds_of(frame).unwrap().load(Ordering::SeqCst);
+    let grants = map(&[8, 9, 8]).unwrap();
+    assert_eq!([held(3), held(4)], [2, 1]);
+    assert!(!test.revoke(8) && !test.revoke(9));
+    assert!(grants.at(2, 0, 4096).is_some() && grants.at(0, 0, 4096) == grants.at(2, 0, 4096));
+    assert!(grants.at(0, 1, 4096).is_none() && grants.at(3, 0, 1).is_none());
+    drop(grants);
+
+    let writers: Vec<_> = (0..255).map(|_| test.guest.map(9, Access::Write).unwrap()).collect();
+    let busy = GrantError::Busy { reference: 9, frame: 4 };
+    assert_eq!(map(&[8, 9]).unwrap_err(), busy);
+    assert_eq!([held(3), held(4)], [0, 255], "what was held before is given back");
+    drop(writers);
+    assert_eq!(map(&[8, 9, 10]).unwrap_err(), GrantError::NotGranted(10));
+    assert_eq!(map(&[8, 9, 16384]).unwrap_err(), GrantError::Range(16384));
+    assert_eq!([held(3), held(4)], [0, 0]);
+    assert!(test.revoke(8) && test.revoke(9), "a refused request leaves grants in use");
+}
