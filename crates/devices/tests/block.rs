@@ -211,8 +211,8 @@ fn a_disk_can_be_resized_and_swapped() {
         let report = setup.process.attach(raw(), &[&other, &setup.requests]);
         assert!(matches!(report, Report::Attached { .. }), "{report:?}");
         setup.front = Front { guest: setup.front.guest, ..Front::new(1, 0) };
-        setup.front.guest.word(RINGS.into(), 0).store(0, std::sync::atomic::Ordering::Relaxed);
-        setup.front.guest.word(RINGS.into(), 8).store(0, std::sync::atomic::Ordering::Relaxed);
+        setup.front.guest.word(RINGS.into(), 0).store(0, Ordering::Relaxed);
+        setup.front.guest.word(RINGS.into(), 8).store(0, Ordering::Relaxed);
         let report = setup.process.connect(setup.front.nodes());
         assert!(matches!(report, Report::Connected { .. }), "{report:?}");
         assert_eq!(setup.front.run(request(READ, 1, 0, &[Seg(DATA, 0, 7)])), 0);

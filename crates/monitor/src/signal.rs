@@ -277,6 +277,8 @@ fn is_request(signal: u32) -> bool {
 fn note_request(signal: u32) {
     if matches!(signal, SIGALRM | SIGUSR1) {
         local().pending.raise();
+    }
+    if signal == SIGALRM {
         monitor().timer.armed = 0;
     }
 }
@@ -450,8 +452,7 @@ fn on_translated_signal(signal: u32, info: *const u8, mc: &mut SigContext) -> Ne
     let m = monitor();
     match signal {
         SIGALRM | SIGUSR1 => {
-            local().pending.raise();
-            m.timer.armed = 0;
+            note_request(signal);
             leave_or_step(m, mc)
         }
         // A kernel that sets TF itself may be on its way out of a block: no guest instruction there.
@@ -465,10 +466,7 @@ fn on_translated_signal(signal: u32, info: *const u8, mc: &mut SigContext) -> Ne
 
 /// Leaves at a precise point, or steps towards the next one.
 fn leave_or_step(m: &mut Monitor, mc: &mut SigContext) -> Next {
-    let entry = m.code.entry_at(mc.rip);
-    let precise = entry.map(|(block, rip, fix)| (m.code.block(block).user, rip, fix));
-    let precise = precise.or_else(|| m.code.underway_at(mc.rip, &mc.regs()));
-    if let Some((user, rip, fix)) = precise {
+    if let Some((user, rip, fix)) = m.code.precise_at(mc.rip, &mc.regs()) {
         if core::mem::take(&mut local().stepping) {
             // The alarm for lost steps is not needed.
             m.timer.armed = 0;

@@ -72,7 +72,7 @@ impl Monitor {
         let asks = matches!(s.number, SIGALRM | SIGUSR1);
         if asks {
             local().pending.raise();
-            self.timer_fired();
+            self.timer_fired(s.number);
         }
         let between = asks || s.number == SIGTRAP;
         // A timer or a single step may stop the program right before the invalid instruction.
@@ -97,7 +97,7 @@ impl Monitor {
         match s.number {
             SIGALRM | SIGUSR1 => {
                 local().pending.raise();
-                self.timer_fired();
+                self.timer_fired(s.number);
             }
             SIGSYS => self.trapped_call(s),
             SIGTRAP if s.trap == 3 && self.is_trap(c.rip.wrapping_sub(1)) => {
@@ -123,11 +123,12 @@ impl Monitor {
         }
     }
 
-    /// The timer of the process that ran the program may have fired: a little too early, by this clock.
-    fn timer_fired(&mut self) {
+    /// The timer of the process that ran the program may have fired: a little too early, by this clock. A
+    /// runner's signals may be its program's.
+    fn timer_fired(&mut self, number: u32) {
         if self.is_separate() {
             self.user_space().armed = 0;
-        } else {
+        } else if number == SIGALRM {
             self.timer.armed = 0;
         }
     }

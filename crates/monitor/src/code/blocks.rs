@@ -80,6 +80,9 @@ fn next_page(va: u64) -> u64 {
     (va & !0xfff).wrapping_add(4096)
 }
 
+/// Bytes of the code cache of which it is known which block is the first to begin there.
+const PART: u32 = 4096;
+
 /// Fetch bit of a page-fault error code.
 const FETCH: u32 = 16;
 
@@ -107,6 +110,7 @@ impl Code {
             misses: [t.kernel_lookup_miss, t.user_lookup_miss],
             output: Box::new(Output::new()),
             blocks: Vec::with_capacity(BLOCKS),
+            parts: Vec::new(),
             links: Vec::with_capacity(2 * BLOCKS),
             entries: Vec::with_capacity(8 * BLOCKS),
             index: HashMap::with_capacity_and_hasher(BLOCKS / 20, Hash::default()),
@@ -133,41 +137,61 @@ impl Code {
     /// The block that holds a host address.
     pub fn block_at(&self, host: u64) -> Option<u32> {
         let offset = u32::try_from(host.checked_sub(at::CODE)?).ok()?;
-        let i = self.blocks.partition_point(|b| b.host <= offset).checked_sub(1)?;
-        let b = self.blocks.get(i)?;
-        (offset < b.host + u32::from(b.host_len)).then_some(i as u32)
+        // There are tens of thousands; a search through all of them would find none in the cache.
+        let part = (offset / PART) as usize;
+        let first_of = |part| self.parts.get(part).map_or(self.blocks.len(), |id| *id as usize);
+        // The one before may reach into it.
+        let first = first_of(part).saturating_sub(1);
+        let near = self.blocks.get(first..first_of(part + 1))?;
+        let i = near.partition_point(|b| b.host <= offset).checked_sub(1)?;
+        let b = near.get(i)?;
+        (offset < b.host + u32::from(b.host_len)).then_some((first + i) as u32)
+    }
+
+    /// Notes the part of the cache that a new block, `id`, begins in.
+    fn note_part(&mut self, host: u32, id: u32) {
+        while self.parts.len() <= (host / PART) as usize {
+            self.parts.push(id);
+        }
     }
 
     /// The precise guest state at a host address, if there is one: block,
     /// guest address, repairs.
     pub fn entry_at(&self, host: u64) -> Option<(u32, u64, Fix)> {
         let index = self.block_at(host)?;
-        let b = self.block(index);
+        let (rip, fix) = self.entry_of(index, host)?;
+        Some((index, rip, fix))
+    }
+
+    fn entry_of(&self, block: u32, host: u64) -> Option<(u64, Fix)> {
+        let b = self.block(block);
         let offset = u16::try_from(host - at::CODE - u64::from(b.host)).ok()?;
         let entries = self.entries.get(b.entries as usize..)?.get(..b.entry_count.into())?;
         let i = entries.partition_point(|e| e.host <= offset).checked_sub(1)?;
         let e = entries.get(i)?;
-        (e.host == offset).then(|| (index, b.va.wrapping_add(u64::from(e.guest)), e.fix))
+        (e.host == offset).then(|| (b.va.wrapping_add(u64::from(e.guest)), e.fix))
     }
 
-    /// The precise guest state at a host address where a jump through the tables is under way: whether it
-    /// is a program's, guest address, repairs.
-    pub fn underway_at(&self, host: u64, regs: &[u64; 16]) -> Option<(bool, u64, Fix)> {
-        let routine = |start: &u64| (*start..*start + 128).contains(&host);
-        let (user, jump) = if let Some(mode) = self.misses.iter().position(routine) {
-            (mode == 1, Jump::Miss(host - self.misses.get(mode)?))
-        } else {
-            let b = self.block(self.block_at(host)?);
-            let from = host - at::CODE - u64::from(b.host);
-            let jump = match u64::from(b.host_len) - from {
-                _ if from < PROLOGUE => Jump::Arriving(b.va, from),
-                to_end if b.ends_in_lookup => Jump::Inline(to_end),
-                _ => return None,
-            };
-            (b.user, jump)
+    /// The same where a jump through the tables may be under way, with the registers there: whether it is
+    /// a program's, guest address, repairs.
+    pub fn precise_at(&self, host: u64, regs: &[u64; 16]) -> Option<(bool, u64, Fix)> {
+        let Some(index) = self.block_at(host) else {
+            let routine = |start: &u64| (*start..*start + 128).contains(&host);
+            let mode = self.misses.iter().position(routine)?;
+            let (rip, fix) = underway(Jump::Miss(host - self.misses.get(mode)?), regs)?;
+            return Some((mode == 1, rip, fix));
         };
-        let (rip, fix) = underway(jump, regs)?;
-        Some((user, rip, fix))
+        let b = self.block(index);
+        let (rip, fix) = self.entry_of(index, host).or_else(|| {
+            let from = host - at::CODE - u64::from(b.host);
+            let to_end = u64::from(b.host_len) - from;
+            match from {
+                0..PROLOGUE => underway(Jump::Arriving(b.va, from), regs),
+                _ if b.ends_in_lookup => underway(Jump::Inline(to_end), regs),
+                _ => None,
+            }
+        })?;
+        Some((b.user, rip, fix))
     }
 
     /// Host address at which the monitor enters a block.
@@ -366,6 +390,8 @@ impl Monitor {
         }
         self.stats.blocks += 1;
         self.stats.instructions += out.entry_count as u64;
+        code.note_part(block.host, id);
+        let out = &code.output;
         code.next_code = (code.next_code + out.code_len as u32 + 15) & !15;
         code.next_stub += out.stub_len as u32;
         code.blocks.push(block);

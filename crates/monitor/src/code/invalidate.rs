@@ -109,6 +109,7 @@ impl Monitor {
         let code = &mut self.code;
         code.generation += 1;
         code.blocks.clear();
+        code.parts.clear();
         code.links.clear();
         code.entries.clear();
         code.index.clear();

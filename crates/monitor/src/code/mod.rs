@@ -114,6 +114,8 @@ pub struct Code {
     pub(crate) misses: [u64; 2],
     pub(crate) output: alloc::boxed::Box<Output>,
     pub(crate) blocks: Vec<Block>,
+    /// The first block that begins in each part of the cache, or behind it.
+    pub(crate) parts: Vec<u32>,
     pub(crate) links: Vec<LinkRecord>,
     pub(crate) entries: Vec<Entry>,
     pub(crate) index: HashMap<(u64, u32), u32, Hash>,
