@@ -76,6 +76,9 @@ pub unsafe fn mmap(addr: u64, len: u64, prot: u32, flags: u32, fd: i32, offset: 
     unsafe { call6(MMAP, [addr, len, prot.into(), flags.into(), fd as i64 as u64, offset]) }
 }
 
+/// What calls return that would need more memory, or mappings, than there may be: `-ENOMEM`.
+pub const NO_MEMORY: i64 = -12;
+
 /// Removes mappings.
 ///
 /// # Safety

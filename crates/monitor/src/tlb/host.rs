@@ -75,11 +75,24 @@ impl Monitor {
         }
     }
 
-    /// Removes mappings of guest pages.
+    /// Removes mappings of guest pages. To part one takes another mapping, of which a program can have used
+    /// up all (vm.max_map_count): its pages go then, rather than that what must go stays.
     pub(super) fn host_unmap(&mut self, host: u64, count: u64) {
         self.stats.unmaps += 1;
         // SAFETY: guest addresses only.
-        unsafe { sys::munmap(host, count << 12) };
+        let unmap = || unsafe { sys::munmap(host, count << 12) } != sys::NO_MEMORY;
+        if unmap() {
+            return;
+        }
+        if !self.is_separate() {
+            self.drop_user_half();
+        }
+        if !unmap() {
+            crate::crash::end(
+                self,
+                "the host took no memory mapping back (vm.max_map_count or memory limit?)",
+            );
+        }
     }
 
     /// Maps frames in the user half used now; as [`Monitor::host_map`].
@@ -114,10 +127,14 @@ impl Monitor {
         let protection = READ | if exec { EXEC } else { 0 };
         // SAFETY: guest addresses only. `mprotect` keeps the key.
         let protect = |page, count| unsafe { sys::mprotect(page, count << 12, protection) };
-        // It stops at the first hole (mprotect(2)), and what is behind that counts too.
-        if protect(host, count) != 0 && count > 1 {
-            for page in 0..count {
-                protect(host + (page << 12), 1);
+        if protect(host, count) == 0 {
+            return;
+        }
+        // It stops at the first hole (mprotect(2)), and what is behind that counts too. It fails also where
+        // there are no mappings left: nothing may stay writable for that.
+        for page in (0..count).map(|page| host + (page << 12)) {
+            if protect(page, 1) != 0 {
+                self.host_unmap(page, 1);
             }
         }
     }
