@@ -270,11 +270,12 @@ fn run_translated(m: &mut Monitor, link: u32) -> u32 {
                     return NONE;
                 }
             };
-            if link != NONE && generation == m.code.generation {
-                m.connect_link(link, block, rip, user);
-            }
-            // User addresses mean something else in every address space.
-            if !user {
+            if link != NONE {
+                if generation == m.code.generation {
+                    m.connect_link(link, block, rip, user);
+                }
+            } else if !user {
+                // User addresses mean something else in every address space.
                 m.code.publish(block);
             }
             m.code.enter_address(block)

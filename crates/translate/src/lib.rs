@@ -32,7 +32,7 @@ mod user_tlb;
 pub use alias::{ALIAS_MASK, ALIAS_TABLE, UserMemory, alias_index};
 pub use block::{Error, Request, Translator};
 pub use context::Context;
-pub use lookup::{LookupEntry, PROLOGUE, emit_lookup_miss, lookup_slots};
+pub use lookup::{LookupEntry, LookupTables, PROLOGUE, emit_lookup_miss, lookup_slots};
 pub use output::{Entry, Fix, Link, Output};
 pub use repair::{FaultKind, guest_fault, repair};
 pub use underway::{Jump, underway};

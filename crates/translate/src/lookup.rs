@@ -48,6 +48,14 @@ impl LookupEntry {
         let tag = if slot == first || slot == second { 2 } else { 1 };
         LookupEntry { tag, host: 0 }
     }
+
+    const fn is_of(&self, va: u64) -> bool {
+        self.tag == va.wrapping_neg()
+    }
+
+    const fn is_unused(&self) -> bool {
+        self.host == 0
+    }
 }
 
 /// The two places for guest address `va`, counted from the start of the mode's
@@ -57,6 +65,65 @@ pub const fn lookup_slots(va: u64) -> [usize; 2] {
     let first = hash(va, FIRST);
     let second = hash(va, SECOND) + LOOKUP_ENTRIES;
     [first as usize, second as usize]
+}
+
+/// Entries of both tables of a mode.
+const ENTRIES: usize = 2 * LOOKUP_ENTRIES as usize;
+
+/// Both tables of a mode. An address has one place at most, that of the first table if it was free.
+#[derive(Debug)]
+pub struct LookupTables<'a>(&'a mut [LookupEntry; ENTRIES]);
+
+impl<'a> LookupTables<'a> {
+    /// The tables in these entries, of which each is empty or was put there by [`Self::insert`].
+    #[must_use]
+    pub fn new(entries: &'a mut [LookupEntry; ENTRIES]) -> LookupTables<'a> {
+        LookupTables(entries)
+    }
+
+    /// Empties the tables.
+    pub fn clear(&mut self) {
+        for (slot, entry) in self.0.iter_mut().enumerate() {
+            *entry = LookupEntry::empty(slot);
+        }
+    }
+
+    /// Host address of the prologue that `va` leads to, if it has a place.
+    #[must_use]
+    pub fn find(&self, va: u64) -> Option<u64> {
+        let entries = lookup_slots(va).map(|slot| self.0.get(slot));
+        let found = entries.into_iter().flatten().find(|entry| entry.is_of(va))?;
+        Some(found.host)
+    }
+
+    /// Has `va` lead to the prologue at `host`. Where both its places are taken, the one that is found
+    /// faster is made free, and who had it goes to its own second place; who had that is forgotten.
+    pub fn insert(&mut self, va: u64, host: u64) {
+        self.remove(va);
+        let new = LookupEntry::new(va, host);
+        let [first, second] = lookup_slots(va);
+        for slot in [first, second] {
+            if let Some(entry) = self.0.get_mut(slot).filter(|entry| entry.is_unused()) {
+                *entry = new;
+                return;
+            }
+        }
+        let Some(entry) = self.0.get_mut(first) else { return };
+        let moved = core::mem::replace(entry, new);
+        let [_, second] = lookup_slots(moved.tag.wrapping_neg());
+        if let Some(entry) = self.0.get_mut(second) {
+            *entry = moved;
+        }
+    }
+
+    /// Has `va` lead nowhere.
+    pub fn remove(&mut self, va: u64) {
+        for slot in lookup_slots(va) {
+            if let Some(entry) = self.0.get_mut(slot).filter(|entry| entry.is_of(va)) {
+                *entry = LookupEntry::empty(slot);
+            }
+        }
+    }
 }
 
 const fn hash(va: u64, rotation: u8) -> u64 {

@@ -8,8 +8,8 @@ use translate::{
 };
 
 use super::{
-    Block, CODE_END, CODE_START, Code, Hash, LinkRecord, NO_BLOCK, NONE, STUB_END, targets,
-    user_targets, writable,
+    Block, CODE_END, CODE_START, Code, Hash, LinkRecord, NO_BLOCK, NONE, STUB_END,
+    lookup::Freshness, targets, user_targets, writable,
 };
 use crate::{
     layout::at,
@@ -118,6 +118,7 @@ impl Code {
             alone: HashMap::with_hasher(Hash::default()),
             user_access: HashSet::with_hasher(Hash::default()),
             avoided: HashSet::with_hasher(Hash::default()),
+            freshness: Freshness::new(),
             pages: Half::default(),
             next_code: CODE_START,
             next_stub: CODE_END,
