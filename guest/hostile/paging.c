@@ -290,3 +290,40 @@ TEST(loaded_table_unpinned)
 	}
 	unmap_page(va);
 }
+
+/* A program uses up the host's mappings, one by one, and at each step executes code that its kernel then
+ * changes. At one of these steps there is none left to take the kernel's write access from the code's page:
+ * what is not looked through anew would be executed. (Where processes keep the two apart, programs may
+ * execute it.) A host with more than the usual 65 530 does not come to that step. */
+TEST(code_changes_while_mappings_run_out)
+{
+	/* xor %eax, %eax; xor %ecx, %ecx; xor %edx, %edx; wrpkru; syscall */
+	static const u8 forbidden[] = { 0x31, 0xc0, 0x31, 0xc9, 0x31, 0xd2, 0x0f, 0x01, 0xef, 0x0f, 0x05 };
+	const u64 va = 0x10000000, singles = 0x4000000000, regions = 262, first = 60000;
+	u8 *code = page();
+	u64 *table = page(), frame = frame_of(page());
+	map_page(va, frame_of(code) << 12 | P | U);
+	copy(code, forbidden, sizeof forbidden);
+	s64 usual = run_user(va, va);
+	check(usual == 6 || usual == 257, "WRPKRU gave %d", usual);
+	for (int i = 0; i < 512; i += 2)
+		table[i] = frame << 12 | P | W | U;
+	for (u64 i = 0; i < regions; i++)
+		set_entry(entry(singles + (i << 21), 1), frame_of(table) << 12 | P | W | U);
+	for (u64 i = 0; i < regions * 256; i++) {
+		if (i >= first)
+			copy(code, user_code, user_code_end - user_code);
+		*(volatile u8 *)(singles + (i << 13));
+		if (i < first)
+			continue;
+		s64 r = run_user(va, va);
+		check(r == 257, "a program gave %d after %d pages", r, i);
+		copy(code, forbidden, sizeof forbidden);
+		r = run_user(va, va);
+		check(r == usual, "WRPKRU gave %d after %d pages", r, i);
+	}
+	for (u64 i = 0; i < regions; i++)
+		set_entry(entry(singles + (i << 21), 1), 0);
+	flush();
+	unmap_page(va);
+}
