@@ -14,6 +14,12 @@ use std::os::unix::net::UnixStream;
 /// Console bytes sent at a time.
 const CHUNK: usize = 16 << 10;
 
+/// What a reader finds in the place of output that is not kept any more. The guest does not wait for slow
+/// readers, but what they have must not look as if it were whole.
+fn gap(missed: u64) -> String {
+    format!("\r\n[xenolith: {missed} bytes of output came too fast to be read and are lost]\r\n")
+}
+
 /// What a connection is used for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Mode {
@@ -162,6 +168,10 @@ impl Connection {
                 && let Mode::Console { position } = self.mode
             {
                 let (from, bytes) = history.read(position, CHUNK);
+                let missed = from.saturating_sub(position);
+                if missed > 0 {
+                    self.output.extend(gap(missed).as_bytes());
+                }
                 self.mode = Mode::Console { position: from.saturating_add(bytes.len() as u64) };
                 self.output.extend(bytes);
             }

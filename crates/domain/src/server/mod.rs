@@ -257,4 +257,38 @@ mod tests {
             assert_eq!(answer.unwrap(), Some(ended));
         }
     }
+
+    #[test]
+    fn a_slow_reader_is_told_what_it_missed() {
+        use std::io::Read;
+        let (mut reader, ours) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut connection = Connection::new(ours).unwrap();
+        let mut history = History::default();
+        connection.start_console(&history, false);
+        // What the socket takes is not lost; nobody reads meanwhile.
+        let piece: Vec<u8> = (b'a'..=b'z').cycle().take(64 << 10).collect();
+        let mut printed = Vec::new();
+        for _ in 0..64 {
+            history.push(&piece);
+            printed.extend(&piece);
+            connection.flush(&history);
+        }
+        let reading = std::thread::spawn(move || {
+            let mut came = Vec::new();
+            reader.read_to_end(&mut came).map(|_| came)
+        });
+        while connection.is_behind(&history) {
+            connection.flush(&history);
+        }
+        drop(connection);
+        let came = String::from_utf8(reading.join().unwrap().unwrap()).unwrap();
+        let (_, came) = came.split_once('\n').unwrap();
+        let (before, rest) = came.split_once("\r\n[xenolith: ").unwrap();
+        let (missed, rest) = rest.split_once(' ').unwrap();
+        let (_, after) = rest.split_once("lost]\r\n").unwrap();
+        assert!(printed.starts_with(before.as_bytes()) && printed.ends_with(after.as_bytes()));
+        let missed: usize = missed.parse().unwrap();
+        assert_eq!(before.len() + missed + after.len(), printed.len());
+        assert!(!after.contains("xenolith") && missed > 1 << 20, "{missed}");
+    }
 }
