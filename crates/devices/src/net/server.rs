@@ -29,6 +29,9 @@ pub struct Server {
 /// costs as much; a guest that is at work needs the processor itself.
 const AWAKE: Duration = Duration::from_micros(60);
 
+/// A guest that is still idle so long after it was woken has not got another processor, but waits for ours.
+const STARTS: Duration = Duration::from_micros(15);
+
 /// How long a guest at work may take to see by itself that there are packets, while there are more.
 const PATIENCE: Duration = Duration::from_micros(20);
 
@@ -76,19 +79,26 @@ impl Server {
     /// # Errors
     /// When it says something that is no order, or the host gives out.
     pub fn run(&mut self) -> io::Result<()> {
-        let mut awake_until = None;
+        let mut woke_guest = None;
         let mut next = Next::Wait;
         loop {
-            let awake = awake_until.is_some_and(|until| Instant::now() < until);
+            let awake = woke_guest.is_some_and(|since| self.expects_answer(since));
             let woken = self.wait(next == Next::GoOn || awake)?;
-            if woken.link && self.can_stay_awake && self.guest.is_idle() {
-                awake_until = Some(Instant::now() + AWAKE);
-            }
+            let wakes_guest = woken.link && self.guest.is_idle();
             next = self.serve(woken)?;
+            if wakes_guest {
+                woke_guest = Some(Instant::now());
+            }
             if next == Next::End {
                 return Ok(());
             }
         }
+    }
+
+    /// Will a guest that was woken then answer soon, while we stay awake?
+    fn expects_answer(&self, since: Instant) -> bool {
+        let limit = if self.guest.is_idle() { STARTS } else { AWAKE };
+        self.can_stay_awake && since.elapsed() < limit
     }
 
     /// One turn of the loop, without waiting.
