@@ -29,7 +29,8 @@ pub struct Server {
 /// costs as much; a guest that is at work needs the processor itself.
 const AWAKE: Duration = Duration::from_micros(60);
 
-/// A guest that is still idle so long after it was woken has not got another processor, but waits for ours.
+/// A guest that is still idle so long after it was woken waits for our processor, or for one that takes so
+/// long to wake that its answer would come later than [`AWAKE`] (docs/performance.md, ping).
 const STARTS: Duration = Duration::from_micros(15);
 
 /// How long a guest at work may take to see by itself that there are packets, while there are more.

@@ -126,6 +126,7 @@ pub struct Code {
     pub(crate) user_access: HashSet<u64, Hash>,
     /// Instructions whose bytes the cache must not hold (`translate::forbidden`).
     pub(crate) avoided: HashSet<u64, Hash>,
+    /// When the kernel's lookup tables are emptied.
     pub(crate) freshness: lookup::Freshness,
     /// Kernel pages that code was translated from, outside the direct map and image.
     pub(crate) pages: Half,
