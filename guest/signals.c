@@ -175,6 +175,42 @@ static void timer_storm(void) {
     check(count >= 10, "storm-count", "only %d signals", count);
 }
 
+// Flags that no instruction of `stepped_flags` changes: CF, SF and OF.
+#define KEPT 0x881
+
+static volatile uint64_t flag_steps, flags_lost;
+
+static void on_flag_step(int number, siginfo_t *info, void *context) {
+    ucontext_t *u = context;
+    (void)number, (void)info;
+    // The instruction that ends the steps has changed them.
+    if (!(u->uc_mcontext.gregs[REG_EFL] & 0x100)) return;
+    flag_steps++;
+    if ((u->uc_mcontext.gregs[REG_EFL] & KEPT) != KEPT) flags_lost++;
+}
+
+// Single steps, each a way into the program: wherever in it the timer hits, the flags stay the program's.
+static void stepped_flags(void) {
+    struct itimerval often = {{.tv_usec = 100}, {.tv_usec = 100}}, off = {{0}, {0}};
+    struct sigaction action = {.sa_sigaction = on_flag_step, .sa_flags = SA_SIGINFO}, old;
+    long left = 200;
+    handle(SIGALRM, on_count, SA_RESTART);
+    sigaction(SIGTRAP, &action, &old);
+    setitimer(ITIMER_REAL, &often, NULL);
+    uint64_t end = now_ns() + 3000000000;
+    while (now_ns() < end && !flags_lost) {
+        left = 200;
+        asm volatile(
+            "pushf; pushf; orl $0x981, (%%rsp); popf\n"
+            "1: lea -1(%%rcx), %%rcx; nop; jrcxz 2f; jmp 1b\n"
+            "2: popf\n"
+            : "+c"(left)::"memory", "cc");
+    }
+    setitimer(ITIMER_REAL, &off, NULL);
+    sigaction(SIGTRAP, &old, NULL);
+    check(!flags_lost && flag_steps > 10000, "stepped-flags", "lost %lu times in %lu steps", flags_lost, flag_steps);
+}
+
 // The handler changes the context that it returns to.
 static void on_edit(int number, siginfo_t *info, void *context) {
     ucontext_t *u = context;
@@ -236,6 +272,7 @@ int main(void) {
     alternate_stack();
     interrupted_calls();
     timer_storm();
+    stepped_flags();
     edited_context();
     to_thread();
     kill_loop();

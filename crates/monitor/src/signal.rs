@@ -322,7 +322,8 @@ fn finish_user_entry(mc: &mut SigContext) {
     (mc.rax, mc.rcx, mc.rdx, mc.rsp) = (e.rax, e.rcx, e.rdx, e.rsp);
     mc.rip = gate().user_rip;
     if local().user_step {
-        mc.flags |= TRAP;
+        // IRETQ would have brought them, the trap flag among them: until then the flags are the gate's.
+        mc.flags = context().rflags;
     }
 }
 
