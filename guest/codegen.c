@@ -2,6 +2,7 @@
 // page borders, in other processes, and with the pages' rights changing.
 
 #include "check.h"
+#include <cpuid.h>
 #include <sys/time.h>
 
 #define PAGE 4096ul
@@ -250,6 +251,81 @@ static void state_restored(void) {
     check(bad == 0, "state-refused", "%d of 2 allowed", bad);
 }
 
+#define TO_ZERO 0x8000u
+
+struct wide {
+    uint64_t word[4];
+};
+
+// YMM5 and MXCSR to the area of the compacted form and back, with others loaded in between. What came back.
+static struct wide through_area(unsigned char *area, uint64_t mask, const struct wide *in, unsigned *control) {
+    struct wide out;
+    unsigned between = 0x1f80, saved = 0x1f80 | TO_ZERO;
+    asm volatile("vmovdqu (%[in]), %%ymm5\n ldmxcsr %[saved]\n xsavec (%[area])\n"
+                 "vpcmpeqd %%xmm5, %%xmm5, %%xmm5\n vinsertf128 $1, %%xmm5, %%ymm5, %%ymm5\n ldmxcsr %[between]\n"
+                 "xrstor (%[area])\n vmovdqu %%ymm5, (%[out])\n stmxcsr %[control]\n ldmxcsr %[between]\n vzeroupper\n"
+                 : [control] "=m"(*control)
+                 : [in] "r"(in), [out] "r"(&out), [area] "r"(area), [saved] "m"(saved), [between] "m"(between),
+                 "a"((unsigned)mask), "d"((unsigned)(mask >> 32))
+                 : "xmm5", "memory");
+    return out;
+}
+
+// The dynamic linker's form where CPUID offers it, or cannot be kept from doing so.
+static void compacted_state(void) {
+    static unsigned char area[16384] __attribute__((aligned(64)));
+    static const uint64_t masks[] = {2, 3, 4, 6, 7, 0xee, ~0ul};
+    unsigned a, b, c, d, control;
+    __cpuid(1, a, b, c, d);
+    unsigned avx = c >> 27 & c >> 28 & 1;
+    __cpuid_count(13, 1, a, b, c, d);
+    if (!avx || !(a & 2)) {
+        check_skip("state-compacted", "no XSAVEC");
+        check_skip("state-compacted-initial", "no XSAVEC");
+        check_skip("state-compacted-refused", "no XSAVEC");
+        return;
+    }
+    int bad = 0;
+    for (unsigned i = 0; i < sizeof masks / sizeof *masks; i++) {
+        uint64_t mask = masks[i];
+        struct wide in = {{11 + i, 22, 33, 44}};
+        memset(area, 0, sizeof area);
+        struct wide out = through_area(area, mask, &in, &control);
+        for (int word = 0; word < 4; word++)
+            bad += out.word[word] != (mask & (word < 2 ? 2 : 4) ? in.word[word] : ~0ul);
+        bad += control != (mask & 2 ? 0x1f80 | TO_ZERO : 0x1f80);
+    }
+    check(bad == 0, "state-compacted", "%d wrong", bad);
+    // Of a component that is not there the state is that of the start, and MXCSR's with SSE's.
+    struct wide in = {{1, 2, 3, 4}}, out;
+    unsigned set = 0x1f80 | TO_ZERO;
+    through_area(area, 6, &in, &control);
+    area[512] = 4;
+    asm volatile("vmovdqu (%[in]), %%ymm5\n ldmxcsr %[set]\n xrstor (%[area])\n vmovdqu %%ymm5, (%[out])\n stmxcsr %[control]\n"
+                 "vzeroupper\n"
+                 : [control] "=m"(control) : [in] "r"(area), [out] "r"(&out), [area] "r"(area), [set] "m"(set), "a"(6), "d"(0)
+                 : "xmm5", "memory");
+    bad += out.word[0] || out.word[1] || out.word[2] != 3 || out.word[3] != 4 || control != 0x1f80;
+    check(bad == 0, "state-compacted-initial", "%#lx %#lx %#lx %#lx, MXCSR %#x", out.word[0], out.word[1], out.word[2],
+        out.word[3], control);
+    // A component without a place; one that does not exist, present or not; a header that goes on (SDM vol. 1, 13.8.2).
+    static const struct {
+        int at;
+        unsigned char value;
+    } wrong[] = {{520, 2}, {512, 0x16}, {520 + 7, 0xc0}, {512 + 16, 1}, {512 + 63, 1}};
+    signal(SIGSEGV, on_fault);
+    for (unsigned i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        through_area(area, 6, &in, &control);
+        area[wrong[i].at] = wrong[i].value;
+        if (sigsetjmp(back, 1) == 0) {
+            asm volatile("xrstor (%0)" : : "r"(area), "a"(6), "d"(0) : "memory");
+            bad++;
+        }
+    }
+    signal(SIGSEGV, SIG_DFL);
+    check(bad == 0, "state-compacted-refused", "%d of 5 allowed", bad);
+}
+
 // System calls in code that several processes share: one runs each site first, which may change how
 // it is run from then on; another runs it next, and stops within it: by a single step, or a timer.
 static volatile int stops;
@@ -311,5 +387,6 @@ int main(void) {
     shared_sites();
     hidden_bytes();
     state_restored();
+    compacted_state();
     return check_failed;
 }

@@ -119,6 +119,18 @@ pub fn component(number: usize) -> Option<(usize, usize)> {
     Some((r.ebx as usize, r.eax as usize))
 }
 
+/// Where a state component begins in an XSAVE area of the compacted form, if what lies before it ends at
+/// `end`; bytes (SDM vol. 1, 13.4.3).
+pub fn compacted_start(number: usize, end: usize) -> usize {
+    let is_aligned = table().standard[0xd].get(number).is_some_and(|r| r.ecx & 2 != 0);
+    if is_aligned { end.next_multiple_of(64) } else { end }
+}
+
+/// Does the processor know the compacted form of XSAVE areas (XSAVEC)?
+pub fn has_compacted_form() -> bool {
+    table().standard[0xd][1].eax & 2 != 0
+}
+
 /// Offset of PKRU in the host's XSAVE area, bytes.
 pub fn pkru_offset() -> u32 {
     table().standard[0xd][9].ebx

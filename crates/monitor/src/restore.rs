@@ -19,8 +19,9 @@ use crate::{
 const HEADER_END: usize = 576;
 const HEADER: usize = 512;
 const MXCSR: usize = 24;
-/// Components that include MXCSR.
-const SSE_OR_AVX: u32 = 6;
+const SSE: u64 = 2;
+/// Components that include MXCSR in the standard form.
+const SSE_OR_AVX: u64 = 6;
 /// Bits of MXCSR that exist.
 const MXCSR_BITS: u32 = 0xffff;
 /// PKRU's component, which guests do not have. XSAVE of programs may have stored it.
@@ -32,6 +33,66 @@ fn word(area: &[u8], at: usize) -> u64 {
     area.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
 
+/// XCOMP_BV: in the compacted form, which components have a place in the area (SDM vol. 1, 13.4.2).
+#[derive(Clone, Copy)]
+struct Form(u64);
+
+impl Form {
+    const COMPACTED: u64 = 1 << 63;
+
+    fn is_compacted(self) -> bool {
+        self.0 & Form::COMPACTED != 0
+    }
+
+    /// The same without other components.
+    fn of(self, components: u64) -> Form {
+        Form(self.0 & (components | Form::COMPACTED))
+    }
+
+    /// Where a component lies: offset and size, bytes (SDM vol. 1, 13.4.3).
+    fn place(self, number: usize) -> Option<(usize, usize)> {
+        let (standard, size) = cpuid::component(number)?;
+        if !self.is_compacted() {
+            return Some((standard, size));
+        }
+        let mut at = HEADER_END;
+        for before in (2..number).filter(|i| self.0 & 1 << i != 0) {
+            at = cpuid::compacted_start(before, at) + cpuid::component(before)?.1;
+        }
+        Some((cpuid::compacted_start(number, at), size))
+    }
+}
+
+/// An XSAVE area's header.
+struct Header {
+    /// XSTATE_BV.
+    present: u64,
+    form: Form,
+    /// Components with which MXCSR is loaded from the area.
+    has_mxcsr: u64,
+}
+
+impl Header {
+    /// That of a guest's area. #GP where the processor refuses it, which knows the components `known`
+    /// (SDM vol. 1, 13.8).
+    fn check(area: &[u8], known: u64) -> Result<Header, Fault> {
+        let header = area.get(HEADER..HEADER_END).ok_or(GP)?;
+        let (present, form) = (word(header, 0), Form(word(header, 8)));
+        let (fits, zeros) = if form.is_compacted() {
+            let fits = form.0 & !Form::COMPACTED & !known == 0 && present & !form.0 == 0;
+            (fits && cpuid::has_compacted_form(), 16..64)
+        } else {
+            (form.0 == 0, 16..24)
+        };
+        let is_zero = header.get(zeros).ok_or(GP)?.iter().all(|b| *b == 0);
+        if !fits || !is_zero || present & !known != 0 {
+            return Err(GP);
+        }
+        let has_mxcsr = if form.is_compacted() { present & SSE } else { SSE_OR_AVX };
+        Ok(Header { present, form, has_mxcsr })
+    }
+}
+
 impl Monitor {
     /// Executes XRSTOR with the operand of `ins` and the mask in EDX:EAX.
     pub fn restore_state(&mut self, ins: &Instruction) -> Result<Option<u64>, Fault> {
@@ -40,27 +101,24 @@ impl Monitor {
             return Err(GP);
         }
         let xcr0 = if in_user_mode() { cpuid::program_xcr0() } else { cpuid::guest_xcr0() };
-        let mask = context().regs[0] as u32 & xcr0 as u32;
+        let mask = context().regs[0] & xcr0 & 0xffff_ffff;
         let mut area = Vector([0; 8192]);
         self.read_state(va, &mut area.0[..HEADER_END])?;
-        let header = &area.0[HEADER..HEADER_END];
-        let present = word(header, 0);
-        // Standard form only (SDM vol. 1, 13.8.1).
-        let standard = header.iter().take(24).skip(8).all(|b| *b == 0);
-        if present & !(xcr0 | PKRU) != 0 || !standard {
-            return Err(GP);
-        }
+        let header = Header::check(&area.0, xcr0 | PKRU)?;
         let mxcsr = word(&area.0, MXCSR) as u32;
-        if mask & SSE_OR_AVX != 0 && mxcsr & !MXCSR_BITS != 0 {
+        if mask & header.has_mxcsr != 0 && mxcsr & !MXCSR_BITS != 0 {
             return Err(GP);
         }
-        for i in (2..32).filter(|i| u64::from(mask) & present & 1 << i != 0) {
-            let (at, len) = cpuid::component(i).ok_or(GP)?;
+        let form = header.form.of(xcr0);
+        for i in (2..32).filter(|i| mask & header.present & 1 << i != 0) {
+            let (from, _) = header.form.place(i).ok_or(GP)?;
+            let (at, len) = form.place(i).ok_or(GP)?;
             let part = area.0.get_mut(at..at + len).ok_or(GP)?;
-            self.read_state(va.wrapping_add(at as u64), part)?;
+            self.read_state(va.wrapping_add(from as u64), part)?;
         }
-        area.0[HEADER..HEADER + 8].copy_from_slice(&(present & xcr0).to_le_bytes());
-        load(&area, mask);
+        area.0[HEADER..HEADER + 8].copy_from_slice(&(header.present & xcr0).to_le_bytes());
+        area.0[HEADER + 8..HEADER + 16].copy_from_slice(&form.0.to_le_bytes());
+        load(&area, mask as u32);
         Ok(None)
     }
 
