@@ -250,6 +250,11 @@ fn avx512_offsets() -> Option<[usize; 3]> {
     (sizes == [64, 512, 1024]).then(|| leaves.map(|leaf| leaf.ebx as usize))
 }
 
+/// Where it is missing its part of a [`State`] stays as it is at the start.
+pub fn has_avx512() -> bool {
+    avx512_offsets().is_some()
+}
+
 fn read_avx512(frame: &[u8], at: Option<[usize; 3]>, state: &mut State) {
     let Some([masks, upper, high]) = at else { return };
     let present = |component: u8| frame[XSTATE_BV] & 1 << component != 0;

@@ -150,11 +150,13 @@ impl Lab {
                 part.copy_from_slice(&self.rng.value().to_le_bytes());
             }
         }
-        for mask in &mut state.masks {
-            *mask = self.rng.value();
-        }
-        for part in state.wide.as_flattened_mut().chunks_exact_mut(8) {
-            part.copy_from_slice(&self.rng.value().to_le_bytes());
+        if crate::cpu::has_avx512() {
+            for mask in &mut state.masks {
+                *mask = self.rng.value();
+            }
+            for part in state.wide.as_flattened_mut().chunks_exact_mut(8) {
+                part.copy_from_slice(&self.rng.value().to_le_bytes());
+            }
         }
         state.flags = self.rng.next() & 0x8d5;
         state.regs[RSP] = self.data() + 0x1800;
