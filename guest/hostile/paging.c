@@ -327,3 +327,36 @@ TEST(code_changes_while_mappings_run_out)
 	flush();
 	unmap_page(va);
 }
+
+/* The same with a page that a flush takes out of the middle of others, which takes one more mapping. */
+TEST(tables_change_while_mappings_run_out)
+{
+	const u64 va = 0x10000000, singles = 0x4000000000, regions = 262, first = 65000;
+	u64 *whole = page(), *parted = page(), *table = page(), frame = frame_of(page());
+	for (int i = 0; i < 512; i += 2)
+		table[i] = frame << 12 | P | W | U;
+	for (u64 i = 0; i < 3; i++) {
+		whole[i] = (frame_of(page()) << 12) | P | U;
+		check(i == 0 || whole[i] == whole[i - 1] + 4096, "frames do not follow each other");
+		parted[i] = i == 1 ? 0 : whole[i];
+	}
+	for (u64 i = 0; i < regions; i++)
+		set_entry(entry(singles + (i << 21), 1), frame_of(table) << 12 | P | W | U);
+	u64 *place = entry(va, 1), before = *place;
+	for (u64 i = 0; i < first; i++)
+		*(volatile u8 *)(singles + (i << 13));
+	for (u64 i = first; i < regions * 256; i++) {
+		set_entry(place, frame_of(whole) << 12 | P | W | U);
+		for (u64 at = 0; at < 3; at++)
+			check(try_read(va + (at << 12)) == -1, "page %d is not there after %d", at, i);
+		*(volatile u8 *)(singles + (i << 13));
+		set_entry(place, frame_of(parted) << 12 | P | W | U);
+		flush();
+		for (u64 at = 0; at < 3; at++)
+			check(try_read(va + (at << 12)) == (at == 1 ? 14 : -1), "page %d after %d", at, i);
+	}
+	set_entry(place, before);
+	for (u64 i = 0; i < regions; i++)
+		set_entry(entry(singles + (i << 21), 1), 0);
+	flush();
+}

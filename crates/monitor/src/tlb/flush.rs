@@ -59,8 +59,7 @@ impl Monitor {
         }
         let mut regions = core::mem::take(&mut self.user_space().user.regions);
         let mut code_gone = false;
-        let mut gone = Runs::new(Monitor::user_unmap);
-        let mut closed = Runs::new(|m, page, count| m.user_write_protect(page, count, false));
+        let (mut gone, mut closed) = (Runs::default(), Runs::default());
         regions.retain(|key, region| {
             let base = key << 21;
             let table = self.upper(base);
@@ -76,18 +75,20 @@ impl Monitor {
                 let reduced = installed.read_only();
                 if installed.write() && !installed.exec() && valid(reduced) {
                     region.set(i, reduced);
-                    closed.add(self, page);
+                    closed.add(page);
                 } else {
                     code_gone |= installed.is_shadow();
                     region.set(i, Installed::default());
-                    gone.add(self, page);
+                    gone.add(page);
                 }
             }
             !region.is_empty()
         });
-        gone.finish(self);
-        closed.finish(self);
         self.user_space().user.regions = regions;
+        self.stats.dropped += gone.pages() + closed.pages();
+        // From here on all pages may go, where the host has no mapping left to part one.
+        gone.0.into_iter().for_each(|(page, count)| self.user_unmap(page, count));
+        closed.0.into_iter().for_each(|(page, count)| self.user_write_protect(page, count, false));
         if code_gone {
             self.forget_continuations();
         }
@@ -122,7 +123,7 @@ impl Monitor {
     /// guest flushes often. Pages of protected frames are read-only already.
     pub fn revalidate_kernel(&mut self) {
         let mut regions = core::mem::take(&mut self.space().kernel.regions);
-        let mut gone = Runs::new(Monitor::host_unmap);
+        let mut gone = Runs::default();
         regions.retain(|key, region| {
             let base = (key << 21) | crate::guest::KERNEL_HALF;
             let stale = match self.upper(base) {
@@ -131,15 +132,16 @@ impl Monitor {
             };
             for i in bits(stale) {
                 region.set(i, Installed::default());
-                gone.add(self, fold(base + ((i as u64) << 12)));
+                gone.add(fold(base + ((i as u64) << 12)));
             }
             !region.is_empty()
         });
-        gone.finish(self);
         let flushes = self.spaces.kernel_flushes;
         let space = self.space();
         space.kernel.regions = regions;
         space.kernel_flushes = flushes;
+        self.stats.dropped += gone.pages();
+        gone.0.into_iter().for_each(|(page, count)| self.host_unmap(page, count));
     }
 
     /// Unmaps the whole user half of the running space.
@@ -299,30 +301,19 @@ impl Monitor {
 /// fault at what the kernel uses are cheaper.
 const FEW_RUNS: usize = 16;
 
-/// Gathers neighbouring pages to unmap them in one call.
-struct Runs {
-    unmap: fn(&mut Monitor, u64, u64),
-    start: u64,
-    count: u64,
-}
+/// Pages to be unmapped, neighbours in one call: host address and count.
+#[derive(Default)]
+struct Runs(Vec<(u64, u64)>);
 
 impl Runs {
-    fn new(unmap: fn(&mut Monitor, u64, u64)) -> Runs {
-        Runs { unmap, start: 0, count: 0 }
-    }
-    fn add(&mut self, m: &mut Monitor, host: u64) {
-        m.stats.dropped += 1;
-        if self.count > 0 && host == self.start + (self.count << 12) {
-            self.count += 1;
-            return;
+    fn add(&mut self, page: u64) {
+        match self.0.last_mut() {
+            Some((start, count)) if page == *start + (*count << 12) => *count += 1,
+            _ => self.0.push((page, 1)),
         }
-        self.finish(m);
-        (self.start, self.count) = (host, 1);
     }
-    fn finish(&mut self, m: &mut Monitor) {
-        if self.count > 0 {
-            (self.unmap)(m, self.start, self.count);
-        }
-        self.count = 0;
+
+    fn pages(&self) -> u64 {
+        self.0.iter().map(|(_, count)| count).sum()
     }
 }
