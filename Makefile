@@ -66,19 +66,16 @@ check:
 	scripts/check-guest
 
 # The crates' own tests run with the checks of a debug build, what users run end to end. Two cores are kept
-# busy: tests wait a lot, compilers and fuzzers do not, and the last crates of a build leave one core idle.
+# busy: tests wait a lot, compilers and fuzzers do not.
 test:
 	@scripts/setup packages
-	scripts/beside 'nice -n 15 $(CARGO) build --release --bins' $(MAKE) --no-print-directory units
+	scripts/beside 'scripts/setup test' $(MAKE) --no-print-directory compiled
+	scripts/check-tree
+	scripts/beside 'nice -n 15 $(CARGO) build --release --bins' env XENOLITH_TEST_KERNELS=$(CURDIR)/out/boot \
+		ORACLE_SECONDS=$(FUZZ_SMOKE) ORACLE_SEED=random $(CARGO) test --profile checked --workspace
 	scripts/check-guest
 	scripts/build-guest-agent $(TARGET)
 	scripts/beside 'nice -n 15 $(FUZZING) && $(MAKE) --no-print-directory machines' $(MAKE) --no-print-directory domains
-
-units:
-	scripts/beside 'scripts/setup test' $(MAKE) --no-print-directory compiled
-	scripts/check-tree
-	env XENOLITH_TEST_KERNELS=$(CURDIR)/out/boot ORACLE_SECONDS=$(FUZZ_SMOKE) ORACLE_SEED=random \
-		$(CARGO) test --profile checked --workspace
 
 # What needs a compiler alone, while kernels come and images are made.
 compiled:
@@ -200,4 +197,4 @@ clean:
 	$(CARGO) clean
 	rm -rf out
 
-.PHONY: help build run setup check compiled units test suites domains machines e2e hostile daemon kills terminals devices exec image debian drill e2e-keyed bench soak fuzz install install-built deb package systemd clean
+.PHONY: help build run setup check compiled test suites domains machines e2e hostile daemon kills terminals devices exec image debian drill e2e-keyed bench soak fuzz install install-built deb package systemd clean
