@@ -19,6 +19,7 @@ use crate::{
 const HEADER_END: usize = 576;
 const HEADER: usize = 512;
 const MXCSR: usize = 24;
+/// The component of MXCSR in the compacted form (SDM vol. 1, 13.8.2).
 const SSE: u64 = 2;
 /// Components that include MXCSR in the standard form.
 const SSE_OR_AVX: u64 = 6;
@@ -100,11 +101,16 @@ impl Monitor {
         if !va.is_multiple_of(64) {
             return Err(GP);
         }
-        let xcr0 = if in_user_mode() { cpuid::program_xcr0() } else { cpuid::guest_xcr0() };
+        // XGETBV shows programs the host's XCR0: what they store can name all of it.
+        let (xcr0, known) = if in_user_mode() {
+            (cpuid::program_xcr0(), cpuid::host_xcr0())
+        } else {
+            (cpuid::guest_xcr0(), cpuid::guest_xcr0() | PKRU)
+        };
         let mask = context().regs[0] & xcr0 & 0xffff_ffff;
         let mut area = Vector([0; 8192]);
         self.read_state(va, &mut area.0[..HEADER_END])?;
-        let header = Header::check(&area.0, xcr0 | PKRU)?;
+        let header = Header::check(&area.0, known)?;
         let mxcsr = word(&area.0, MXCSR) as u32;
         if mask & header.has_mxcsr != 0 && mxcsr & !MXCSR_BITS != 0 {
             return Err(GP);

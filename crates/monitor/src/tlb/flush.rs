@@ -301,7 +301,7 @@ impl Monitor {
 /// fault at what the kernel uses are cheaper.
 const FEW_RUNS: usize = 16;
 
-/// Pages to be unmapped, neighbours in one call: host address and count.
+/// Pages to be unmapped or closed, neighbours in one call: address and count.
 #[derive(Default)]
 struct Runs(Vec<(u64, u64)>);
 
