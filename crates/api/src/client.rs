@@ -200,9 +200,15 @@ impl Daemon {
         self.get("/v1/host")
     }
 
-    /// `GET /v1/domains`.
+    /// `GET /v1/domains`, in brief: without the configurations of domains that run.
     #[expect(clippy::missing_errors_doc, reason = "see host")]
     pub fn domains(&self) -> Result<Vec<Domain>, Error> {
+        self.get("/v1/domains?brief=true")
+    }
+
+    /// `GET /v1/domains`, all of it.
+    #[expect(clippy::missing_errors_doc, reason = "see host")]
+    pub fn domains_in_full(&self) -> Result<Vec<Domain>, Error> {
         self.get("/v1/domains")
     }
 

@@ -205,12 +205,12 @@ impl Client {
         Ok(bytes)
     }
 
-    /// [`Request::Info`].
+    /// [`Request::Info`], in brief.
     ///
     /// # Errors
     /// As [`Client::request`]; so for all methods below.
     pub fn info(&mut self) -> Result<DomainInfo, ClientError> {
-        match self.request(&Request::Info)? {
+        match self.request(&Request::Info { brief: true })? {
             Response::Info(info) => Ok(*info),
             _ => Err(ClientError::Unexpected { domid: self.domid }),
         }

@@ -24,7 +24,12 @@ pub const MAX_REPLY: usize = 4 << 20;
 #[serde(tag = "request", rename_all = "kebab-case")]
 pub enum Request {
     /// Reply: [`Response::Info`].
-    Info,
+    Info {
+        /// Without the configurations, which are most of it. (A process of an older version sends them
+        /// all the same.)
+        #[serde(default, skip_serializing_if = "is_false")]
+        brief: bool,
+    },
     /// Stop the vCPUs.
     Pause,
     /// Let the vCPUs run again.
@@ -316,10 +321,11 @@ pub struct DomainInfo {
     pub jail: Vec<String>,
     /// The last crash of this domain or of one it was restarted from.
     pub last_crash: Option<CrashSummary>,
-    /// Its configuration.
-    #[schema(value_type = Object)]
-    pub config: DomainConfig,
-    /// The configuration after a restart, if it is another.
+    /// Its configuration, unless a brief answer was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub config: Option<Box<DomainConfig>>,
+    /// The configuration after a restart, if it is another; likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub next_config: Option<Box<DomainConfig>>,
@@ -382,6 +388,11 @@ impl Failure {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
 /// What a domain process answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "response", rename_all = "kebab-case")]
@@ -425,8 +436,11 @@ mod tests {
         assert_eq!(text, r#"{"request":"shutdown","reason":"halt"}"#);
         assert_eq!(
             serde_json::from_str::<Request>(r#"{"request":"info"}"#).unwrap(),
-            Request::Info
+            Request::Info { brief: false }
         );
+        let text = |brief| serde_json::to_string(&Request::Info { brief }).unwrap();
+        assert_eq!(text(false), r#"{"request":"info"}"#);
+        assert_eq!(text(true), r#"{"request":"info","brief":true}"#);
         assert!(serde_json::from_str::<Request>(r#"{"request":"reformat"}"#).is_err());
     }
 

@@ -163,7 +163,7 @@ impl Daemon {
     async fn accompany(&self, entry: &Entry) -> Result<(), ClientError> {
         let mut talk = Talk::open(entry).await?;
         kill_point("xend.watch.connected");
-        talk.ask(&Request::Info).await?;
+        talk.ask(&Request::Info { brief: true }).await?;
         let is_new = self.state().running.get(&entry.domid).is_some_and(|running| !running.up);
         if is_new {
             self.up(entry);

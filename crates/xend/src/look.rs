@@ -29,8 +29,8 @@ pub enum Found {
     Halted(Box<Kept>),
 }
 
-async fn ask(entry: Entry) -> Known {
-    let info = match talk::ask(&entry, &Request::Info, PATIENCE).await {
+async fn ask(entry: Entry, brief: bool) -> Known {
+    let info = match talk::ask(&entry, &Request::Info { brief }, PATIENCE).await {
         Ok(Response::Info(info)) => Some(Ok(info)),
         Ok(_) => Some(Err(ClientError::Unexpected { domid: entry.domid })),
         Err(ClientError::Ended { .. } | ClientError::Connect { .. }) => None,
@@ -40,8 +40,8 @@ async fn ask(entry: Entry) -> Known {
 }
 
 /// Asks domains at the same time, so that several which do not answer cost no more time than one.
-pub async fn ask_all(entries: Vec<Entry>) -> Vec<Known> {
-    let asked: Vec<_> = entries.into_iter().map(|entry| tokio::spawn(ask(entry))).collect();
+async fn ask_all(entries: Vec<Entry>, brief: bool) -> Vec<Known> {
+    let asked: Vec<_> = entries.into_iter().map(|entry| tokio::spawn(ask(entry, brief))).collect();
     let mut known = Vec::new();
     for answer in asked {
         known.extend(answer.await);
@@ -58,12 +58,12 @@ impl Daemon {
         self.scan().map_err(|error| talk::registry_failure(&error))
     }
 
-    /// The domains that run now, with what they say of themselves.
+    /// The domains that run now, with what they say of themselves in brief.
     ///
     /// # Errors
     /// When the registry cannot be read.
     pub(crate) async fn known(self: &Arc<Self>) -> Result<Vec<Known>, Failure> {
-        Ok(ask_all(self.live()?).await)
+        Ok(ask_all(self.live()?, true).await)
     }
 
     /// Finds a domain in the order of xm: names of running, then of stored domains, numbers, UUIDs.
@@ -124,7 +124,7 @@ impl Daemon {
     pub(crate) async fn show(self: &Arc<Self>, word: &str) -> Result<Domain, Failure> {
         match self.find(word)? {
             Found::Running(entry) => {
-                let known = ask(entry).await;
+                let known = ask(entry, false).await;
                 // It may have gone while it was asked.
                 if known.info.is_none() && !self.registry.lives(known.entry.domid) {
                     return Err(unknown(word));
@@ -135,12 +135,13 @@ impl Daemon {
         }
     }
 
-    /// All domains as they are shown: the running ones by number, then the halted ones by name.
+    /// All domains as they are shown: the running ones by number, in brief without their configurations,
+    /// then the halted ones by name.
     ///
     /// # Errors
     /// When the registry cannot be read.
-    pub(crate) async fn show_all(self: &Arc<Self>) -> Result<Vec<Domain>, Failure> {
-        let mut known = self.known().await?;
+    pub(crate) async fn show_all(self: &Arc<Self>, brief: bool) -> Result<Vec<Domain>, Failure> {
+        let mut known = ask_all(self.live()?, brief).await;
         known.retain(|known| known.info.is_some() || self.registry.lives(known.entry.domid));
         let mut shown: Vec<Domain> =
             known.into_iter().map(|known| self.show_running(known)).collect();

@@ -9,7 +9,7 @@ use api::types::{
     Claim, Create, Destroyed, Domain, Event, Host, Managed, Past, Rename, Replace, Shutdown, Start,
     Started, Store, Stored, Who,
 };
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
@@ -140,10 +140,22 @@ async fn claims(State(daemon): Shared) -> Answer<Vec<Claim>> {
 }
 
 /// All domains: those that run by number, then those that are stored and halted by name.
-#[utoipa::path(get, path = "/v1/domains", responses(
-    (status = OK, body = Vec<Domain>), (status = "default", body = Failure)))]
-async fn domains(State(daemon): Shared) -> Answer<Vec<Domain>> {
-    Ok(Json(daemon.show_all().await?))
+#[utoipa::path(get, path = "/v1/domains",
+    params(("brief" = Option<bool>, Query, description = "Without the configurations of those that run")),
+    responses((status = OK, body = Vec<Domain>), (status = "default", body = Failure)))]
+async fn domains(State(daemon): Shared, RawQuery(query): RawQuery) -> Answer<Vec<Domain>> {
+    Ok(Json(daemon.show_all(is_brief(query.as_deref())?).await?))
+}
+
+fn is_brief(query: Option<&str>) -> Result<bool, Failure> {
+    match query {
+        None | Some("" | "brief=false") => Ok(false),
+        Some("brief=true") => Ok(true),
+        Some(_) => {
+            let text = "The query is not understood; expected brief=true or brief=false";
+            Err(Failure::new(ErrorCode::BadRequest, text))
+        }
+    }
 }
 
 /// Starts a new domain. The answer comes when it runs (or is paused, as asked); closing the

@@ -4,7 +4,7 @@ use control::{
     ClientError, Entry, ErrorCode, Failure, Hint, LineError, MAX_REPLY, RegistryError, Request,
     Response, connect_now,
 };
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -52,8 +52,11 @@ impl Talk {
     /// # Errors
     /// When nobody listens.
     pub async fn open(entry: &Entry) -> Result<Self, ClientError> {
-        let domid = entry.domid;
-        let stream = UnixStream::from_std(connect(entry).await?);
+        Self::over(connect(entry).await?, entry.domid)
+    }
+
+    fn over(stream: std::os::unix::net::UnixStream, domid: u32) -> Result<Self, ClientError> {
+        let stream = UnixStream::from_std(stream);
         let stream = stream.map_err(|source| ClientError::Connect { domid, source })?;
         Ok(Self { stream: BufReader::new(stream), domid })
     }
@@ -63,18 +66,22 @@ impl Talk {
     /// # Errors
     /// As [`control::Client::request`], but it does not give up.
     pub async fn ask(&mut self, request: &Request) -> Result<Response, ClientError> {
-        match self.exchange(request).await {
+        let line = line(request).map_err(|error| self.broken(error))?;
+        self.exchange(&line).await
+    }
+
+    /// Sends `line`, or the rest of it, and waits for the reply.
+    async fn exchange(&mut self, line: &[u8]) -> Result<Response, ClientError> {
+        match self.reply_to(line).await {
             Ok(Response::Error(failure)) => Err(ClientError::Refused(failure)),
             Ok(response) => Ok(response),
             Err(error) => Err(self.broken(error)),
         }
     }
 
-    async fn exchange(&mut self, request: &Request) -> Result<Response, LineError> {
-        let mut line = serde_json::to_vec(request)?;
-        line.push(b'\n');
-        self.stream.write_all(&line).await?;
-        line.clear();
+    async fn reply_to(&mut self, line: &[u8]) -> Result<Response, LineError> {
+        self.stream.write_all(line).await?;
+        let mut line = Vec::new();
         let limited = &mut (&mut self.stream).take(MAX_REPLY as u64);
         limited.read_until(b'\n', &mut line).await?;
         if line.last() == Some(&b'\n') {
@@ -122,6 +129,24 @@ impl Talk {
     }
 }
 
+fn line(request: &Request) -> Result<Vec<u8>, LineError> {
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Connects and asks one thing. The request follows the connection so closely that the process finds both
+/// when it wakes up.
+async fn ask_once(entry: &Entry, request: &Request) -> Result<Response, ClientError> {
+    let domid = entry.domid;
+    let line = line(request).map_err(|source| ClientError::Broken { domid, source })?;
+    let stream = connect(entry).await?;
+    // An error comes again with the rest.
+    let sent = (&stream).write(&line).unwrap_or(0);
+    let mut talk = Talk::over(stream, domid)?;
+    talk.exchange(line.get(sent..).unwrap_or_default()).await
+}
+
 /// Asks one thing and waits at most `patience`.
 ///
 /// # Errors
@@ -131,9 +156,8 @@ pub async fn ask(
     request: &Request,
     patience: Duration,
 ) -> Result<Response, ClientError> {
-    let asked = async { Talk::open(entry).await?.ask(request).await };
     let late = |_| ClientError::Timeout { domid: entry.domid, after: patience };
-    timeout(patience, asked).await.map_err(late)?
+    timeout(patience, ask_once(entry, request)).await.map_err(late)?
 }
 
 /// Gives an order whose reply is [`Response::Ok`].

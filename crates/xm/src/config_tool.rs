@@ -148,7 +148,7 @@ fn running(word: &str) -> Result<Option<config::DomainConfig>, Error> {
     let found = if is_path { None } else { Subject::find(&daemon(), word).ok() };
     match found {
         Some(Subject::Domain(domain)) if domain.run.is_some() => {
-            Ok(Some(info(&domain)?.config.clone()))
+            Ok(info(&domain)?.config.as_deref().cloned())
         }
         _ => Ok(None),
     }

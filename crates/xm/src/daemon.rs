@@ -71,14 +71,31 @@ impl Subject {
     }
 }
 
-/// The subjects that `words` name; all of them, Domain-0 first, if there are no words.
+/// The subjects that `words` name; all of them, Domain-0 first and in brief, if there are no words.
 ///
 /// # Errors
 ///
 /// As [`Subject::find`].
 pub fn subjects(daemon: &Daemon, words: &[String]) -> Result<Vec<Subject>, Error> {
+    subjects_of(daemon, words, Daemon::domains)
+}
+
+/// As [`subjects`], all of them in full.
+///
+/// # Errors
+///
+/// As [`Subject::find`].
+pub fn subjects_in_full(daemon: &Daemon, words: &[String]) -> Result<Vec<Subject>, Error> {
+    subjects_of(daemon, words, Daemon::domains_in_full)
+}
+
+fn subjects_of(
+    daemon: &Daemon,
+    words: &[String],
+    all: impl FnOnce(&Daemon) -> Result<Vec<Domain>, ApiError>,
+) -> Result<Vec<Subject>, Error> {
     if words.is_empty() {
-        let domains = daemon.domains()?.into_iter();
+        let domains = all(daemon)?.into_iter();
         let domains = domains.map(|domain| Subject::Domain(Box::new(domain)));
         return Ok(std::iter::once(Subject::Host).chain(domains).collect());
     }

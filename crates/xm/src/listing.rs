@@ -6,7 +6,7 @@ use config::{DomainConfig, Sxp};
 use control::{DomainInfo, StateFlags};
 use serde_json::{Value, json};
 
-use crate::daemon::{HOST_NAME, HOST_UUID, Subject, daemon, run, subjects};
+use crate::daemon::{HOST_NAME, HOST_UUID, Subject, daemon, run, subjects, subjects_in_full};
 use crate::error::Error;
 use crate::host::{self, Memory, Processors};
 use crate::list::{self, Filter, Row};
@@ -33,20 +33,33 @@ pub fn list(tool: Tool, matches: &ArgMatches) -> Result<(), Error> {
     if given("pool").is_some() {
         return Err(missing("--pool", "cpupool-list"));
     }
+    let form = match (set("json"), set("long"), tool) {
+        (true, _, _) | (false, true, Tool::Xl) => Form::Json,
+        (false, true, Tool::Xm) => Form::Long,
+        (false, false, _) => Form::Table,
+    };
     let names = words(matches, "domain");
     let filter = filter(given("state"), &names)?;
-    let mut shown = Vec::new();
-    for subject in subjects(&daemon(), &names)? {
-        shown.extend(seen(tool, filter, subject)?);
-    }
-    put(&match (set("json"), set("long"), tool) {
-        (true, _, _) | (false, true, Tool::Xl) => json_text(shown)?,
-        (false, true, Tool::Xm) => shown.iter().map(|seen| format!("{}\n", seen.long)).collect(),
-        (false, false, _) => {
-            let rows: Vec<Row> = shown.into_iter().map(|seen| seen.row).collect();
-            list::table(tool, &rows)
+    let find = if form == Form::Table { subjects } else { subjects_in_full };
+    let subjects = find(&daemon(), &names)?;
+    let seen = subjects.iter().filter_map(|subject| seen(tool, filter, subject));
+    put(&match form {
+        Form::Table => list::table(tool, &seen.map(|seen| seen.row()).collect::<Vec<_>>()),
+        Form::Json => {
+            let values: Result<Vec<Value>, Error> = seen.map(|seen| seen.whole()).collect();
+            format!("{}\n", serde_json::to_string_pretty(&values?)?)
         }
+        Form::Long => seen.map(|seen| format!("{}\n", seen.long())).collect(),
     })
+}
+
+/// How domains are shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Table,
+    Json,
+    /// The S-expressions of xm.
+    Long,
 }
 
 fn filter(state: Option<&String>, names: &[String]) -> Result<Filter, Error> {
@@ -67,43 +80,97 @@ fn not_there(tool: Tool, command: &str, option: &str, entry: &str) -> Error {
 }
 
 /// A domain as it was seen.
-struct Seen {
-    row: Row,
-    /// For `--json`.
-    whole: Value,
-    /// For `--long` of xm.
-    long: Sxp,
+enum Seen<'a> {
+    Host,
+    Up(&'a DomainInfo),
+    /// A stored one that does not run.
+    Halted(&'a Domain, &'a DomainConfig),
+    /// One that does not answer.
+    Silent(&'a Domain),
 }
 
-/// A subject as it is shown; `None` if the filter leaves it out, or it does not run yet.
+/// A subject as it was seen; `None` if the filter leaves it out, or it does not run yet.
 ///
 /// A domain that does not answer is listed all the same, with question marks and a warning, so
 /// that it can be seen and destroyed.
-fn seen(tool: Tool, filter: Filter, subject: Subject) -> Result<Option<Seen>, Error> {
+fn seen(tool: Tool, filter: Filter, subject: &Subject) -> Option<Seen<'_>> {
     let domain = match subject {
-        Subject::Host => {
-            return Ok(Some(host_seen()).filter(|seen| filter.shows(seen.row.state)));
-        }
+        Subject::Host => return filter.shows(host_state()).then_some(Seen::Host),
         Subject::Domain(domain) => domain,
     };
-    let seen = match (domain.status, &domain.info, &domain.config) {
-        (Status::Up, Some(info), _) => {
-            Seen { row: Row::from(info), whole: whole(info)?, long: long(info) }
-        }
+    match (domain.status, &domain.info, &domain.config) {
+        (Status::Up, Some(info), _) => filter.shows(info.state).then_some(Seen::Up(info)),
         // xl never had stored domains.
         (Status::Halted, _, Some(config)) => {
             let is_shown = tool == Tool::Xm && filter.shows_halted();
-            return is_shown.then(|| halted_seen(&domain, config)).transpose();
+            is_shown.then_some(Seen::Halted(domain, config))
         }
-        (Status::Starting, ..) => return Ok(None),
+        (Status::Starting, ..) => None,
         _ => {
             let trouble = domain.trouble.as_deref().unwrap_or("it did not answer");
             let warning = heading("Warning:", Colour::Yellow);
             note(&format!("{warning} domain {}: {trouble}", domain.name));
-            silent(&domain)
+            filter.shows(StateFlags::default()).then_some(Seen::Silent(domain))
         }
-    };
-    Ok(Some(seen).filter(|seen| filter.shows(seen.row.state)))
+    }
+}
+
+impl Seen<'_> {
+    /// A line of the table.
+    fn row(&self) -> Row {
+        match self {
+            Self::Host => host_row(),
+            Self::Up(info) => Row::from(*info),
+            Self::Halted(domain, config) => Row::halted(&domain.name, config),
+            Self::Silent(domain) => Row {
+                name: domain.name.clone(),
+                id: domain.domid(),
+                memory_mib: None,
+                vcpus: None,
+                state: StateFlags::default(),
+                reason: None,
+                cpu_seconds: None,
+            },
+        }
+    }
+
+    /// All that is known of it, for `--json`.
+    fn whole(&self) -> Result<Value, Error> {
+        Ok(match self {
+            Self::Host => host_whole(),
+            Self::Up(info) => whole(info)?,
+            Self::Halted(domain, config) => json!({
+                "name": domain.name, "uuid": domain.uuid, "state": "halted", "managed": true,
+                "memory_mib": config.memory.initial, "maxmem_mib": config.memory.maximum,
+                "vcpus": config.cpus.online, "config": serde_json::to_value(config)?,
+            }),
+            Self::Silent(domain) => {
+                let run = domain.run.as_ref();
+                json!({
+                    "domid": domain.domid(), "name": domain.name, "uuid": domain.uuid.to_string(),
+                    "pid": run.map(|run| run.pid), "state": StateFlags::default().to_string(),
+                    "started": run.map(|run| run.started),
+                })
+            }
+        })
+    }
+
+    /// The S-expression, for `--long` of xm.
+    fn long(&self) -> Sxp {
+        match self {
+            Self::Host => host_long(),
+            Self::Up(info) => long(info),
+            Self::Halted(_, config) => {
+                config.to_domain_sxp(&[], &[("status", "halted".to_owned())])
+            }
+            Self::Silent(domain) => facts_only(&[
+                ("domid", domain.domid().map(|domid| domid.to_string()).unwrap_or_default()),
+                ("name", domain.name.clone()),
+                ("uuid", domain.uuid.to_string()),
+                ("state", StateFlags::default().to_string()),
+            ]),
+        }
+    }
 }
 
 /// All that a domain says of itself, with its state in letters.
@@ -117,6 +184,7 @@ fn whole(info: &DomainInfo) -> Result<Value, Error> {
 
 /// The S-expression of a domain: its number, its configuration, and how it is doing.
 fn long(info: &DomainInfo) -> Sxp {
+    let before = ("domid", info.domid.to_string());
     let mut after = vec![
         ("uuid", info.uuid.to_string()),
         ("state", info.state.to_string()),
@@ -126,12 +194,16 @@ fn long(info: &DomainInfo) -> Sxp {
         ("restart_count", info.restarts.to_string()),
         ("pid", info.pid.to_string()),
     ];
-    if info.config.general.uuid.is_some() {
+    after.extend(info.shutdown_reason.map(|reason| ("shutdown_reason", reason.to_string())));
+    let Some(config) = &info.config else {
+        let facts = [before, ("name", info.name.clone())].into_iter().chain(after);
+        return facts_only(&facts.collect::<Vec<_>>());
+    };
+    if config.general.uuid.is_some() {
         // The configuration names it already.
         after.remove(0);
     }
-    after.extend(info.shutdown_reason.map(|reason| ("shutdown_reason", reason.to_string())));
-    info.config.to_domain_sxp(&[("domid", info.domid.to_string())], &after)
+    config.to_domain_sxp(&[before], &after)
 }
 
 /// The S-expression of something without a configuration.
@@ -139,83 +211,43 @@ fn facts_only(facts: &[(&str, String)]) -> Sxp {
     Sxp::list("domain", facts.iter().map(|(key, value)| Sxp::pair(key, value.clone())))
 }
 
-/// A stored domain that does not run.
-fn halted_seen(domain: &Domain, config: &DomainConfig) -> Result<Seen, Error> {
-    Ok(Seen {
-        row: Row::halted(&domain.name, config),
-        whole: json!({
-            "name": domain.name, "uuid": domain.uuid, "state": "halted", "managed": true,
-            "memory_mib": config.memory.initial, "maxmem_mib": config.memory.maximum,
-            "vcpus": config.cpus.online, "config": serde_json::to_value(config)?,
-        }),
-        long: config.to_domain_sxp(&[], &[("status", "halted".to_owned())]),
-    })
-}
-
-fn silent(domain: &Domain) -> Seen {
-    let state = StateFlags::default();
-    let (domid, pid, started) = match &domain.run {
-        Some(run) => (Some(run.domid), Some(run.pid), Some(run.started)),
-        None => (None, None, None),
-    };
-    Seen {
-        row: Row {
-            name: domain.name.clone(),
-            id: domid,
-            memory_mib: None,
-            vcpus: None,
-            state,
-            reason: None,
-            cpu_seconds: None,
-        },
-        whole: json!({
-            "domid": domid, "name": domain.name, "uuid": domain.uuid.to_string(),
-            "pid": pid, "state": state.to_string(), "started": started,
-        }),
-        long: facts_only(&[
-            ("domid", domid.map(|domid| domid.to_string()).unwrap_or_default()),
-            ("name", domain.name.clone()),
-            ("uuid", domain.uuid.to_string()),
-            ("state", state.to_string()),
-        ]),
-    }
+fn host_state() -> StateFlags {
+    StateFlags { running: true, ..StateFlags::default() }
 }
 
 /// Domain-0: the host's memory and processors, and the time that they were busy.
-fn host_seen() -> Seen {
-    let state = StateFlags { running: true, ..StateFlags::default() };
-    let memory_mib = Memory::now().total_mib;
-    let vcpus = u32::try_from(Processors::now().count).unwrap_or(u32::MAX);
-    let cpu_seconds = host::busy_seconds();
-    let row = Row {
+fn host_row() -> Row {
+    Row {
         name: HOST_NAME.to_owned(),
         id: Some(0),
-        memory_mib: Some(memory_mib),
-        vcpus: Some(vcpus),
-        state,
+        memory_mib: Some(Memory::now().total_mib),
+        vcpus: Some(u32::try_from(Processors::now().count).unwrap_or(u32::MAX)),
+        state: host_state(),
         reason: None,
-        cpu_seconds: Some(cpu_seconds),
-    };
-    let whole = json!({
-        "domid": 0, "name": HOST_NAME, "uuid": HOST_UUID, "memory_mib": memory_mib,
-        "maxmem_mib": memory_mib, "vcpus": vcpus, "state": state.to_string(),
-        "cpu_seconds": cpu_seconds, "started": now().saturating_sub(host::uptime()),
-    });
-    let long = facts_only(&[
+        cpu_seconds: Some(host::busy_seconds()),
+    }
+}
+
+fn host_whole() -> Value {
+    let row = host_row();
+    json!({
+        "domid": 0, "name": HOST_NAME, "uuid": HOST_UUID, "memory_mib": row.memory_mib,
+        "maxmem_mib": row.memory_mib, "vcpus": row.vcpus, "state": row.state.to_string(),
+        "cpu_seconds": row.cpu_seconds, "started": now().saturating_sub(host::uptime()),
+    })
+}
+
+fn host_long() -> Sxp {
+    let row = host_row();
+    facts_only(&[
         ("domid", "0".to_owned()),
         ("name", row.name.clone()),
         ("uuid", HOST_UUID.to_owned()),
-        ("memory", memory_mib.to_string()),
-        ("vcpus", vcpus.to_string()),
-        ("state", state.to_string()),
-        ("cpu_time", format!("{:.3}", cpu_seconds)),
-    ]);
-    Seen { row, whole, long }
-}
-
-fn json_text(shown: Vec<Seen>) -> Result<String, Error> {
-    let values: Vec<Value> = shown.into_iter().map(|seen| seen.whole).collect();
-    Ok(format!("{}\n", serde_json::to_string_pretty(&values)?))
+        ("memory", row.memory_mib.unwrap_or_default().to_string()),
+        ("vcpus", row.vcpus.unwrap_or_default().to_string()),
+        ("state", row.state.to_string()),
+        ("cpu_time", format!("{:.3}", row.cpu_seconds.unwrap_or_default())),
+    ])
 }
 
 /// `uptime [-s] [--json] [NAME...]`.

@@ -84,7 +84,7 @@ fn changed(
 ) -> Result<(DomainConfig, PathBuf), Error> {
     let running = || {
         let info = domain.info.as_ref()?;
-        Some(info.next_config.as_deref().unwrap_or(&info.config))
+        info.next_config.as_deref().or(info.config.as_deref())
     };
     let (config, directory) = match stored {
         Some(stored) => (Some(&stored.config), stored.directory.clone()),

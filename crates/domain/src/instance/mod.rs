@@ -129,7 +129,10 @@ impl Instance {
         next: &mut NextLook,
     ) -> Option<Turn> {
         let mut turn = None;
+        // One that dies from here on brings another signal.
+        let mut has_dead = false;
         while let Some(signal) = signals.next() {
+            has_dead |= signal == libc::SIGCHLD;
             if matches!(signal, libc::SIGTERM | libc::SIGINT) {
                 self.log.write(Record::info("ended by a signal"));
                 return Some(Turn::Destroy(None));
@@ -140,8 +143,8 @@ impl Instance {
                 self.kick();
             }
             self.attend_devices();
-            turn = self.attend_guest();
-        } else {
+            turn = self.attend_guest(has_dead);
+        } else if has_dead {
             // A successor that this process started.
             reap_others();
         }
@@ -169,8 +172,8 @@ impl Instance {
         self.console.type_in(&typed);
     }
 
-    /// Looks at what the spaces did.
-    fn attend_guest(&mut self) -> Option<Turn> {
+    /// Looks at what the spaces did, and which are dead if some may be.
+    fn attend_guest(&mut self, has_dead: bool) -> Option<Turn> {
         self.guest.doorbell.clear();
         let page = self.guest.page();
         let bells = page.take_bells();
@@ -185,7 +188,7 @@ impl Instance {
             let details = crash.then(|| self.guest_crash(reason));
             return Some(Turn::Stopped(reason, details));
         }
-        let death = self.guest.reap();
+        let death = if has_dead { self.guest.reap() } else { None };
         if bells & (bell::INTERRUPT_RUNNER | bell::KILL_RUNNER) != 0 {
             self.guest.attend_runner(bells & bell::KILL_RUNNER != 0);
         }

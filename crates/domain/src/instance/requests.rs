@@ -39,7 +39,7 @@ impl Instance {
         Reply::Answer(match request {
             Request::Destroy => return Reply::Turn(Turn::Destroy(Some(id))),
             Request::Reset => return Reply::Turn(Turn::Reset(id)),
-            Request::Info => Answer::Line(Response::Info(Box::new(self.info()))),
+            Request::Info { brief } => Answer::Line(Response::Info(Box::new(self.info(!*brief)))),
             Request::Pause => self.pause().into(),
             Request::Unpause => self.unpause().into(),
             Request::Hold => self.hold(id).into(),
@@ -211,7 +211,7 @@ impl Instance {
         }
     }
 
-    fn info(&self) -> DomainInfo {
+    fn info(&self, with_config: bool) -> DomainInfo {
         let entry = self.registration.entry();
         let setup = &self.guest.memory.setup;
         DomainInfo {
@@ -230,8 +230,8 @@ impl Instance {
             restarts: self.spec.restarts,
             jail: self.walls.clone(),
             last_crash: self.last_crash.clone(),
-            config: self.spec.config().clone(),
-            next_config: self.spec.next.clone(),
+            config: with_config.then(|| Box::new(self.spec.config().clone())),
+            next_config: self.spec.next.clone().filter(|_| with_config),
         }
     }
 }

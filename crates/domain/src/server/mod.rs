@@ -110,10 +110,15 @@ impl Server {
                 Mode::Waiting(_) | Mode::Closed => {}
             }
         }
-        self.sweep();
         if ready.first().is_some_and(|flags| !flags.is_empty()) {
+            let known = self.connections.len();
             self.accept();
+            // Who connects has something to say: mostly it is there already.
+            for (id, connection) in self.connections.iter_mut().skip(known) {
+                input.requests.extend(connection.request().map(|request| (*id, request)));
+            }
         }
+        self.sweep();
         input
     }
 

@@ -1,6 +1,6 @@
 //! The processes of a domain: signals to them, and their deaths.
 
-use super::cpu_time::children;
+use super::children::children;
 use crate::sys::{Keeper, Spawned, blocks_signal, find_by_number_inside};
 use control::{kill_point, kill_point_of};
 use rustix::io::Errno;
@@ -134,7 +134,7 @@ impl Group {
     fn fetch(&self) {
         let mut here = CpuSet::new();
         here.set(sched_getcpu());
-        for pid in children().iter().filter_map(|pid| pid.parse().ok().and_then(Pid::from_raw)) {
+        for pid in children() {
             if getpgid(Some(pid)) == Ok(self.group) {
                 // Gone meanwhile, or forbidden: it dies where it is.
                 let _ = sched_setaffinity(Some(pid), &here);
@@ -236,9 +236,7 @@ impl Group {
     pub fn is_empty(&self) -> bool {
         let keeper = self.keeper.as_ref().map(|keeper| keeper.pid);
         let is_space = |pid: Pid| Some(pid) != keeper && getpgid(Some(pid)) == Ok(self.group);
-        let mut children =
-            children().into_iter().filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
-        !self.has_spaces() || (keeper.is_some() && !children.any(is_space))
+        !self.has_spaces() || (keeper.is_some() && !children().into_iter().any(is_space))
     }
 
     /// Whether a space is left that is not reaped. A space cannot leave its group; other children

@@ -4,6 +4,7 @@
 //! thread of `xendomain` is the parent of all of them: it starts the first one,
 //! reaps all, and its death kills all.
 
+mod children;
 mod cpu_time;
 mod doorbell;
 mod group;

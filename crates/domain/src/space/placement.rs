@@ -19,7 +19,8 @@ use std::time::Duration;
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use super::cpu_time::{CpuTime, children};
+use super::children::children;
+use super::cpu_time::CpuTime;
 use crate::isolation::Isolation;
 
 /// How often the load is looked at.
@@ -107,8 +108,7 @@ fn place_for_ever(cpus: &[usize], leader: Pid, mut seats: Seats, apart: bool) {
 
 /// Keeps spaces to their CPUs where they are not yet; those cloned later inherit it.
 fn place(placed: &mut HashMap<i32, usize>, leader: Pid, seats: Seats) {
-    let pids: Vec<Pid> =
-        children().iter().filter_map(|pid| pid.parse().ok().and_then(Pid::from_raw)).collect();
+    let pids = children();
     placed.retain(|known, _| pids.iter().any(|pid| pid.as_raw_nonzero().get() == *known));
     for pid in pids {
         let cpu = if pid == leader { seats.first } else { seats.others };

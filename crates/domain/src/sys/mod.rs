@@ -1,6 +1,8 @@
 //! The only unsafe code of this crate: mapped memory, protection keys, fork and
-//! exec, signals, the TSC and XCR0. And what belongs to these.
+//! exec, signals, CPU time, the TSC and XCR0. And what belongs to these.
 
+#[allow(unsafe_code)]
+pub mod cpu_time;
 #[allow(unsafe_code)]
 mod cpuid;
 #[allow(unsafe_code)]

@@ -32,9 +32,9 @@ fn is_blocked(status: &str, number: i32) -> bool {
 }
 
 /// The one of `pids` whose number inside is `inside`.
-pub fn find<'a>(pids: impl IntoIterator<Item = &'a String>, inside: i32) -> Option<Pid> {
-    let found = pids.into_iter().find(|pid| number_inside(pid) == Some(inside))?;
-    found.parse().ok().and_then(Pid::from_raw)
+pub fn find(pids: &[Pid], inside: i32) -> Option<Pid> {
+    let is_it = |pid: &&Pid| number_inside(&pid.to_string()) == Some(inside);
+    pids.iter().find(is_it).copied()
 }
 
 #[cfg(test)]
@@ -61,8 +61,8 @@ mod tests {
         assert!(are_listed());
         let own = std::process::id().to_string();
         let inside = number_inside(&own).unwrap();
-        let pids = [String::from("no number"), own.clone()];
-        assert_eq!(find(&pids, inside).map(|pid| pid.as_raw_nonzero().to_string()), Some(own));
+        let pids = [Pid::INIT, rustix::process::getpid()];
+        assert_eq!(find(&pids, inside), Some(rustix::process::getpid()));
         assert_eq!(find(&pids, -1), None);
     }
 }

@@ -197,7 +197,7 @@ fn serve(
         let reply = match &request {
             // The daemon waits for it to stop, which this one does not.
             Request::Wait { until: WaitUntil::Shutdown } => continue,
-            Request::Info => {
+            Request::Info { .. } => {
                 let mut reply = info.clone();
                 reply["response"] = "info".into();
                 reply
@@ -226,7 +226,7 @@ fn serve(
             }
             _ => json!({"response": "ok"}),
         };
-        if !matches!(request, Request::Info | Request::Stats) {
+        if !matches!(request, Request::Info { .. } | Request::Stats) {
             drop(tell.send(request));
         }
         if (&stream).write_all(format!("{reply}\n").as_bytes()).is_err() {
