@@ -83,8 +83,11 @@ compiled:
 	$(CLIPPY)
 	$(CARGO) test --profile checked --workspace --no-run
 
-# A smoke of each fuzz target.
-FUZZING = env FUZZ_TIMEOUT=60 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 fuzz/run $(FUZZ_SMOKE)
+# A smoke of each fuzz target, the longest of those that read what a stranger may have made whole: kernels.
+LOADERS = kernel_bzimage kernel_elf kernel_lzo kernel_notes
+FUZZ = env FUZZ_TIMEOUT=60 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 fuzz/run
+FUZZING = $(FUZZ) $(FUZZ_SMOKE) $(LOADERS) && nice -n 15 $(FUZZ) 10 \
+	$(filter-out $(LOADERS),$(basename $(notdir $(wildcard fuzz/targets/*.rs))))
 
 # Everything end to end, in two parts that may run side by side.
 suites: domains machines

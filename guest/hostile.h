@@ -180,6 +180,8 @@ static inline struct progress *share(void) {
     return p;
 }
 
+// How often the watch of a child looks, us.
+static long watch_period = 50000;
 // After so long without a new attempt a child stands still, ns: much, where others load the machine.
 static uint64_t stands_still = 10000000000ul;
 
@@ -198,7 +200,7 @@ static inline int in_children(struct progress *p, uint64_t count, void (*one)(st
             int nowhere = open("/dev/null", O_RDWR);
             for (int i = 0; i < 3; i++) dup2(nowhere, i);
             catch_landings();
-            watch_attempts(50000);
+            watch_attempts(watch_period);
             while (p->next < begun + count) {
                 uint64_t this = p->next - begun;
                 p->next++;

@@ -132,7 +132,8 @@ int main(int count, char **arguments) {
     int rounds = count > 1 ? atoi(arguments[1]) : 1;
     if (count > 2 && !strcmp(arguments[2], "image")) first_part = 0;
     // Two ticks of the watch, and some. Who is only slow is replaced, and costs a jump.
-    stands_still = 120000000;
+    watch_period = 10000;
+    stands_still = 30000000;
     start_witness();
     struct progress *p = share();
     found = mmap(NULL, sizeof *found, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
