@@ -102,14 +102,16 @@ domains:
 	tests/drill --bin $(TARGET)
 	tests/devices --bin $(TARGET)
 	tests/exec --bin $(TARGET)
-	tests/daemon --bin $(TARGET)
 	tests/kills --bin $(TARGET)
 	tests/terminals --bin $(TARGET)
+	tests/package --bin $(TARGET)
+	tests/daemon --bin $(TARGET)
 
 machines:
-	nice -n 15 tests/image --bin $(TARGET)
+	scripts/beside 'nice -n 15 tests/image --bin $(TARGET)' $(MAKE) --no-print-directory booted
+
+booted:
 	tests/debian --bin $(TARGET)
-	tests/package --bin $(TARGET)
 	tests/systemd --bin $(TARGET)
 
 daemon: setup build
@@ -204,4 +206,4 @@ clean:
 	$(CARGO) clean
 	rm -rf out
 
-.PHONY: help build run setup check compiled test suites domains machines e2e hostile daemon kills terminals devices exec image debian drill e2e-keyed bench soak fuzz install install-built deb package systemd clean
+.PHONY: help build run setup check compiled test suites domains machines booted e2e hostile daemon kills terminals devices exec image debian drill e2e-keyed bench soak fuzz install install-built deb package systemd clean
