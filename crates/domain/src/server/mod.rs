@@ -110,6 +110,8 @@ impl Server {
                 Mode::Waiting(_) | Mode::Closed => {}
             }
         }
+        // Those that are over leave their room to new ones.
+        self.sweep();
         if ready.first().is_some_and(|flags| !flags.is_empty()) {
             let known = self.connections.len();
             self.accept();
@@ -117,8 +119,8 @@ impl Server {
             for (id, connection) in self.connections.iter_mut().skip(known) {
                 input.requests.extend(connection.request().map(|request| (*id, request)));
             }
+            self.sweep();
         }
-        self.sweep();
         input
     }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 
-/// Most bytes of the list that are read; the kernel writes a page at a time.
+/// Bytes that are read at a time: the kernel prepares a page of such a file (its `seq_file`).
 const PAGE: usize = 4096;
 
 /// Children of the main thread, as the kernel lists them, else by a look at all processes.
