@@ -368,6 +368,69 @@ static void beside_code(void) {
     close(file);
 }
 
+static volatile double sink = 1;
+static volatile int busy_ticks;
+static void on_busy(int number, siginfo_t *info, void *context) {
+    const ucontext_t *state = context;
+    // The kernel reads its frame back from there; what it wrote must be whole.
+    busy_ticks += number == SIGUSR2 && info->si_signo == SIGUSR2 && state->uc_mcontext.fpregs != NULL;
+    sink *= 0.5;
+}
+
+// Signals whose frames lie at this place, in ns for one; 0 if something is wrong.
+static uint64_t signals_on(char *memory, int count) {
+    stack_t stack = {.ss_sp = memory, .ss_size = SIZE}, off = {.ss_flags = SS_DISABLE};
+    struct sigaction action = {.sa_sigaction = on_busy, .sa_flags = SA_ONSTACK | SA_SIGINFO};
+    double kept = 3.25;
+    busy_ticks = 0;
+    sigaltstack(&stack, NULL);
+    sigaction(SIGUSR2, &action, NULL);
+    uint64_t start = now_ns();
+    for (int i = 0; i < count; i++) {
+        asm volatile("" : "+x"(kept));
+        kill(getpid(), SIGUSR2);
+    }
+    uint64_t took = (now_ns() - start) / (uint64_t)count;
+    sigaltstack(&off, NULL);
+    return busy_ticks == count && kept == 3.25 ? took : 0;
+}
+
+// A program whose stack happens to lie where the kernel is gets forward under a flood of timers too.
+static void flood_of_timers(char *memory) {
+    enum { TIMERS = 40 };
+    stack_t stack = {.ss_sp = memory, .ss_size = SIZE};
+    struct sigaction action = {.sa_sigaction = on_busy, .sa_flags = SA_ONSTACK | SA_SIGINFO | SA_RESTART};
+    sigaltstack(&stack, NULL);
+    sigaction(SIGUSR2, &action, NULL);
+    for (int i = 0; i < TIMERS; i++) {
+        struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR2};
+        struct itimerspec spec = {{0, 4000000 + i * 1000}, {0, 4000000 + i * 1000}};
+        timer_t timer;
+        if (timer_create(CLOCK_MONOTONIC, &event, &timer) || timer_settime(timer, 0, &spec, NULL)) _exit(2);
+    }
+    for (volatile int i = 0; i < 50000000; i++);
+    _exit(busy_ticks < 10);
+}
+
+static void signals_beside_kernel(void) {
+    char *elsewhere = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *memory = NULL;
+    for (int i = 0; i < 64 && !memory; i++) memory = take(0xffffffff82080000 + FOLD + (uintptr_t)i * 0x50000);
+    require(elsewhere != MAP_FAILED, "mmap");
+    if (!memory) return check_skip("signals-beside-kernel", "memory is elsewhere");
+    uint64_t here = signals_on(memory, 2000), there = signals_on(elsewhere, 2000);
+    printf("# a signal takes %lu ns, elsewhere %lu ns\n", here, there);
+    check(here && there, "signals-beside-kernel", "%d of 2000", busy_ticks);
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) flood_of_timers(memory);
+    int status = -1;
+    for (uint64_t end = now_ns() + 60000000000ul; waitpid(child, &status, WNOHANG) == 0; usleep(20000))
+        if (now_ns() > end) kill(child, SIGKILL);
+    check(status == 0, "timers-beside-kernel", "status %#x", (unsigned)status);
+    munmap(memory, SIZE), munmap(elsewhere, SIZE);
+}
+
 int main(void) {
     struct sigaction fault = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO}, plain = {.sa_handler = on_signal};
     check_start("collide");
@@ -377,6 +440,7 @@ int main(void) {
     for (size_t r = 0; r < REGIONS; r++) one_region(&regions[r]);
     all_at_once();
     deep_stack();
+    signals_beside_kernel();
     beside_code();
     return check_failed;
 }

@@ -66,7 +66,7 @@ impl fmt::Display for Stage {
 
 /// What mmdebstrap says when a stage begins.
 const STAGE_LINES: [(&str, Stage); 7] = [
-    ("I: running apt-get update", Stage::Lists),
+    ("I: running --setup-hook", Stage::Lists),
     ("I: downloading packages", Stage::Download),
     ("I: extracting archives", Stage::Unpack),
     ("I: installing essential packages", Stage::Base),
@@ -306,7 +306,11 @@ impl Job<'_> {
 fn mmdebstrap_words(order: &Order, archives: &Archives, way: Way, hash: bool) -> Vec<String> {
     let mut words: Vec<String> = way.mmdebstrap().into_iter().map(str::to_owned).collect();
     words.extend(["--format=tar", "--variant=apt", "--architectures=amd64"].map(str::to_owned));
-    words.push(format!("--include={}", order.all_packages().join(",")));
+    let packages = order.all_packages();
+    words.push(format!("--include={}", packages.join(",")));
+    let lists = include_str!("lists.sh");
+    let look = format!("apt-get -qq --simulate install {} >/dev/null", packages.join(" "));
+    words.push(format!("--setup-hook={lists}{look}"));
     words.extend(host_settings().into_iter().map(|line| format!("--aptopt={line}")));
     words.extend(DPKG.iter().map(|line| format!("--dpkgopt={line}")));
     words.push("--essential-hook=sync-in early /".to_owned());

@@ -25,7 +25,7 @@ pub enum Way {
     /// sake.
     Imagined,
     /// The same on hosts that refuse namespaces; a build killed by SIGKILL may then leave
-    /// processes that end with their present step.
+    /// processes that end with their present step, and two message queues.
     Bare,
 }
 
@@ -35,7 +35,8 @@ impl Way {
         let space: &[&str] = match self {
             Self::Root => &["unshare", "--mount"],
             Self::Granted => &["unshare", "--user", "--map-root-user", "--map-auto", "--mount"],
-            Self::Imagined => &["unshare", "--user", "--map-current-user"],
+            // fakeroot speaks through message queues of System V, which outlive who is killed.
+            Self::Imagined => &["unshare", "--user", "--map-current-user", "--ipc"],
             Self::Bare => return DIES_WITH_US.to_vec(),
         };
         [&DIES_WITH_US, space, &OWN_PROCESSES].concat()

@@ -33,6 +33,7 @@ mod layout;
 mod log;
 #[cfg(not(fuzzing))]
 mod mem;
+mod moves;
 mod proven;
 mod restore;
 mod run;

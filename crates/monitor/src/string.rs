@@ -209,7 +209,7 @@ impl Monitor {
     }
 
     /// Where the monitor sees a guest address that the tables open to the access.
-    fn seen_at(&mut self, va: u64, write: bool) -> Result<u64, Fault> {
+    pub(crate) fn seen_at(&mut self, va: u64, write: bool) -> Result<u64, Fault> {
         let frame = self.frame_for(va, write)?;
         Ok(self.frame_ptr(frame) as u64 + (va & 0xfff))
     }

@@ -30,8 +30,6 @@ pub const fn alias_index(va: u64) -> u64 {
 pub enum UserMemory {
     /// At its own address, unless [`Targets::aliases`](crate::Targets) says otherwise.
     Checked,
-    /// At its own address.
-    Plain,
     /// Where [`Targets::user_tlb`](crate::Targets) says; else it is left to the monitor.
     LookedUp,
     /// [`Context::displacement`](crate::Context) further on.
@@ -50,7 +48,7 @@ impl Builder<'_> {
         undo: impl Fn(&mut Self),
     ) {
         match self.request.user_memory {
-            UserMemory::Plain | UserMemory::Displaced => return,
+            UserMemory::Displaced => return,
             UserMemory::Checked => {
                 self.code.lea_place(table, self.targets.aliases);
                 self.code.extract_at(Gpr::RCX, pointer, self.targets.alias_mask);

@@ -26,6 +26,7 @@ fn what_mmdebstrap_is_told() {
     assert!(include.contains("linux-image-cloud-amd64") && include.ends_with(",lighttpd"));
     assert!(all.contains("\nbookworm\nroot.tar\ndeb [signed-by="), "{all}");
     assert!(all.contains("chpasswd"));
+    assert!(all.contains(" lighttpd >/dev/null\n"), "looked for beforehand: {all}");
 }
 
 #[test]
@@ -61,7 +62,7 @@ struct Host {
 }
 
 /// What mmdebstrap leaves: an archive with a kernel.
-const INSTALLS: &str = "echo 'I: running apt-get update...'
+const INSTALLS: &str = "echo 'I: running --setup-hook in shell: x'
     mkdir -p tree/boot; echo kernel >tree/boot/vmlinuz-6.1-x; echo initrd >tree/boot/initrd.img-6.1-x
     tar -C tree -cf root.tar .";
 
@@ -170,7 +171,7 @@ fn a_build_makes_these_files_and_no_others() {
 
 #[test]
 fn an_interrupted_build_leaves_no_file_and_no_process() {
-    let script = "echo $$ >../../pid; echo 'I: running apt-get update...'
+    let script = "echo $$ >../../pid; echo 'I: running --setup-hook in shell: x'
         mkdir -p tmp/deep; echo x >tmp/deep/x; sleep 1000; :";
     let host = Host::new(&script.replace("../../pid", "../pid"));
     let mut follower = Follower { stops: true, ..Follower::default() };

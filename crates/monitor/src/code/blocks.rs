@@ -324,11 +324,10 @@ impl Monitor {
         let code = &mut self.code;
         let (c, s) = (code.next_code, code.next_stub);
         let (learnt, avoided) = (&code.user_access, &code.avoided);
-        let user_memory = match (kind == Kind::Alone, separate) {
-            (true, true) => UserMemory::Displaced,
-            (true, false) => UserMemory::Plain,
-            (false, true) => UserMemory::LookedUp,
-            (false, false) => UserMemory::Checked,
+        let user_memory = match kind {
+            Kind::Alone => UserMemory::Displaced,
+            _ if separate => UserMemory::LookedUp,
+            _ => UserMemory::Checked,
         };
         let request = Request {
             mode: if kind == Kind::User { Mode::User } else { Mode::Kernel },

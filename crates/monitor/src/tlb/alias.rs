@@ -10,14 +10,16 @@
 
 use iced_x86::{Instruction, InstructionInfoFactory, OpAccess};
 
-use super::host::Access;
 use crate::{
+    gate::context,
     guest::{is_canonical, is_kernel},
-    layout::{ALIASES, key},
+    layout::{ALIASES, OPERAND, OPERAND_ALIGNMENT, OPERAND_SIZE},
     proven::Masked,
     state::{Fault, Monitor},
-    tlb::{UserAccess, is_reserved},
+    tlb::is_reserved,
 };
+
+const PAGE: u64 = 4096;
 
 /// Granules marked below a kernel mapping. A `rep` string instruction is looked
 /// up by its first address only, so this bounds its length: 16 MiB.
@@ -89,8 +91,7 @@ impl Monitor {
     }
 
     /// Runs an instruction of the guest kernel on user memory at an aliased
-    /// address: in software, or alone with the user's page in place. `Some` =
-    /// go on there, `None` = it ran (or will run) by itself.
+    /// address: in software, or on a copy of its operand. `Some` = go on there.
     pub fn run_aliased(&mut self, ins: &Instruction) -> Result<Option<u64>, Fault> {
         if self.is_separate() {
             return self.run_on_user(ins);
@@ -99,64 +100,73 @@ impl Monitor {
             return self.run_string(ins);
         }
         let (va, size) = (self.operand_address(ins), operand_size(ins));
-        let write = writes_memory(ins);
         let last = va.wrapping_add(size - 1);
         let canonical = is_canonical(va) && is_canonical(last);
         let has_place = !is_reserved(va) && !is_reserved(last) && !self.has_no_place(va);
         if canonical && !has_place {
             // A kernel knows what to do about a page that is not there.
+            let write = writes_memory(ins);
             self.frame_for(va, write)?;
             self.frame_for(last, write)?;
         }
         if !canonical || !has_place {
             return Err(Fault::Vector { vector: 13, code: Some(0) });
         }
-        if !self.user_half_is_loaded() {
-            // Other spaces may run meanwhile: the vCPU is not where it was.
-            self.load_user_half();
-            return Ok(Some(self.vcpu.rip));
+        if is_kernel(va) {
+            context().displacement = translate::FOLD;
+            return self.run_alone(ins.ip());
         }
-        let pages = [va & !0xfff, last & !0xfff];
-        let mut ready = Ok(());
-        if !is_kernel(va) {
-            for page in pages {
-                let access = UserAccess { write, fetch: false, from_user: false };
-                let at = page.max(va);
-                ready = ready.and_then(|()| {
-                    self.resolve(at, access, true).map_err(|code| Fault::Page { address: at, code })
-                });
-            }
-            for page in pages {
-                self.open_for_kernel(page, true);
-            }
+        if self.run_move(ins, va)? {
+            return Ok(None);
         }
-        let done = ready.and_then(|()| self.run_alone(ins.ip()));
-        if !is_kernel(va) {
-            for page in pages {
-                self.open_for_kernel(page, false);
-            }
-        }
-        done
+        self.run_on_copy(ins, va, size)
     }
 
-    /// Opens a user page at an aliased address to kernel mode, or closes it.
-    fn open_for_kernel(&mut self, page: u64, open: bool) {
-        let installed = self.space().user.get(page);
-        if !installed.is_at_shared_address() {
-            return;
+    /// Runs it on a copy of the operand, which kernel mode can reach, and copies that back.
+    fn run_on_copy(&mut self, ins: &Instruction, va: u64, size: u64) -> Result<Option<u64>, Fault> {
+        let write = writes_memory(ins);
+        // As aligned as the operand is.
+        let copy = OPERAND + va % OPERAND_ALIGNMENT;
+        if size > OPERAND_SIZE - OPERAND_ALIGNMENT {
+            return Err(Fault::Vector { vector: 6, code: None });
         }
-        if !open && installed.is_supervisor() {
-            // With that key it would be open to programs.
-            return self.unmap_user_page(page);
+        self.copy_operand(copy, va, size, write, false)?;
+        context().displacement = copy.wrapping_sub(va);
+        let done = self.run_alone(ins.ip())?;
+        // An interrupt can have come first.
+        if write && done != Some(ins.ip()) {
+            self.copy_operand(copy, va, size, write, true)?;
         }
-        let page_key = if open { key::USER } else { key::SHARED_ADDRESS };
-        let access = Access {
-            write: installed.write(),
-            exec: installed.exec(),
-            key: page_key,
-            shadow: false,
-        };
-        self.host_map(page, installed.frame(), 1, access);
+        Ok(done)
+    }
+
+    /// Copies the `size` bytes of user memory at `va` to `copy`, or `back`. They can be the instruction's
+    /// own page, which was protected since: each time it is asked for.
+    fn copy_operand(
+        &mut self,
+        copy: u64,
+        va: u64,
+        size: u64,
+        write: bool,
+        back: bool,
+    ) -> Result<(), Fault> {
+        let first = size.min(PAGE - va % PAGE);
+        let mut pieces = [(self.seen_at(va, write)?, first), (0, 0)];
+        if first < size {
+            pieces[1] = (self.seen_at(va.wrapping_add(first), write)?, size - first);
+        }
+        let mut copy = copy as *mut u8;
+        for (seen, size) in pieces.into_iter().filter(|(_, size)| *size != 0) {
+            let (seen, size) = (seen as *mut u8, size as usize);
+            let (from, to) = if back { (copy, seen) } else { (seen, copy) };
+            // SAFETY: both pieces lie in the monitor's view of guest frames, each within a page, and together
+            // they fit where copies lie.
+            unsafe {
+                core::ptr::copy_nonoverlapping(from.cast_const(), to, size);
+                copy = copy.add(size);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -164,7 +174,7 @@ impl Monitor {
 pub fn operand_size(ins: &Instruction) -> u64 {
     match ins.memory_size().size() {
         // XSAVE areas: as large as the guest's state is.
-        0 => crate::cpuid::guest_xsave_size().into(),
+        0 => u64::from(crate::cpuid::guest_xsave_size()).max(1),
         n => n as u64,
     }
 }

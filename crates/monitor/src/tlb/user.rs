@@ -84,17 +84,6 @@ impl Monitor {
     /// Makes a user page present on the host if the guest's tables allow the
     /// access; else the #PF error code to give to the guest.
     pub fn resolve_user(&mut self, va: u64, access: UserAccess) -> Result<(), u32> {
-        self.resolve(va, access, false)
-    }
-
-    /// The same. `for_now`: the caller takes a page of the kernel's away again
-    /// before programs run.
-    pub(super) fn resolve(
-        &mut self,
-        va: u64,
-        access: UserAccess,
-        for_now: bool,
-    ) -> Result<(), u32> {
         if !is_available(va) {
             return Err(access.code());
         }
@@ -107,7 +96,7 @@ impl Monitor {
             return Err(access.code() | code::PRESENT);
         }
         // A page for the kernel alone: only its key keeps programs from it.
-        let bears_key = !self.is_separate() && (for_now || !is_aliased(va));
+        let bears_key = !self.is_separate() && !is_aliased(va);
         if !leaf.user() && !bears_key {
             return Err(access.code() | code::PRESENT);
         }
