@@ -11,7 +11,7 @@ use crate::control::Unsupported;
 use crate::emit::{Address, Field, Gpr};
 use crate::output::Fix;
 use crate::string_run::element_of_run;
-use iced_x86::{Instruction, OpKind, Register};
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 /// Scratch: none of these instructions uses it.
 const SCRATCH: Gpr = Gpr::R8;
@@ -58,6 +58,10 @@ impl Builder<'_> {
             self.code.lea(register, Address::sum(register, SCRATCH));
             fix = fix.with(flag);
         }
+        if self.fills_page(guest) {
+            self.mark(guest, fix.with(Fix::spilled(0, SCRATCH.0)));
+            self.code.load_byte(SCRATCH, Address::base(Gpr::RDI));
+        }
         self.code.restore(SCRATCH, Field::spill(0));
         self.mark(guest, fix);
         self.code.bytes(guest.bytes);
@@ -70,6 +74,25 @@ impl Builder<'_> {
         }
         self.code.restore(SCRATCH, Field::spill(0));
         Ok(())
+    }
+}
+
+/// `mov ecx, 4096; xor eax, eax` and the same for words of eight bytes, before REP STOS: Linux clears a page.
+const CLEARS: [[u8; 7]; 2] = [[0xb9, 0, 0x10, 0, 0, 0x31, 0xc0], [0xb9, 0, 2, 0, 0, 0x31, 0xc0]];
+/// `mov ecx, 512` before REP MOVSQ: it copies one.
+const COPIES: [u8; 5] = [0xb9, 0, 2, 0, 0];
+
+impl Builder<'_> {
+    /// Is it the instruction with which Linux clears or copies a page?
+    fn fills_page(&self, guest: &Guest) -> bool {
+        let at = guest.instruction.ip().wrapping_sub(self.request.va) as usize;
+        let before = self.request.code.get(..at).unwrap_or_default();
+        match guest.instruction.mnemonic() {
+            _ if !guest.instruction.has_rep_prefix() => false,
+            Mnemonic::Stosb | Mnemonic::Stosq => CLEARS.iter().any(|end| before.ends_with(end)),
+            Mnemonic::Movsq => before.ends_with(&COPIES),
+            _ => false,
+        }
     }
 }
 
