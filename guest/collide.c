@@ -10,7 +10,10 @@
 
 #include "check.h"
 #include <fcntl.h>
+#include <linux/futex.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <ucontext.h>
 
 #define PAGE 4096ul
@@ -92,6 +95,48 @@ static int touchable(char *memory) {
     return 1;
 }
 
+// Futex operations, which the kernel does with locked instructions.
+static int locked(int *word) {
+    static const struct {
+        int what, operand, from, to;
+    } all[] = {{FUTEX_OP_SET, 7, 5, 7}, {FUTEX_OP_ADD, 3, 5, 8}, {FUTEX_OP_OR, 10, 5, 15}, {FUTEX_OP_ANDN, 4, 5, 1},
+        {FUTEX_OP_XOR, 6, 5, 3}};
+    int bad = 0, other = 0;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        *word = all[i].from;
+        bad += syscall(SYS_futex, &other, FUTEX_WAKE_OP, 1, 1L, word, FUTEX_OP(all[i].what, all[i].operand, FUTEX_OP_CMP_EQ, 5)) != 0;
+        bad += *word != all[i].to;
+    }
+    bad += syscall(SYS_futex, word, FUTEX_WAIT, *word + 1, NULL) != -1 || errno != EAGAIN;
+    return bad;
+}
+
+// What the kernel reads and writes in elements of one, two, four and eight bytes, among them some across a page's end.
+static int elements(char *memory) {
+    static char there[PAGE];
+    int bad = locked((int *)(memory + 64)), pair[2], folder = open("/proc/self", O_RDONLY | O_DIRECTORY);
+    socklen_t length = 4;
+    memset(there, 0xa5, sizeof there);
+    memset(memory, 0xa5, PAGE);
+    long got = syscall(SYS_getdents64, folder, there, sizeof there);
+    lseek(folder, 0, SEEK_SET);
+    bad += got <= 0 || syscall(SYS_getdents64, folder, memory, PAGE) != got || memcmp(memory, there, PAGE) != 0;
+    close(folder);
+    require(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0 && write(pair[1], "abc", 3) == 3, "socketpair");
+    for (char *at = memory + PAGE - 9; at < memory + PAGE + 4; at++) {
+        int want = SOCK_STREAM, waiting = 3, low = 0x1234 + (int)(at - memory);
+        memset(at - 8, 0xff, 24);
+        bad += getsockopt(pair[0], SOL_SOCKET, SO_TYPE, at, &length) != 0 || memcmp(at, &want, 4) != 0;
+        bad += ioctl(pair[0], FIONREAD, at) != 0 || memcmp(at, &waiting, 4) != 0;
+        memcpy(at, &low, 4);
+        bad += setsockopt(pair[0], SOL_SOCKET, SO_RCVLOWAT, at, 4) != 0;
+        bad += getsockopt(pair[0], SOL_SOCKET, SO_RCVLOWAT, &want, &length) != 0 || want != low;
+        bad += (unsigned char)at[-1] != 0xff || (unsigned char)at[4] != 0xff;
+    }
+    close(pair[0]), close(pair[1]);
+    return bad;
+}
+
 // System calls whose arguments and results lie in the memory.
 static int calls(char *memory, uint64_t seed) {
     static int ends[2];
@@ -113,7 +158,7 @@ static int calls(char *memory, uint64_t seed) {
            brief[1].tv_sec < brief[0].tv_sec;
     strcpy(memory + 2 * PAGE - 5, "/proc/self/exe");
     bad += access(memory + 2 * PAGE - 5, R_OK) != 0;
-    return bad;
+    return bad + elements(memory + 4 * PAGE);
 }
 
 // Runs code there that makes a system call: mov $39, %eax; syscall; ret.
