@@ -153,7 +153,6 @@ fuzz_target!(|data: &[u8]| {
     let user_memory = match flags >> 1 & 3 {
         0 => UserMemory::Checked,
         1 => UserMemory::LookedUp,
-        2 => UserMemory::Plain,
         _ => UserMemory::Displaced,
     };
     let base = if flags & 8 == 0 { 0xffff_ffff_8100_0000 } else { 0x4242_0000 };
