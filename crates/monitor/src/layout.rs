@@ -116,11 +116,10 @@ pub const VCPU_PAGE: u64 = at::CONTEXT + 0x8000;
 
 /// Where a kernel instruction on user memory finds a copy of its operand (`Monitor::run_aliased`).
 pub const OPERAND: u64 = at::CONTEXT + 0xa000;
-/// Bytes there.
-pub const OPERAND_SIZE: u64 = 0x2000;
 /// The strictest alignment that an instruction asks for: that of XSAVE.
 pub const OPERAND_ALIGNMENT: u64 = 64;
-const _: () = assert!(OPERAND + OPERAND_SIZE <= at::CONTEXT + at::CONTEXT_SIZE);
+// An operand is at most a page.
+const _: () = assert!(OPERAND + OPERAND_ALIGNMENT + 0x1000 <= at::CONTEXT + at::CONTEXT_SIZE);
 
 /// Slots for patched system-call sites.
 pub const SITE_SLOTS: usize = (at::SITES_SIZE / 8) as usize;

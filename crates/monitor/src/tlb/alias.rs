@@ -13,7 +13,7 @@ use iced_x86::{Instruction, InstructionInfoFactory, OpAccess};
 use crate::{
     gate::context,
     guest::{is_canonical, is_kernel},
-    layout::{ALIASES, OPERAND, OPERAND_ALIGNMENT, OPERAND_SIZE},
+    layout::{ALIASES, OPERAND, OPERAND_ALIGNMENT},
     proven::Masked,
     state::{Fault, Monitor},
     tlb::is_reserved,
@@ -127,7 +127,7 @@ impl Monitor {
         let write = writes_memory(ins);
         // As aligned as the operand is.
         let copy = OPERAND + va % OPERAND_ALIGNMENT;
-        if size > OPERAND_SIZE - OPERAND_ALIGNMENT {
+        if size > PAGE {
             return Err(Fault::Vector { vector: 6, code: None });
         }
         self.copy_operand(copy, va, size, write, false)?;
@@ -140,8 +140,8 @@ impl Monitor {
         Ok(done)
     }
 
-    /// Copies the `size` bytes of user memory at `va` to `copy`, or `back`. They can be the instruction's
-    /// own page, which was protected since: each time it is asked for.
+    /// Copies the `size` bytes of user memory at `va`, a page at most, to `copy`, or `back`. They can be the
+    /// instruction's own page, which was protected since: each time it is asked for.
     fn copy_operand(
         &mut self,
         copy: u64,

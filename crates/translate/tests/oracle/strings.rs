@@ -119,3 +119,34 @@ fn non_canonical_strings() {
         }
     }
 }
+
+/// As Linux clears and copies pages: the destination is read before it is written.
+#[test]
+fn pages_filled_as_linux_does() {
+    let mut lab = Lab::new(24);
+    for code in [
+        code!("mov ecx, 4096", "xor eax, eax", "rep stosb", "lea rdx, [rcx+1]"),
+        code!("mov ecx, 512", "xor eax, eax", "rep stosq"),
+        code!("mov ecx, 512", "rep movsq", "lea rdx, [rcx+1]"),
+    ] {
+        for setting in SETTINGS {
+            // Whole pages, and one whose end is not there.
+            for (source, destination) in [(0x1000, 0x2000), (0x3000, 0x1000), (0x1000, 0x4800)] {
+                lab.set(setting);
+                let mut case = lab.case(&code);
+                case.state.regs[RSI] = lab.data() + source;
+                case.state.regs[RDI] = lab.data() + destination;
+                lab.check(&case);
+            }
+        }
+        // Where nothing is mapped the read is what faults, with all registers as they were.
+        lab.set(Setting::Top);
+        let mut case = lab.case(&code);
+        let absent = lab.data() + 0x8000;
+        (case.state.regs[RSI], case.state.regs[RDI]) = (lab.data(), absent);
+        let (outcome, ..) = lab.translated(&case);
+        assert_eq!(outcome.end, End::PageFault { address: absent, write: false });
+        assert_eq!(outcome.state.regs[RDI], absent);
+        assert_eq!(outcome.state.regs[8], case.state.regs[8]);
+    }
+}
