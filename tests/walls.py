@@ -6,7 +6,7 @@ import re
 import sys
 
 from lab import Guest, image, need, need_root, test
-from rig import Rig, expect
+from rig import Rig, expect, wait_for
 
 # System calls (asm/unistd_64.h) and errors (asm-generic/errno-base.h).
 IO_URING = (425, 426, 427)
@@ -36,11 +36,14 @@ def status(pid):
     return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
 
 
-def family(guest):
-    """The domain's backends: (name, process)."""
-    found = [(name, pid) for name in ("xenblock", "xennet") for pid in guest.pids(name)]
-    expect(len(found) == 2, f"backends: {found}")
-    return found
+def family(guest, gone=()):
+    """The domain's backends once they are confined: (name, process). Those that are `gone` are soon followed by others."""
+    def found():
+        each = [(name, pid) for name in ("xenblock", "xennet") for pid in guest.pids(name) if (name, pid) not in gone]
+        return [(name, pid) for name, pid in each if status(pid)["Seccomp"].strip() == "2"]
+
+    wait_for(lambda: len(found()) == 2, 10, "the domain has not one confined backend of each kind")
+    return found()
 
 
 @test
@@ -50,8 +53,11 @@ def backends_have_nothing(rig):
     need("passt", "passt")
     guest = Guest(rig, "walled", vif=[""], disk=[f"file:{image(rig, 'walled.img', 8)},xvda,w"])
     jail = re.findall(r'msg=started jail="?([^"\n]*)', guest.log())[-1].split()
+    gone = []
     for life in ("first", "second"):
-        for name, pid in family(guest):
+        found = family(guest, gone)
+        gone += found
+        for name, pid in found:
             said = os.readlink(f"/proc/{pid}/fd/2")
             expect(said.startswith("pipe:"), f"{name} could write into a file: {said}")
             facts = status(pid)
