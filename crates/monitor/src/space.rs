@@ -17,7 +17,7 @@ use hashbrown::HashMap;
 use crate::{
     code::Hash,
     gate::{entry_page, gate},
-    layout::{LOCAL, PKRU_KERNEL, PKRU_KERNEL_NO_USER, at, key},
+    layout::{LOCAL, PKRU_KERNEL, PKRU_KERNEL_NO_USER, STACK, STACK_SIZE, at, key},
     state::{Monitor, page},
     sys,
     tlb::{Half, Linear},
@@ -392,7 +392,7 @@ impl Monitor {
                 local().pending.take();
                 sys::die_with_parent(self.setup.parent);
                 arm_dispatch();
-                self.park_and_run(index)
+                run_on_fresh_stack()
             }
             r if r < 0 => {
                 self.spaces.all.pop();
@@ -480,6 +480,20 @@ impl Monitor {
                 sys::pkey_mprotect(crate::layout::VCPU_PAGE, 4096, prot, key::KERNEL);
             }
         }
+    }
+}
+
+/// Leaves the stack of the space that this one is a copy of: copies of copies would use it up.
+fn run_on_fresh_stack() -> ! {
+    extern "C" fn start() -> ! {
+        // SAFETY: the stack that a reference to it was on is left for good.
+        let monitor = unsafe { &mut *crate::start::monitor() };
+        monitor.park_and_run(local().index)
+    }
+    // SAFETY: this space's own copy of the stack, of which nothing is used any more.
+    unsafe {
+        asm!("mov rsp, {top}", "call {start}", "ud2", top = in(reg) STACK + STACK_SIZE, start = sym start,
+             options(noreturn))
     }
 }
 
