@@ -240,8 +240,7 @@ def resized(rig, kernel):
         expect(rig.must("block-resize", guest.name, f"/dev/{name}", f"{now << 20}") == "", f"{turn}: the same again")
         # Whoever serves it next knows the new size, too.
         if turn == 2:
-            guest.kill("xenblock")
-            wait_for(lambda: "xenblock" in rig.family(guest.name).values(), 10, "no other backend was started")
+            guest.another("xenblock", guest.kill("xenblock"))
     time.sleep(0.5)
     guest.terminal.type("\x1a")
     guest.terminal.until("Stopped", 30)
@@ -262,7 +261,7 @@ def resized(rig, kernel):
     guest.off()
     expect(plain.stat().st_size == 64 << 20, f"the raw image has {plain.stat().st_size} bytes")
     expect(plain.read_bytes()[-512:].count(b"xvdb\n") > 90, "what was written to the end is not there")
-    check_qcow2(path)
+    check_qcow2(path, killed=True)
     guest = mounted(rig, "resized", disk, **keys)
     expect(guest.sh("cat /sys/block/xvda/size").strip() == str(1200 << 11), "the size is lost")
     end = guest.sh(f"dd if=/dev/xvda bs=512 count=8 skip={1200 * 2048 - 8} 2>/dev/null | grep -c xvda").strip()
@@ -355,10 +354,10 @@ def backends_killed(rig):
     guest.start("/devices/files copy /mnt/a /mnt/b")
     for turn in range(6):
         time.sleep(0.3)
-        guest.kill("xenblock")
+        killed = guest.kill("xenblock")
         if turn % 2:
             kill_store(rig)
-        wait_for(lambda: "xenblock" in rig.family(guest.name).values(), 10, "no other backend was started")
+        guest.another("xenblock", killed)
     rig.must("block-list", guest.name)
     time.sleep(0.5)
     guest.terminal.type("\x1a")

@@ -39,6 +39,21 @@ def expect(good, message):
         raise Failure(message)
 
 
+def verdict(passed, failed, skipped):
+    """The last lines of a test program, and its exit status. `failed` are names with reasons, whose first
+    lines are told again here: of a long output the end is what is read."""
+    for name, why in failed.items():
+        print(f"failed: {name}: {(str(why).strip() or '?').splitlines()[0][:240]}")
+    print(f"{passed} passed, {len(failed)} failed, {skipped} skipped")
+    return 1 if failed or not passed else 0
+
+
+def failed_inside(done):
+    """What a test program says of its failures that ran for another test."""
+    lines = [line for line in done.stdout.splitlines() if line.startswith("failed: ")]
+    return "; ".join(lines) or done.stderr.strip()[-800:] or f"status {done.returncode}"
+
+
 def readable(folder):
     """Lets every user read what is in a folder."""
     for path in [folder, *folder.rglob("*")]:

@@ -7,7 +7,7 @@ import time
 import traceback
 
 from lab import TESTS, Skip, nothing_is_left, records
-from rig import Failure, Rig
+from rig import Failure, Rig, verdict
 
 
 def logs(rig):
@@ -30,22 +30,22 @@ def begin_anew(rig):
 
 
 def run_all(rig, tests):
-    """Runs tests; the names of those that passed, that failed and that were skipped."""
-    passed, failed, skipped = [], [], []
+    """Runs tests: how many passed, those that failed with their reasons, how many were skipped."""
+    passed, failed, skipped = 0, {}, 0
     for name, body in tests:
         start = time.monotonic()
         rig.witness = None
         try:
             body(rig)
             nothing_is_left(rig)
-            passed.append(name)
+            passed += 1
             print(f"ok   {name} ({time.monotonic() - start:.1f} s)", flush=True)
         except Skip as reason:
-            skipped.append(name)
+            skipped += 1
             rig.destroy_all()
             print(f"skip {name}: {reason}", flush=True)
         except Exception as error:
-            failed.append(name)
+            failed[name] = error
             print(f"FAIL {name} ({time.monotonic() - start:.1f} s): {error}", flush=True)
             if not isinstance(error, Failure):
                 traceback.print_exc(file=sys.stdout)
@@ -80,7 +80,4 @@ def main(usage, *needed):
         passed, failed, skipped = run_all(rig, chosen)
     finally:
         rig.close()
-    if failed:
-        print("failed: " + " ".join(failed))
-    print(f"{len(passed)} passed, {len(failed)} failed, {len(skipped)} skipped")
-    return 1 if failed or not passed else 0
+    return verdict(passed, failed, skipped)

@@ -175,9 +175,10 @@ impl Server {
         !self.done.is_empty() || self.each(|device, _| device.has_work())
     }
 
-    /// Asks the guest to notify us of requests; true if one came meanwhile.
+    /// Asks the guest to notify us of requests; true if one came meanwhile, or if the host has not taken
+    /// all jobs: nothing would wake us for them.
     pub fn rest(&mut self) -> bool {
-        self.each(|device, _| device.rest())
+        self.each(|device, _| device.rest()) || self.engine.has_unsubmitted()
     }
 
     fn complete(&mut self) -> bool {

@@ -89,6 +89,11 @@ impl Engine {
         }
     }
 
+    /// True if not all of it has begun: then it is to be handed in again.
+    pub fn has_unsubmitted(&self) -> bool {
+        self.uring.as_ref().is_some_and(Uring::has_unsubmitted)
+    }
+
     /// What is done by now.
     pub fn take_done(&mut self, done: &mut Vec<Done>) {
         if let Some(uring) = &mut self.uring {

@@ -117,6 +117,11 @@ impl Uring {
         }
     }
 
+    /// True if the kernel has not taken all that it was given: it had no memory, say.
+    pub fn has_unsubmitted(&self) -> bool {
+        self.unsubmitted > 0
+    }
+
     pub fn take_done(&mut self, done: &mut Vec<Done>) {
         loop {
             let Some(entry) = self.ring.completion().next() else { break };
