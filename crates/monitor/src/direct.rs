@@ -278,8 +278,9 @@ impl Monitor {
         if !self.is_patched(frame, offset) {
             self.add_site(Site { frame, offset, form }, &original);
         }
-        if self.fill_sites(page, frame) {
-            // The next fetch maps the copy with all its sites filled.
+        // The next fetch maps the copy with all its sites filled, or else the true page. A copy that is mapped
+        // already shows the new site, into which the call that is under way returns.
+        if self.fill_sites(page, frame) || installed.is_shadow() {
             self.unmap_user_page(page);
         }
     }
@@ -296,6 +297,8 @@ impl Monitor {
         let slot = self.sites.slots.len();
         let gate = if self.is_separate() { runner::syscall_gate() } else { gate::syscall() };
         if !write_stub(slot, site.form, original, gate) {
+            // Another slot might do later, when programs that made this call are still within it.
+            self.sites.read.insert(site.frame, READS);
             return;
         }
         for runner in 1..self.spaces.all.len() * usize::from(self.is_separate()) {
