@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use devices::channel::Sessions;
-use guest_agent::frame::{Decoder, encode};
+use guest_agent::frame::{Decoder, encode, encode_counted};
 use guest_agent::request::Request;
 use guest_agent::tree;
 use libfuzzer_sys::fuzz_target;
@@ -35,7 +35,7 @@ fn frames(data: &[u8]) {
     }
     while let Some(frame) = decoder.next_frame() {
         let mut bytes = Vec::new();
-        encode(frame.session, frame.kind, &frame.payload, &mut bytes);
+        encode_counted(frame.session, frame.kind, frame.number, &frame.payload, &mut bytes);
         let mut again = Decoder::default();
         again.push(&bytes);
         assert_eq!(again.next_frame().as_ref(), Some(&frame));
@@ -54,12 +54,12 @@ fn sessions(data: &[u8]) {
     for piece in data.chunks(20) {
         if let [session, kind, payload @ ..] = piece {
             let mut bytes = Vec::new();
-            encode(u16::from(session % 3), kind % 16, payload, &mut bytes);
+            encode(u16::from(session % 3), kind % 18, payload, &mut bytes);
             sessions.hear(&bytes, now);
             sessions.pump(now);
         }
     }
-    assert!(sessions.to_guest().len() < 64 << 10);
+    assert!(sessions.to_guest().len() < 128 << 10);
 }
 
 fn trees(mut data: &[u8]) {

@@ -30,9 +30,11 @@ pub const CHANNEL: &str = "org.xenolith.guest";
 /// the last of the eight that Linux has (hvc_console.h, `HVC_ALLOC_TTY_ADAPTERS`).
 pub const DEVICE: u32 = 7;
 /// Which language is spoken; both sides say theirs.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Bytes that either side of a session may send ahead of what the other has taken.
 pub const WINDOW: u32 = 256 << 10;
+/// The number of the first counted frame after the host was greeted.
+pub const FIRST: u16 = 1;
 /// Data in one frame: small, so that sessions take turns.
 pub const CHUNK: usize = 4 << 10;
 

@@ -18,7 +18,7 @@ pub enum Kind {
     Data = 5,
     /// To the host: what a command wrote to its standard error.
     ErrorData = 6,
-    /// To the guest: the input is over.
+    /// To the guest: the input is over; payload: how many bytes it was ([`total`]; none from older hosts).
     End = 7,
     /// So many more bytes of data may come (32 bits, little-endian).
     Credit = 8,
@@ -34,18 +34,24 @@ pub enum Kind {
     Refused = 13,
     /// From the host's end of the channel to `xm`, and never on the channel: [`Link`] (one byte).
     Link = 14,
+    /// To the host, right before `Done`: how many bytes of output and of standard error it was ([`totals`]).
+    Sent = 15,
+    /// To the host, session 0: these came. Payload: the number of the frame that is awaited.
+    Came = 16,
+    /// To the host, session 0: frames were lost; payload as before. They are to come again from that one on.
+    Again = 17,
 }
 
 impl Kind {
     /// The kind with this number.
     pub fn from_number(number: u8) -> Option<Self> {
         use Kind::{
-            Close, Credit, Data, Done, End, ErrorData, Hello, Link, Open, Ready, Refused, Resize,
-            Signal, Started,
+            Again, Came, Close, Credit, Data, Done, End, ErrorData, Hello, Link, Open, Ready,
+            Refused, Resize, Sent, Signal, Started,
         };
         [
             Hello, Ready, Started, Open, Data, ErrorData, End, Credit, Signal, Resize, Close, Done,
-            Refused, Link,
+            Refused, Link, Sent, Came, Again,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == number)
@@ -108,6 +114,22 @@ pub fn credit(payload: &[u8]) -> Option<u32> {
     payload.try_into().ok().map(u32::from_le_bytes)
 }
 
+/// The number in a [`Kind::Came`] or [`Kind::Again`].
+pub fn awaited(payload: &[u8]) -> Option<u16> {
+    payload.try_into().ok().map(u16::from_le_bytes)
+}
+
+/// How many bytes a stream had, in a [`Kind::End`].
+pub fn total(payload: &[u8]) -> Option<u64> {
+    payload.try_into().ok().map(u64::from_le_bytes)
+}
+
+/// How many bytes both outputs had, in a [`Kind::Sent`].
+pub fn totals(payload: &[u8]) -> Option<[u64; 2]> {
+    let (out, err) = payload.split_at_checked(8)?;
+    Some([total(out)?, total(err)?])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,7 +137,7 @@ mod tests {
     #[test]
     fn numbers_and_kinds() {
         let known: Vec<u8> = (0..=255).filter(|n| Kind::from_number(*n).is_some()).collect();
-        assert_eq!(known, (1..=14).collect::<Vec<u8>>());
+        assert_eq!(known, (1..=17).collect::<Vec<u8>>());
         assert!(known.iter().all(|n| Kind::from_number(*n).unwrap() as u8 == *n));
         assert_eq!(Link::from_number(2), Some(Link::Up));
         assert_eq!(Outcome::decode(&Outcome::Killed(9).encode()), Some(Outcome::Killed(9)));

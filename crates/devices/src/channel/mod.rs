@@ -6,10 +6,12 @@
 //! a socket of packets that the domain process handed over, and is a session on the channel
 //! (`sessions`). What the guest sends is always taken at once: a Linux guest stands still when its
 //! console's ring is full. So what waits for one who does not read is bounded: a session that goes
-//! beyond ends, a stream loses its oldest bytes.
+//! beyond ends, a stream loses its oldest bytes. What the guest may lose is kept until its agent has it
+//! (`outbox`).
 
 mod client;
 mod link;
+mod outbox;
 mod ring;
 mod rules;
 mod server;

@@ -93,9 +93,9 @@ impl Server {
             busy = false;
             for (device, channel) in &mut self.channels {
                 busy |= channel.pump();
-                if channel.has_lost() {
-                    let line = format!("what channel {device} says is lost: nobody reads it");
-                    let report = Report::Log { level: LogLevel::Warning, line };
+                if let Some((level, what)) = channel.remark() {
+                    let line = format!("channel {device}: {what}");
+                    let report = Report::Log { level, line };
                     wire::send(&self.orders, &report, &[])?;
                 }
             }
@@ -232,7 +232,7 @@ impl Channel {
 
     fn attend(&mut self, ready: &[PollFlags]) {
         match &mut self.end {
-            End::Sessions(sessions) => sessions.attend(ready),
+            End::Sessions(sessions) => sessions.attend(ready, Instant::now()),
             End::Stream(stream) => stream.attend(ready),
         }
     }
@@ -245,10 +245,24 @@ impl Channel {
         }
     }
 
-    fn has_lost(&mut self) -> bool {
-        match &mut self.end {
-            End::Sessions(_) => false,
-            End::Stream(stream) => stream.has_lost(),
+    /// What the log is to say of what happened since the last time.
+    fn remark(&mut self) -> Option<(LogLevel, &'static str)> {
+        let (lost, repeated) = match &mut self.end {
+            End::Sessions(sessions) => (sessions.has_lost(), sessions.has_repeated()),
+            End::Stream(stream) => (stream.has_lost(), false),
+        };
+        match &self.end {
+            End::Sessions(_) if lost => {
+                Some((LogLevel::Warning, "a part of what the guest said was no frame, and is lost"))
+            }
+            End::Sessions(_) if repeated => Some((
+                LogLevel::Info,
+                "the guest lost a part of what it was sent, and has it again",
+            )),
+            End::Stream(_) if lost => {
+                Some((LogLevel::Warning, "what the guest says is lost: nobody reads it"))
+            }
+            _ => None,
         }
     }
 

@@ -2,9 +2,10 @@
 
 use super::client::{Client, Packet};
 use super::link::{Agent, Change};
+use super::outbox::Outbox;
 use guest_agent::exit;
-use guest_agent::frame::{self, Decoder, Frame};
-use guest_agent::message::{Kind, Link};
+use guest_agent::frame::{Decoder, Frame};
+use guest_agent::message::{Kind, Link, awaited};
 use rustix::event::{PollFd, PollFlags};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -12,8 +13,6 @@ use std::time::Instant;
 
 /// Tools at a time.
 const MOST: usize = 32;
-/// Bytes for the guest that wait for room in its ring; beyond that tools wait.
-const MOST_WAITING: usize = 8 << 10;
 
 /// All sessions of a channel.
 #[derive(Debug)]
@@ -24,7 +23,9 @@ pub struct Sessions {
     last: u16,
     /// Whose turn it was to send.
     turn: u16,
-    to_guest: Vec<u8>,
+    outbox: Outbox,
+    /// Pieces of the stream that were no frames and are not complained of.
+    nonsense: u64,
 }
 
 impl Sessions {
@@ -36,7 +37,8 @@ impl Sessions {
             clients: BTreeMap::new(),
             last: 0,
             turn: 0,
-            to_guest: Vec::new(),
+            outbox: Outbox::new(),
+            nonsense: 0,
         }
     }
 
@@ -64,7 +66,8 @@ impl Sessions {
     /// Whether the guest's frontend is there.
     pub fn connected(&mut self, yes: bool) {
         self.decoder = Decoder::default();
-        self.to_guest.clear();
+        self.nonsense = 0;
+        self.outbox = Outbox::new();
         let change = self.agent.connected(yes);
         self.changed(change);
         self.tell();
@@ -75,14 +78,27 @@ impl Sessions {
         self.decoder.push(bytes);
         while let Some(frame) = self.decoder.next_frame() {
             self.agent.heard(now);
-            self.take(&frame);
+            self.take(&frame, now);
         }
     }
 
-    fn take(&mut self, frame: &Frame) {
-        use Kind::{Credit, Data, Done, ErrorData, Refused};
+    /// Was anything sent to the guest again since the last time?
+    pub fn has_repeated(&mut self) -> bool {
+        self.outbox.has_repeated()
+    }
+
+    /// Was anything lost since the last time, on a link that was up? Before, a terminal may have echoed.
+    pub fn has_lost(&mut self) -> bool {
+        let nonsense = self.decoder.nonsense();
+        let more = nonsense > std::mem::replace(&mut self.nonsense, nonsense);
+        more && self.agent.state() == Link::Up
+    }
+
+    fn take(&mut self, frame: &Frame, now: Instant) {
+        use Kind::{Credit, Data, Done, ErrorData, Refused, Sent};
         let Some(kind) = Kind::from_number(frame.kind) else { return };
         if frame.session == 0 {
+            self.take_count(kind, &frame.payload, now);
             let before = self.agent.state();
             let change = self.agent.take(kind, &frame.payload);
             self.changed(change);
@@ -91,19 +107,29 @@ impl Sessions {
             }
             return;
         }
-        let is_for_tools = matches!(kind, Data | ErrorData | Credit | Done | Refused);
+        let is_for_tools = matches!(kind, Data | ErrorData | Credit | Done | Refused | Sent);
         let Some(client) = self.clients.get_mut(&frame.session).filter(|_| is_for_tools) else {
             return;
         };
         if self.agent.state() == Link::Up && !client.push(kind, &frame.payload) {
             // The guest sent more than it was allowed to.
-            self.close(frame.session);
+            self.close(frame.session, now);
+        }
+    }
+
+    /// What the agent says of the frames that came.
+    fn take_count(&mut self, kind: Kind, payload: &[u8], now: Instant) {
+        match (kind, awaited(payload)) {
+            (Kind::Came, Some(awaited)) => self.outbox.came(awaited, now),
+            (Kind::Again, Some(awaited)) => self.outbox.again(awaited, now),
+            _ => {}
         }
     }
 
     /// All sessions are over when the link goes down.
     fn changed(&mut self, change: Change) {
         if change == Change::Down {
+            self.outbox.restart();
             let mut told = std::mem::take(&mut self.clients);
             for client in told.values_mut() {
                 let text = b"The guest's agent ended or fell silent before this was done";
@@ -119,14 +145,17 @@ impl Sessions {
         self.clients.retain(|_, client| client.push(Kind::Link, &state));
     }
 
-    fn close(&mut self, session: u16) {
+    fn close(&mut self, session: u16, now: Instant) {
         self.clients.remove(&session);
-        frame::encode(session, Kind::Close as u8, &[], &mut self.to_guest);
+        // Before, the agent knows of no sessions.
+        if self.agent.state() == Link::Up {
+            self.outbox.push(session, Kind::Close, &[], now);
+        }
     }
 
     /// Whether tools may send.
     fn has_room(&self) -> bool {
-        self.agent.state() == Link::Up && self.to_guest.len() < MOST_WAITING
+        self.agent.state() == Link::Up && self.outbox.has_room()
     }
 
     /// What tools are polled for, in the order of [`Self::attend`].
@@ -136,36 +165,37 @@ impl Sessions {
     }
 
     /// Finds tools that are gone, by what [`Self::poll_fds`] brought.
-    pub fn attend(&mut self, ready: &[PollFlags]) {
+    pub fn attend(&mut self, ready: &[PollFlags], now: Instant) {
         let gone = |flags: &PollFlags| {
             flags.intersects(PollFlags::HUP | PollFlags::ERR) && !flags.contains(PollFlags::IN)
         };
         let sessions: Vec<u16> = self.clients.keys().copied().collect();
         for (session, _) in sessions.into_iter().zip(ready).filter(|(_, flags)| gone(flags)) {
-            self.close(session);
+            self.close(session, now);
         }
     }
 
     /// Moves packets both ways, as far as they go; true if there may be more at once.
     pub fn pump(&mut self, now: Instant) -> bool {
         let wanted = !self.clients.is_empty();
-        let change = self.agent.attend(wanted, now, &mut self.to_guest);
+        let change = self.agent.attend(wanted, now, self.outbox.uncounted());
         self.changed(change);
+        self.outbox.attend(now);
         let silent: Vec<u16> = self
             .clients
             .iter_mut()
             .filter_map(|(session, client)| (!client.flush()).then_some(*session))
             .collect();
-        silent.into_iter().for_each(|session| self.close(session));
+        silent.into_iter().for_each(|session| self.close(session, now));
         let mut more = false;
-        while self.has_room() && self.take_one_round() {
+        while self.has_room() && self.take_one_round(now) {
             more = true;
         }
         more
     }
 
     /// Takes a packet of each tool in turn while there is room; true if there was any.
-    fn take_one_round(&mut self) -> bool {
+    fn take_one_round(&mut self, now: Instant) -> bool {
         let behind = self.clients.range(self.turn.saturating_add(1)..);
         let before = self.clients.range(..=self.turn);
         let order: Vec<u16> = behind.chain(before).map(|(session, _)| *session).collect();
@@ -177,11 +207,11 @@ impl Sessions {
             let Some(client) = self.clients.get_mut(&session) else { continue };
             match client.take() {
                 Packet::Some(kind, payload) => {
-                    frame::encode(session, kind as u8, &payload, &mut self.to_guest);
+                    self.outbox.push(session, kind, &payload, now);
                     (self.turn, any) = (session, true);
                 }
                 Packet::None => {}
-                Packet::Gone => self.close(session),
+                Packet::Gone => self.close(session, now),
             }
         }
         any
@@ -189,20 +219,25 @@ impl Sessions {
 
     /// What is to go to the guest.
     pub fn to_guest(&self) -> &[u8] {
-        &self.to_guest
+        self.outbox.bytes()
     }
 
     /// So much of it went.
     pub fn sent(&mut self, count: usize) {
-        self.to_guest.drain(..count.min(self.to_guest.len()));
+        self.outbox.sent(count);
     }
 
     /// When to pump though nothing happened.
     pub fn next(&self) -> Option<Instant> {
-        self.agent.next(!self.clients.is_empty())
+        let agent = self.agent.next(!self.clients.is_empty());
+        agent.into_iter().chain(self.outbox.next_time()).min()
     }
 }
 
 #[cfg(test)]
 #[path = "sessions_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "loss_tests.rs"]
+mod loss_tests;

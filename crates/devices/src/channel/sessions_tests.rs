@@ -1,4 +1,6 @@
 use super::*;
+use crate::channel::outbox::MOST_WAITING;
+use guest_agent::frame;
 use guest_agent::{VERSION, WINDOW};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
@@ -89,7 +91,7 @@ fn tools_wait_for_the_agent_and_have_sessions_of_their_own() {
     assert_eq!(packets(&one).last().unwrap(), &(Kind::Link, vec![Link::Up as u8]));
     assert_eq!(packets(&two).last().unwrap(), &(Kind::Data, b"for two".to_vec()));
     drop(one);
-    rig.sessions.attend(&[PollFlags::HUP, PollFlags::empty()]);
+    rig.sessions.attend(&[PollFlags::HUP, PollFlags::empty()], rig.now);
     let closed = rig.frames();
     assert_eq!((closed[0].session, closed[0].kind), (1, Kind::Close as u8));
 }
@@ -105,7 +107,7 @@ fn a_new_agent_ends_sessions() {
     let next = rig.tool();
     rig.up();
     assert_eq!(packets(&next).pop().unwrap(), (Kind::Link, vec![Link::Up as u8]));
-    assert_eq!(VERSION, 1);
+    assert_eq!(VERSION, 2);
 }
 
 #[test]

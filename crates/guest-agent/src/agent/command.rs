@@ -6,6 +6,7 @@ use crate::message::{Kind, Outcome};
 use crate::request::{Command, Size};
 use crate::{CHUNK, exit};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -45,7 +46,8 @@ pub(super) fn run(link: &Arc<Link>, input: Input, command: &Command) {
     }
     let on_terminal = command.terminal.is_some();
     // It ends with the session, or with the command's last reader.
-    let _feeder = std::thread::Builder::new().spawn(move || feed(input, stdin, on_terminal));
+    let feeder = Feeder { link: link.clone(), input, stdin, on_terminal };
+    let _feeder = std::thread::Builder::new().spawn(move || feeder.run());
     let ended = Arc::new(AtomicBool::new(false));
     let pumps: Vec<io::Result<JoinHandle<()>>> = outputs
         .into_iter()
@@ -61,7 +63,7 @@ pub(super) fn run(link: &Arc<Link>, input: Input, command: &Command) {
         let _ended_in_any_case = pump.join();
     }
     match status {
-        Ok(status) => link.send(Kind::Done, &outcome(status).encode()),
+        Ok(status) => link.done(outcome(status)),
         Err(error) => link.refuse(exit::FAULT, &format!("The guest lost its command: {error}")),
     }
 }
@@ -181,18 +183,44 @@ pub(super) fn resize(terminal: &OwnedFd, size: Size) {
 }
 
 /// Gives the command its input.
-fn feed(mut input: Input, mut stdin: File, on_terminal: bool) {
-    loop {
-        match input.next() {
-            // A command that does not want it loses it.
-            Ok(Some(bytes)) => drop(stdin.write_all(&bytes)),
-            Ok(None) => break,
-            Err(_) => return,
+struct Feeder {
+    link: Arc<Link>,
+    input: Input,
+    stdin: File,
+    on_terminal: bool,
+}
+
+impl Feeder {
+    fn run(mut self) {
+        if let Err(error) = self.feed() {
+            self.link.refuse(exit::FAULT, &format!("The command's input was lost: {error}"));
         }
     }
-    if on_terminal {
-        let _gone_with_its_command = stdin.write_all(&[EOT]);
+
+    fn feed(&mut self) -> io::Result<()> {
+        loop {
+            match self.input.next() {
+                Ok(Some(bytes)) => self.write(&bytes)?,
+                Ok(None) => break,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(error),
+                // The session is over.
+                Err(_) => return Ok(()),
+            }
+        }
+        if self.on_terminal { self.write(&[EOT]) } else { Ok(()) }
     }
+
+    /// A command that does not want it loses it: so do pipes and terminals that nobody reads.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self.stdin.write_all(bytes) {
+            Err(error) if !is_closed(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_closed(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(code) if [Errno::PIPE, Errno::IO].map(Errno::raw_os_error).contains(&code))
 }
 
 /// Gives the host what the command writes.
@@ -203,7 +231,7 @@ fn pump(link: &Link, kind: Kind, output: &OwnedFd, ended: &AtomicBool) {
         let mut fds = [PollFd::from_borrowed_fd(output.as_fd(), PollFlags::IN)];
         match poll(&mut fds, Some(&LAST_OUTPUT)) {
             Ok(0) if had_ended => return,
-            Ok(0) | Err(rustix::io::Errno::INTR) => continue,
+            Ok(0) | Err(Errno::INTR) => continue,
             Ok(_) => {}
             Err(_) => return,
         }
@@ -214,7 +242,7 @@ fn pump(link: &Link, kind: Kind, output: &OwnedFd, ended: &AtomicBool) {
                     return;
                 }
             }
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
             // A terminal that nobody holds any more says EIO.
             Err(_) => return,
         }

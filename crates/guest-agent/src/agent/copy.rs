@@ -26,7 +26,7 @@ pub(super) fn put(link: &Link, input: Input, path: &[u8], name: &[u8]) {
     let placed = Place::find(&absolute(path), OsStr::from_bytes(name));
     let mut ignore = |_: Progress<'_>| {};
     match placed.and_then(|place| place.receive(&mut input, MODES, &mut ignore)) {
-        Ok(()) => link.send(Kind::Done, &Outcome::Exited(0).encode()),
+        Ok(()) => link.done(Outcome::Exited(0)),
         Err(error) => link.refuse(exit::FAULT, &format!("In the guest: {error}")),
     }
 }
@@ -51,7 +51,7 @@ pub(super) fn get(link: &Link, path: &[u8]) {
     let sent = tree::send(&absolute(path), &mut output)
         .and_then(|()| output.flush().map_err(tree::TreeError::Stream));
     match sent {
-        Ok(()) => link.send(Kind::Done, &Outcome::Exited(0).encode()),
+        Ok(()) => link.done(Outcome::Exited(0)),
         Err(error) => link.refuse(exit::FAULT, &format!("In the guest: {error}")),
     }
 }

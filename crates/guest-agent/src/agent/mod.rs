@@ -6,6 +6,7 @@
 mod command;
 mod copy;
 mod device;
+mod inbox;
 mod session;
 mod store;
 mod terminal;
@@ -15,6 +16,7 @@ pub use terminal::{OPTION as TERMINAL_OPTION, run as run_on_terminal};
 use crate::frame::{Decoder, Frame};
 use crate::message::Kind;
 use crate::{VERSION, exit};
+use inbox::{Inbox, Word};
 use session::{Channel, Sessions};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT};
 use std::fs::File;
@@ -58,7 +60,12 @@ fn serve(terminal: File) -> io::Result<()> {
     // What an agent before this one sent may have broken off.
     channel.resynchronise()?;
     channel.send(0, Kind::Started, &[])?;
-    let mut agent = Agent { sessions: Arc::new(Sessions::default()), channel, host: None };
+    let mut agent = Agent {
+        sessions: Arc::new(Sessions::default()),
+        channel,
+        host: None,
+        inbox: Inbox::default(),
+    };
     let outcome = agent.read(&mut input);
     agent.sessions.close_all();
     outcome
@@ -69,11 +76,13 @@ struct Agent {
     channel: Arc<Channel>,
     /// What the host calls itself.
     host: Option<Vec<u8>>,
+    inbox: Inbox,
 }
 
 impl Agent {
     fn read(&mut self, input: &mut File) -> io::Result<()> {
         let mut decoder = Decoder::default();
+        let mut nonsense = 0;
         let mut bytes = [0; 4096];
         loop {
             match input.read(&mut bytes) {
@@ -85,14 +94,38 @@ impl Agent {
             while let Some(frame) = decoder.next_frame() {
                 self.take(frame)?;
             }
+            if self.host.is_some() {
+                let torn = decoder.nonsense() > nonsense;
+                let missing = if torn { self.inbox.miss() } else { None };
+                let word = missing.or_else(|| self.inbox.tell(decoder.is_between_frames()));
+                self.say(word)?;
+            }
+            nonsense = decoder.nonsense();
         }
+    }
+
+    fn say(&self, word: Option<Word>) -> io::Result<()> {
+        let (kind, number) = match word {
+            Some(Word::Came(number)) => (Kind::Came, number),
+            Some(Word::Again(number)) => (Kind::Again, number),
+            None => return Ok(()),
+        };
+        self.channel.send(0, kind, &number.to_le_bytes())
     }
 
     fn take(&mut self, frame: Frame) -> io::Result<()> {
         let session = frame.session;
         match Kind::from_number(frame.kind) {
-            Some(Kind::Hello) if session == 0 => self.greet(&frame.payload),
-            Some(Kind::Open) if session != 0 && self.host.is_some() => {
+            Some(Kind::Hello) if session == 0 => return self.greet(&frame.payload),
+            _ if session == 0 || self.host.is_none() => return Ok(()),
+            _ => {}
+        }
+        if !self.inbox.take(frame.number) {
+            let word = if self.inbox.is_beyond(frame.number) { self.inbox.miss() } else { None };
+            return self.say(word);
+        }
+        match Kind::from_number(frame.kind) {
+            Some(Kind::Open) => {
                 if !self.sessions.open(session, &frame.payload, &self.channel) {
                     let text = b"The guest has too many commands and copies under way";
                     let payload: Vec<u8> = [exit::FAULT].iter().chain(text).copied().collect();
@@ -100,11 +133,11 @@ impl Agent {
                 }
                 Ok(())
             }
-            Some(kind) if session != 0 => {
+            Some(kind) => {
                 self.sessions.take(session, kind, frame.payload);
                 Ok(())
             }
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 
@@ -114,6 +147,7 @@ impl Agent {
             // Another one than before knows nothing of these.
             self.sessions.close_all();
             self.host = Some(name.to_vec());
+            self.inbox = Inbox::default();
         }
         let answer: Vec<u8> = [VERSION].iter().chain(name).copied().collect();
         self.channel.send(0, Kind::Ready, &answer)

@@ -1,7 +1,7 @@
 //! Sessions as the reader of the channel sees them, and their way to the host.
 
 use super::{command, copy};
-use crate::message::{Kind, credit};
+use crate::message::{Kind, Outcome, credit, total};
 use crate::request::{Request, Size};
 use crate::{CHUNK, WINDOW, exit, frame};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -58,6 +58,8 @@ pub(super) struct Link {
     changed: Condvar,
     /// Input that the host was not told is taken.
     unread: AtomicU32,
+    /// Bytes of output and of standard error that were sent.
+    sent: [AtomicU64; 2],
     /// The command's process group, once it runs and until it has ended.
     group: Mutex<Option<Pid>>,
     terminal: Mutex<Option<OwnedFd>>,
@@ -71,6 +73,7 @@ impl Link {
             allowance: Mutex::new(Allowance { bytes: WINDOW, closed: false }),
             changed: Condvar::new(),
             unread: AtomicU32::new(0),
+            sent: [AtomicU64::new(0), AtomicU64::new(0)],
             group: Mutex::new(None),
             terminal: Mutex::new(None),
         }
@@ -90,6 +93,9 @@ impl Link {
             allowance.bytes -= wanted;
             drop(allowance);
             self.channel.send(self.id, kind, chunk)?;
+            let [out, err] = &self.sent;
+            let sent = if kind == Kind::ErrorData { err } else { out };
+            sent.fetch_add(wanted.into(), Ordering::AcqRel);
         }
         Ok(())
     }
@@ -100,6 +106,13 @@ impl Link {
             // A channel that broke is noticed by its reader.
             let _noticed_elsewhere = self.channel.send(self.id, kind, payload);
         }
+    }
+
+    /// The session's work is done, and all output is sent.
+    pub(super) fn done(&self, outcome: Outcome) {
+        let totals = self.sent.iter().flat_map(|sent| sent.load(Ordering::Acquire).to_le_bytes());
+        self.send(Kind::Sent, &totals.collect::<Vec<u8>>());
+        self.send(Kind::Done, &outcome.encode());
     }
 
     /// The session's work cannot be done.
@@ -152,7 +165,8 @@ impl Link {
 /// Input of a session.
 enum Piece {
     Data(Vec<u8>),
-    End,
+    /// With the number of bytes there were, if the host says it.
+    End(Option<u64>),
 }
 
 /// A session's input as a stream; the host may send more as it is read.
@@ -162,11 +176,14 @@ pub(super) struct Input {
     rest: Vec<u8>,
     /// Read, and the host not yet told.
     read: u32,
+    /// All that came.
+    received: u64,
     over: bool,
 }
 
 impl Input {
-    /// The next bytes; `None` at the end. Fails when the session was closed before.
+    /// The next bytes; `None` at the end. Fails when the session was closed before, and with
+    /// [`io::ErrorKind::InvalidData`] when less came than was sent.
     pub(super) fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         if self.over {
             return Ok(None);
@@ -177,12 +194,21 @@ impl Input {
         }
         match self.pieces.recv() {
             Ok(Piece::Data(bytes)) => {
+                self.received = self.received.saturating_add(bytes.len() as u64);
                 self.taken(bytes.len());
                 Ok(Some(bytes))
             }
-            Ok(Piece::End) => {
+            Ok(Piece::End(sent)) => {
                 self.over = true;
-                Ok(None)
+                let received = self.received;
+                match sent.filter(|sent| *sent != received) {
+                    None => Ok(None),
+                    Some(sent) => {
+                        let text =
+                            format!("of {sent} bytes that were sent {received} reached the guest");
+                        Err(io::Error::new(io::ErrorKind::InvalidData, text))
+                    }
+                }
             }
             Err(_) => Err(io::Error::from(io::ErrorKind::ConnectionAborted)),
         }
@@ -229,8 +255,14 @@ impl Sessions {
         if sessions.len() >= MOST || sessions.contains_key(&id) {
             return false;
         }
-        let input =
-            Input { link: link.clone(), pieces: receiver, rest: Vec::new(), read: 0, over: false };
+        let input = Input {
+            link: link.clone(),
+            pieces: receiver,
+            rest: Vec::new(),
+            read: 0,
+            received: 0,
+            over: false,
+        };
         let (request, all) = (Request::decode(payload), self.clone());
         let work = {
             let link = link.clone();
@@ -266,8 +298,8 @@ impl Sessions {
                 }
                 fits
             }
-            (Kind::End, _) => {
-                let _nobody_reads_it = session.pieces.send(Piece::End);
+            (Kind::End, bytes) => {
+                let _nobody_reads_it = session.pieces.send(Piece::End(total(bytes)));
                 true
             }
             (Kind::Credit, bytes) => {

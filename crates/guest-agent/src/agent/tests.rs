@@ -4,7 +4,7 @@ use super::*;
 use crate::frame;
 use crate::message::{Link, Outcome};
 use crate::request::{Command, Request, Size};
-use crate::{CHUNK, WINDOW};
+use crate::{CHUNK, FIRST, WINDOW};
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -16,28 +16,41 @@ const SLEEPER: &str = "echo $$; exec env --default-signal=HUP sleep 1000";
 struct Host {
     stream: UnixStream,
     decoder: Decoder,
+    number: u16,
 }
 
 fn host() -> Host {
     let (stream, theirs) = UnixStream::pair().unwrap();
     std::thread::spawn(move || serve(File::from(OwnedFd::from(theirs))));
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let mut host = Host { stream, decoder: Decoder::default() };
+    let mut host = Host { stream, decoder: Decoder::default(), number: FIRST };
     assert_eq!(host.hear().kind, Kind::Started as u8);
-    host.say(0, Kind::Hello, b"\x01me");
+    host.say(0, Kind::Hello, b"\x02me");
     let ready = host.hear();
-    assert_eq!((ready.kind, ready.payload), (Kind::Ready as u8, b"\x01me".to_vec()));
+    assert_eq!((ready.kind, ready.payload), (Kind::Ready as u8, b"\x02me".to_vec()));
     host
 }
 
 impl Host {
     fn say(&mut self, session: u16, kind: Kind, payload: &[u8]) {
         let mut bytes = Vec::new();
-        frame::encode(session, kind as u8, payload, &mut bytes);
+        let number = if session == 0 { 0 } else { self.number };
+        frame::encode_counted(session, kind as u8, number, payload, &mut bytes);
+        self.number += u16::from(session != 0);
         self.stream.write_all(&bytes).unwrap();
     }
 
     fn hear(&mut self) -> Frame {
+        loop {
+            let frame = self.hear_all();
+            if frame.kind != Kind::Came as u8 {
+                return frame;
+            }
+        }
+    }
+
+    /// Also what the agent says of what came.
+    fn hear_all(&mut self) -> Frame {
         loop {
             if let Some(frame) = self.decoder.next_frame() {
                 return frame;
@@ -67,7 +80,7 @@ impl Host {
                 Kind::Data => out.extend(frame.payload),
                 Kind::ErrorData => err.extend(frame.payload),
                 Kind::Done => return (out, err, Outcome::decode(&frame.payload).unwrap()),
-                Kind::Credit => {}
+                Kind::Credit | Kind::Sent => {}
                 other => panic!("{other:?} {:?}", String::from_utf8_lossy(&frame.payload)),
             }
         }
@@ -130,7 +143,7 @@ fn another_host_ends_sessions() {
     let mut host = host();
     host.open(1, &["sh", "-c", SLEEPER], None);
     let pid = String::from_utf8(host.hear().payload).unwrap();
-    host.say(0, Kind::Hello, b"\x01other");
+    host.say(0, Kind::Hello, b"\x02other");
     assert_eq!(host.hear().kind, Kind::Ready as u8);
     let process = format!("/proc/{}", pid.trim());
     let end = Instant::now() + Duration::from_secs(10);
@@ -139,4 +152,60 @@ fn another_host_ends_sessions() {
         std::thread::sleep(Duration::from_millis(10));
     }
     assert_eq!(Link::from_number(2), Some(Link::Up));
+}
+
+#[test]
+fn what_does_not_come_is_asked_for_once() {
+    let mut host = host();
+    host.open(1, &["cat"], None);
+    let came = host.hear_all();
+    assert_eq!((came.kind, came.payload), (Kind::Came as u8, (FIRST + 1).to_le_bytes().to_vec()));
+    // The second frame is lost; a third and a fourth follow.
+    host.number = FIRST + 2;
+    host.say(1, Kind::Data, b"third");
+    host.say(1, Kind::Data, b"fourth");
+    let again = loop {
+        match host.hear_all() {
+            frame if frame.kind == Kind::Came as u8 => {}
+            frame => break frame,
+        }
+    };
+    assert_eq!(
+        (again.kind, again.payload),
+        (Kind::Again as u8, (FIRST + 1).to_le_bytes().to_vec())
+    );
+    host.number = FIRST + 1;
+    for text in ["second ", "third ", "fourth "] {
+        host.say(1, Kind::Data, text.as_bytes());
+    }
+    // What comes twice is no input.
+    host.number = FIRST + 2;
+    host.say(1, Kind::Data, b"third again");
+    host.number = FIRST + 4;
+    host.say(1, Kind::End, &20u64.to_le_bytes());
+    let (out, _, end) = host.finish(1);
+    assert_eq!((out.as_slice(), end), (&b"second third fourth "[..], Outcome::Exited(0)));
+}
+
+#[test]
+fn torn_frames_are_asked_for() {
+    let mut host = host();
+    host.stream.write_all(b"\x05torn\0").unwrap();
+    let again = host.hear_all();
+    assert_eq!((again.kind, again.payload), (Kind::Again as u8, FIRST.to_le_bytes().to_vec()));
+}
+
+#[test]
+fn input_that_is_not_whole_is_told() {
+    let mut host = host();
+    host.open(1, &["cat"], None);
+    host.say(1, Kind::Data, b"five");
+    host.say(1, Kind::End, &5u64.to_le_bytes());
+    let refused = loop {
+        match host.hear() {
+            frame if frame.kind == Kind::Refused as u8 => break frame,
+            _ => {}
+        }
+    };
+    assert!(String::from_utf8_lossy(&refused.payload).contains("of 5 bytes that were sent 4"));
 }

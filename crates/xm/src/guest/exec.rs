@@ -47,7 +47,7 @@ pub fn exec(matches: &ArgMatches) -> Result<u8, Error> {
         Session::open(crate::word(matches, "domain"), "run a command in", &request, patience)?;
     let input_open = !matches.get_flag("no-stdin");
     if !input_open {
-        session.say(Kind::End, &[]);
+        session.say_end();
     }
     let terminal = if wants_terminal { Some(RawTerminal::enter(stdin.as_fd())?) } else { None };
     let resized = resized().map_err(Error::Signals)?;
@@ -270,7 +270,7 @@ impl Exec<'_> {
             // A closed descriptor is an empty input.
             Ok(0) | Err(Errno::BADF | Errno::IO) => {
                 self.input_open = false;
-                self.session.say(Kind::End, &[]);
+                self.session.say_end();
             }
             Ok(count) => self.session.say_data(bytes.get(..count).unwrap_or_default()),
             Err(Errno::INTR | Errno::AGAIN) => {}

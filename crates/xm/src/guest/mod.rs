@@ -49,6 +49,18 @@ pub enum GuestError {
         /// The domain.
         name: String,
     },
+    /// Less came than the guest says that it sent.
+    #[error(
+        "Of {sent} bytes that the guest of domain '{name}' sent, {received} came: the output is not complete"
+    )]
+    Lost {
+        /// The domain.
+        name: String,
+        /// Bytes of both outputs, as the guest has them.
+        sent: u64,
+        /// Bytes that came.
+        received: u64,
+    },
     /// The command with its arguments and environment is too long.
     #[error("The command, with its environment, is longer than the 32 KiB that fit")]
     TooLong,
@@ -106,6 +118,9 @@ impl GuestError {
                 Some("Install this version's xenguest in the guest, and restart it there.".into())
             }
             Self::Broken { name } => Some(format!("'{tool} dmesg {name}' shows the domain's log.")),
+            Self::Lost { .. } => Some(format!(
+                "This should never happen: please report it, with what '{tool} dmesg' and the domain's log say."
+            )),
             Self::TooLong => Some("Copy a script into the guest, and run that.".into()),
             Self::Place(guest_agent::place::PlaceError::Taken(_)) => {
                 Some("Remove it, or name another destination.".into())

@@ -4,7 +4,7 @@ use super::GuestError;
 use crate::daemon::connect;
 use crate::error::Error;
 use guest_agent::frame::MOST_PAYLOAD;
-use guest_agent::message::{Kind, Link, Outcome, credit};
+use guest_agent::message::{Kind, Link, Outcome, credit, totals};
 use guest_agent::request::Request;
 use guest_agent::{CHUNK, WINDOW};
 use rustix::event::PollFlags;
@@ -46,6 +46,10 @@ pub(super) struct Session {
     allowance: u32,
     /// Data that was taken and not yet told of.
     taken: u32,
+    /// All data that was sent.
+    sent: u64,
+    /// All output and standard error that came.
+    received: [u64; 2],
 }
 
 impl Session {
@@ -69,6 +73,8 @@ impl Session {
             answered: false,
             allowance: WINDOW,
             taken: 0,
+            sent: 0,
+            received: [0; 2],
         };
         session.say(Kind::Open, &request);
         Ok(session)
@@ -95,7 +101,13 @@ impl Session {
     pub(super) fn say_data(&mut self, bytes: &[u8]) {
         let count = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         self.allowance = self.allowance.saturating_sub(count);
+        self.sent = self.sent.saturating_add(count.into());
         self.say(Kind::Data, bytes);
+    }
+
+    /// Queues the end of the data.
+    pub(super) fn say_end(&mut self) {
+        self.say(Kind::End, &self.sent.to_le_bytes());
     }
 
     /// Data was taken: the agent may send more.
@@ -169,6 +181,13 @@ impl Session {
         }
     }
 
+    fn data(&mut self, source: Source, payload: &[u8]) -> Event {
+        let [out, err] = &mut self.received;
+        let received = if source == Source::Out { out } else { err };
+        *received = received.saturating_add(payload.len() as u64);
+        Event::Data(source, payload.to_vec())
+    }
+
     fn take(&mut self, number: u8, payload: &[u8]) -> Result<Option<Event>, GuestError> {
         let nonsense = || GuestError::Nonsense { name: self.name.clone() };
         match Kind::from_number(number).ok_or_else(nonsense)? {
@@ -178,8 +197,17 @@ impl Session {
                 self.answered |= self.link == Link::Up;
                 Ok(None)
             }
-            Kind::Data => Ok(Some(Event::Data(Source::Out, payload.to_vec()))),
-            Kind::ErrorData => Ok(Some(Event::Data(Source::Err, payload.to_vec()))),
+            Kind::Data => Ok(Some(self.data(Source::Out, payload))),
+            Kind::ErrorData => Ok(Some(self.data(Source::Err, payload))),
+            Kind::Sent => {
+                let sent = totals(payload).ok_or_else(nonsense)?;
+                if sent == self.received {
+                    return Ok(None);
+                }
+                let total = |of: [u64; 2]| of.into_iter().fold(0, u64::saturating_add);
+                let (sent, received) = (total(sent), total(self.received));
+                Err(GuestError::Lost { name: self.name.clone(), sent, received })
+            }
             Kind::Credit => {
                 let more = credit(payload).ok_or_else(nonsense)?;
                 self.allowance = self.allowance.saturating_add(more).min(WINDOW);

@@ -3,7 +3,6 @@
 use super::GuestError;
 use super::session::{Event, Session, Source};
 use crate::signals::Signals;
-use guest_agent::message::Kind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -72,7 +71,7 @@ impl<'a> Stream<'a> {
 
     /// Tells that there is no more input, and waits until the agent is done.
     pub(super) fn finish(&mut self) -> io::Result<()> {
-        self.session.say(Kind::End, &[]);
+        self.session.say_end();
         while !self.is_done {
             self.turn()?;
             self.received.clear();
