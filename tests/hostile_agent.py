@@ -90,7 +90,7 @@ class Agent:
             data = data[os.write(self.terminal, data):]
 
     def say(self, session, kind, payload):
-        self.write(stuffed(struct.pack("<HHBH", len(payload), session, kind, 0) + payload))
+        self.write(stuffed(struct.pack("<HHB", len(payload), session, kind) + payload))
 
     def run(self):
         waiting = b""
@@ -99,10 +99,10 @@ class Agent:
             *frames, waiting = waiting.split(b"\0")
             for frame in frames:
                 found = plain(frame)
-                if len(found) >= 7:
-                    self.take(*struct.unpack("<HHBH", found[:7]), found[7:])
+                if len(found) >= 5:
+                    self.take(*struct.unpack("<HHB", found[:5]), found[5:])
 
-    def take(self, _length, session, kind, number, payload):
+    def take(self, _length, session, kind, payload):
         if kind == HELLO:
             self.say(0, READY, bytes([2]) + payload[1:])
         if kind != OPEN:

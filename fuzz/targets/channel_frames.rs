@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use devices::channel::Sessions;
-use guest_agent::frame::{Decoder, encode, encode_counted};
+use guest_agent::frame::{Decoder, encode};
 use guest_agent::request::Request;
 use guest_agent::tree;
 use libfuzzer_sys::fuzz_target;
@@ -35,7 +35,7 @@ fn frames(data: &[u8]) {
     }
     while let Some(frame) = decoder.next_frame() {
         let mut bytes = Vec::new();
-        encode_counted(frame.session, frame.kind, frame.number, &frame.payload, &mut bytes);
+        encode(frame.session, frame.kind, &frame.payload, &mut bytes);
         let mut again = Decoder::default();
         again.push(&bytes);
         assert_eq!(again.next_frame().as_ref(), Some(&frame));

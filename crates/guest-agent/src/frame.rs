@@ -8,8 +8,10 @@ use std::collections::VecDeque;
 
 /// The most that a frame carries.
 pub const MOST_PAYLOAD: usize = 32 << 10;
-/// Length, session, kind, number.
-const HEAD: usize = 7;
+/// The most of it in a counted one.
+pub const MOST_COUNTED: usize = MOST_PAYLOAD - size_of::<u16>();
+/// Length, session, kind.
+const HEAD: usize = 5;
 /// The longest frame before stuffing, and after it without the zero at its end.
 const MOST_PLAIN: usize = HEAD + MOST_PAYLOAD;
 const MOST_STUFFED: usize = MOST_PLAIN + MOST_PLAIN / 254 + 1;
@@ -23,23 +25,16 @@ pub struct Frame {
     pub session: u16,
     /// What it is, see [`crate::message::Kind`].
     pub kind: u8,
-    /// Which one of its direction, where those are counted.
-    pub number: u16,
     /// The rest.
     pub payload: Vec<u8>,
 }
 
-/// Appends a frame that is not counted to `out`. A payload that is too long is cut: callers see to it.
+/// Appends a frame to `out`. A payload that is too long is cut: callers see to it.
 pub fn encode(session: u16, kind: u8, payload: &[u8], out: &mut Vec<u8>) {
-    encode_counted(session, kind, 0, payload, out);
-}
-
-/// The same with a number.
-pub fn encode_counted(session: u16, kind: u8, number: u16, payload: &[u8], out: &mut Vec<u8>) {
     let payload = payload.get(..MOST_PAYLOAD).unwrap_or(payload);
     let length = u16::try_from(payload.len()).unwrap_or(u16::MAX).to_le_bytes();
-    let (session, number) = (session.to_le_bytes(), number.to_le_bytes());
-    let head = length.into_iter().chain(session).chain([kind]).chain(number);
+    let session = session.to_le_bytes();
+    let head = length.into_iter().chain(session).chain([kind]);
     let mut block: Vec<u8> = Vec::with_capacity(BLOCK);
     let flush = |block: &mut Vec<u8>, out: &mut Vec<u8>| {
         // At most 254, so that the code is at most 255.
@@ -76,11 +71,22 @@ fn unstuff(stuffed: &[u8]) -> Option<Vec<u8>> {
 
 fn parse(stuffed: &[u8]) -> Option<Frame> {
     let plain = unstuff(stuffed)?;
-    let [a, b, c, d, kind, e, f, payload @ ..] = plain.as_slice() else { return None };
+    let [a, b, c, d, kind, payload @ ..] = plain.as_slice() else { return None };
     let whole = usize::from(u16::from_le_bytes([*a, *b])) == payload.len();
     let fits = payload.len() <= MOST_PAYLOAD;
-    let (session, number) = (u16::from_le_bytes([*c, *d]), u16::from_le_bytes([*e, *f]));
-    (whole && fits).then(|| Frame { session, kind: *kind, number, payload: payload.to_vec() })
+    let session = u16::from_le_bytes([*c, *d]);
+    (whole && fits).then(|| Frame { session, kind: *kind, payload: payload.to_vec() })
+}
+
+/// What a counted frame carries: its number, then what it is about.
+pub fn counted(number: u16, payload: &[u8]) -> Vec<u8> {
+    number.to_le_bytes().iter().chain(payload).copied().collect()
+}
+
+/// The number of a counted frame, and what it is about.
+pub fn number(payload: &[u8]) -> Option<(u16, &[u8])> {
+    let (number, rest) = payload.split_first_chunk()?;
+    Some((u16::from_le_bytes(*number), rest))
 }
 
 /// Finds frames in what comes in.
@@ -146,10 +152,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn put(frame: &Frame, out: &mut Vec<u8>) {
-        encode_counted(frame.session, frame.kind, frame.number, &frame.payload, out);
-    }
-
     fn decode(bytes: &[u8]) -> Vec<Frame> {
         let mut decoder = Decoder::default();
         decoder.push(bytes);
@@ -163,15 +165,20 @@ mod tests {
             prop::collection::vec(byte, 0..600),
             prop::collection::vec(1u8.., 240..260),
         ];
-        (any::<u16>(), any::<u8>(), any::<u16>(), payload)
-            .prop_map(|(session, kind, number, payload)| Frame { session, kind, number, payload })
+        (any::<u16>(), any::<u8>(), payload).prop_map(|(session, kind, payload)| Frame {
+            session,
+            kind,
+            payload,
+        })
     }
 
     proptest! {
         #[test]
         fn what_goes_in_comes_out(frames in prop::collection::vec(frame(), 0..6), cut in 1usize..50) {
             let mut bytes = Vec::new();
-            frames.iter().for_each(|frame| put(frame, &mut bytes));
+            for frame in &frames {
+                encode(frame.session, frame.kind, &frame.payload, &mut bytes);
+            }
             let mut decoder = Decoder::default();
             bytes.chunks(cut).for_each(|piece| decoder.push(piece));
             let found: Vec<Frame> = std::iter::from_fn(|| decoder.next_frame()).collect();
@@ -182,10 +189,10 @@ mod tests {
         #[test]
         fn a_torn_frame_does_not_harm_the_next(torn in frame(), whole in frame(), cut in any::<prop::sample::Index>()) {
             let mut bytes = Vec::new();
-            put(&torn, &mut bytes);
+            encode(torn.session, torn.kind, &torn.payload, &mut bytes);
             bytes.truncate(cut.index(bytes.len() - 1));
             bytes.push(0);
-            put(&whole, &mut bytes);
+            encode(whole.session, whole.kind, &whole.payload, &mut bytes);
             let mut found = decode(&bytes);
             prop_assert_eq!(found.pop(), Some(whole));
             // Only the last code of a frame can be missing from it without a loss.
@@ -196,7 +203,7 @@ mod tests {
         fn nonsense_is_survived(bytes in prop::collection::vec(any::<u8>(), 0..2000), whole in frame()) {
             let mut bytes = bytes;
             bytes.push(0);
-            put(&whole, &mut bytes);
+            encode(whole.session, whole.kind, &whole.payload, &mut bytes);
             prop_assert_eq!(decode(&bytes).pop(), Some(whole));
         }
     }
@@ -213,7 +220,7 @@ mod tests {
         encode(3, 4, &[5; MOST_PAYLOAD], &mut bytes);
         decoder.push(&bytes);
         let payload = vec![5; MOST_PAYLOAD];
-        assert_eq!(decoder.next_frame(), Some(Frame { session: 3, kind: 4, number: 0, payload }));
+        assert_eq!(decoder.next_frame(), Some(Frame { session: 3, kind: 4, payload }));
         assert_eq!(decoder.nonsense(), 1);
     }
 }

@@ -1,6 +1,6 @@
 //! What a session is asked to do.
 
-use crate::frame::MOST_PAYLOAD;
+use crate::frame::MOST_COUNTED;
 
 /// Rows and columns of a terminal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,12 +125,12 @@ impl Request {
                 put_bytes(&mut out, path);
             }
         }
-        (out.len() <= MOST_PAYLOAD).then_some(out)
+        (out.len() <= MOST_COUNTED).then_some(out)
     }
 
     /// From what came.
     pub fn decode(payload: &[u8]) -> Option<Self> {
-        let (kind, rest) = payload.split_first()?;
+        let (kind, rest) = payload.split_first().filter(|_| payload.len() <= MOST_COUNTED)?;
         let mut reader = Reader(rest);
         let request = match *kind {
             RUN => {
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn what_no_frame_holds_is_not_encoded() {
-        let words = vec![vec![b'x'; MOST_PAYLOAD]];
+        let words = vec![vec![b'x'; MOST_COUNTED]];
         assert_eq!(Request::Run(Command { words, ..Command::default() }).encode(), None);
         assert_eq!(Request::decode(&[1, 255, 255, 255, 255]), None);
     }

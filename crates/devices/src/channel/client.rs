@@ -1,7 +1,7 @@
 //! A tool that uses a channel: a socket of packets, and what waits to be sent there.
 
 use guest_agent::WINDOW;
-use guest_agent::frame::MOST_PAYLOAD;
+use guest_agent::frame::MOST_COUNTED;
 use guest_agent::message::Kind;
 use rustix::event::PollFlags;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -67,7 +67,7 @@ impl Client {
 
     /// Takes a packet.
     pub fn take(&mut self) -> Packet {
-        let mut packet = vec![0; MOST_PAYLOAD + 1];
+        let mut packet = vec![0; MOST_COUNTED + 1];
         let (count, _) = match recv(&self.socket, &mut packet, RecvFlags::DONTWAIT) {
             Ok(got) => got,
             Err(error) => {

@@ -52,7 +52,7 @@ impl Outbox {
     /// Sends a session's frame.
     pub fn push(&mut self, session: u16, kind: Kind, payload: &[u8], now: Instant) {
         let (number, mut bytes) = (self.next, Vec::new());
-        frame::encode_counted(session, kind as u8, number, payload, &mut bytes);
+        frame::encode(session, kind as u8, &frame::counted(number, payload), &mut bytes);
         self.next = number.wrapping_add(1);
         self.waiting.extend_from_slice(&bytes);
         self.kept_bytes += bytes.len();
@@ -148,7 +148,7 @@ mod tests {
         decoder.push(outbox.bytes());
         outbox.sent(usize::MAX);
         let frames = std::iter::from_fn(|| decoder.next_frame());
-        frames.map(|frame: Frame| frame.number).collect()
+        frames.map(|frame: Frame| frame::number(&frame.payload).unwrap().0).collect()
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod terminal;
 
 pub use terminal::{OPTION as TERMINAL_OPTION, run as run_on_terminal};
 
-use crate::frame::{Decoder, Frame};
+use crate::frame::{self, Decoder, Frame};
 use crate::message::Kind;
 use crate::{VERSION, exit};
 use inbox::{Inbox, Word};
@@ -92,7 +92,7 @@ impl Agent {
                 Err(error) => return Err(error),
             }
             while let Some(frame) = decoder.next_frame() {
-                self.take(frame)?;
+                self.take(&frame)?;
             }
             if self.host.is_some() {
                 let torn = decoder.nonsense() > nonsense;
@@ -113,20 +113,21 @@ impl Agent {
         self.channel.send(0, kind, &number.to_le_bytes())
     }
 
-    fn take(&mut self, frame: Frame) -> io::Result<()> {
+    fn take(&mut self, frame: &Frame) -> io::Result<()> {
         let session = frame.session;
         match Kind::from_number(frame.kind) {
             Some(Kind::Hello) if session == 0 => return self.greet(&frame.payload),
             _ if session == 0 || self.host.is_none() => return Ok(()),
             _ => {}
         }
-        if !self.inbox.take(frame.number) {
-            let word = if self.inbox.is_beyond(frame.number) { self.inbox.miss() } else { None };
+        let Some((number, payload)) = frame::number(&frame.payload) else { return Ok(()) };
+        if !self.inbox.take(number) {
+            let word = if self.inbox.is_beyond(number) { self.inbox.miss() } else { None };
             return self.say(word);
         }
         match Kind::from_number(frame.kind) {
             Some(Kind::Open) => {
-                if !self.sessions.open(session, &frame.payload, &self.channel) {
+                if !self.sessions.open(session, payload, &self.channel) {
                     let text = b"The guest has too many commands and copies under way";
                     let payload: Vec<u8> = [exit::FAULT].iter().chain(text).copied().collect();
                     self.channel.send(session, Kind::Refused, &payload)?;
@@ -134,7 +135,7 @@ impl Agent {
                 Ok(())
             }
             Some(kind) => {
-                self.sessions.take(session, kind, frame.payload);
+                self.sessions.take(session, kind, payload.to_vec());
                 Ok(())
             }
             None => Ok(()),

@@ -34,9 +34,13 @@ fn host() -> Host {
 impl Host {
     fn say(&mut self, session: u16, kind: Kind, payload: &[u8]) {
         let mut bytes = Vec::new();
-        let number = if session == 0 { 0 } else { self.number };
-        frame::encode_counted(session, kind as u8, number, payload, &mut bytes);
-        self.number += u16::from(session != 0);
+        if session == 0 {
+            frame::encode(0, kind as u8, payload, &mut bytes);
+        } else {
+            let payload = frame::counted(self.number, payload);
+            frame::encode(session, kind as u8, &payload, &mut bytes);
+            self.number += 1;
+        }
         self.stream.write_all(&bytes).unwrap();
     }
 
