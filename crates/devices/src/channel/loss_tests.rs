@@ -76,7 +76,7 @@ fn input_comes_whole_through_a_terminal_that_loses() {
             sessions.hear(&bytes[..count], now);
         }
         sessions.pump(now);
-        repeated += u32::from(sessions.has_repeated());
+        repeated += u32::from(sessions.outbox.has_repeated());
         let piece = &sessions.to_guest()[..sessions.to_guest().len().min(PIECE)];
         if to_write.is_empty() && !piece.is_empty() {
             let count = piece.len();

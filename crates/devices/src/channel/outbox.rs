@@ -31,7 +31,7 @@ pub struct Outbox {
     since: Option<Instant>,
     /// What was asked for again, until some of it came.
     asked: Option<u16>,
-    /// Something was sent again and it was not told.
+    /// The guest lost something, and that was not told.
     repeated: bool,
 }
 
@@ -70,6 +70,18 @@ impl Outbox {
         self.waiting.len() < MOST_WAITING && self.kept_bytes < MOST_KEPT
     }
 
+    /// Bytes that are kept.
+    #[cfg(test)]
+    pub fn kept_bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
+    /// Whether so much is kept that the guest will say nothing of it any more: sessions end without asking
+    /// for room.
+    pub fn is_stuck(&self) -> bool {
+        self.kept_bytes >= 2 * MOST_KEPT
+    }
+
     /// What is to go to the guest.
     pub fn bytes(&self) -> &[u8] {
         &self.waiting
@@ -101,6 +113,7 @@ impl Outbox {
         let is_kept = self.kept.front().is_some_and(|kept| kept.number == awaited);
         if is_kept && self.asked != Some(awaited) {
             self.asked = Some(awaited);
+            self.repeated = true;
             self.repeat(now);
         }
     }
@@ -111,7 +124,6 @@ impl Outbox {
         self.waiting.push(0);
         self.kept.iter().for_each(|kept| self.waiting.extend_from_slice(&kept.bytes));
         self.since = self.kept.front().map(|_| now);
-        self.repeated = true;
     }
 
     /// Sends again what the guest has said nothing of for long.
@@ -126,7 +138,7 @@ impl Outbox {
         self.since.filter(|_| self.waiting.is_empty()).map(|since| since + PATIENCE)
     }
 
-    /// Was anything sent again since the last time?
+    /// Did the guest ask for anything again since the last time?
     pub fn has_repeated(&mut self) -> bool {
         std::mem::take(&mut self.repeated)
     }

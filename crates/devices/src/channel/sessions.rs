@@ -26,6 +26,14 @@ pub struct Sessions {
     outbox: Outbox,
     /// Pieces of the stream that were no frames and are not complained of.
     nonsense: u64,
+    told: Told,
+}
+
+/// What the log says of a frontend already.
+#[derive(Debug, Default)]
+struct Told {
+    lost: bool,
+    repeated: bool,
 }
 
 impl Sessions {
@@ -39,6 +47,7 @@ impl Sessions {
             turn: 0,
             outbox: Outbox::new(),
             nonsense: 0,
+            told: Told::default(),
         }
     }
 
@@ -67,6 +76,7 @@ impl Sessions {
     pub fn connected(&mut self, yes: bool) {
         self.decoder = Decoder::default();
         self.nonsense = 0;
+        self.told = Told::default();
         self.outbox = Outbox::new();
         let change = self.agent.connected(yes);
         self.changed(change);
@@ -82,16 +92,16 @@ impl Sessions {
         }
     }
 
-    /// Was anything sent to the guest again since the last time?
+    /// Did the guest lose anything that it has again? True once for each frontend: it can lose what it likes.
     pub fn has_repeated(&mut self) -> bool {
-        self.outbox.has_repeated()
+        self.outbox.has_repeated() && !std::mem::replace(&mut self.told.repeated, true)
     }
 
-    /// Was anything lost since the last time, on a link that was up? Before, a terminal may have echoed.
+    /// Was anything lost on a link that was up? (Before, a terminal may have echoed.) True once, too.
     pub fn has_lost(&mut self) -> bool {
         let nonsense = self.decoder.nonsense();
         let more = nonsense > std::mem::replace(&mut self.nonsense, nonsense);
-        more && self.agent.state() == Link::Up
+        more && self.agent.state() == Link::Up && !std::mem::replace(&mut self.told.lost, true)
     }
 
     fn take(&mut self, frame: &Frame, now: Instant) {
@@ -150,6 +160,11 @@ impl Sessions {
         // Before, the agent knows of no sessions.
         if self.agent.state() == Link::Up {
             self.outbox.push(session, Kind::Close, &[], now);
+        }
+        if self.outbox.is_stuck() {
+            // The agent counts anew when it is asked again, if it is there.
+            let change = self.agent.connected(true);
+            self.changed(change);
         }
     }
 

@@ -158,3 +158,41 @@ fn what_no_tool_may_say_ends_it() {
     assert_eq!(packets(&last).pop().unwrap().0, Kind::Refused);
     drop(most);
 }
+
+#[test]
+fn a_guest_that_never_says_what_came_is_asked_anew() {
+    let mut rig = rig();
+    let first = rig.tool();
+    rig.up();
+    let mut most = 0;
+    for _ in 0..20_000 {
+        drop(rig.tool());
+        let waits = rig.sessions.poll_fds().count();
+        rig.sessions.attend(&vec![PollFlags::HUP; waits], rig.now);
+        rig.frames();
+        most = most.max(rig.sessions.outbox.kept_bytes());
+        if rig.sessions.agent.state() != Link::Up {
+            break;
+        }
+    }
+    assert!(most > 64 << 10 && most <= 128 << 10, "{most}");
+    assert_eq!(rig.sessions.agent.state(), Link::Silent);
+    assert_eq!(rig.sessions.outbox.kept_bytes(), 0);
+    drop(first);
+}
+
+#[test]
+fn a_log_is_told_once_of_what_a_guest_loses() {
+    let mut rig = rig();
+    let tool = rig.tool();
+    rig.up();
+    let mut told = 0;
+    for number in 0..10 {
+        write(&tool, Kind::Data, b"data");
+        rig.frames();
+        rig.say(0, Kind::Again, &(guest_agent::FIRST + number).to_le_bytes());
+        rig.sessions.hear(b"\x09torn\0", rig.now);
+        told += u32::from(rig.sessions.has_repeated()) + u32::from(rig.sessions.has_lost());
+    }
+    assert_eq!(told, 2);
+}

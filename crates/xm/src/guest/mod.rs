@@ -118,8 +118,8 @@ impl GuestError {
                 Some("Install this version's xenguest in the guest, and restart it there.".into())
             }
             Self::Broken { name } => Some(format!("'{tool} dmesg {name}' shows the domain's log.")),
-            Self::Lost { .. } => Some(format!(
-                "This should never happen: please report it, with what '{tool} dmesg' and the domain's log say."
+            Self::Lost { name, .. } => Some(format!(
+                "This should never happen: please report it, with what '{tool} logs {name}' shows."
             )),
             Self::TooLong => Some("Copy a script into the guest, and run that.".into()),
             Self::Place(guest_agent::place::PlaceError::Taken(_)) => {
