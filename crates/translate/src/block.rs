@@ -37,7 +37,7 @@ pub struct Request<'a> {
     pub code: &'a [u8],
     /// How many of `code` lie on the page of `va`.
     pub page_bytes: usize,
-    /// Host address the code will run at; multiple of 16.
+    /// Host address the code will run at.
     pub code_host: u64,
     /// Host address its exit stubs will run at, within 2 GiB of the code.
     pub stub_host: u64,

@@ -12,9 +12,9 @@
 use crate::emit::{Address, Emitter, Field, Gpr};
 use crate::{LOOKUP_ENTRIES, Mode, Targets};
 
-/// Bytes of the prologue in front of every block: lookups end there with RCX,
-/// RAX and RDX still in spill slots 0, 1 and 2. Links go behind it.
-pub const PROLOGUE: u64 = 21;
+/// Bytes of the prologue in front of every block: lookups end there with RDX still in spill slot 2. Links go
+/// behind it.
+pub const PROLOGUE: u64 = 7;
 
 /// Rotation of the first hash, as an instruction's immediate.
 const FIRST: u8 = 13;
@@ -136,10 +136,9 @@ const TABLE: u64 = LOOKUP_ENTRIES * size_of::<LookupEntry>() as u64;
 // The emitted hash keeps 16 bits of twice the sum and scales them by 8.
 const _: () = assert!(LOOKUP_ENTRIES == 1 << 15 && size_of::<LookupEntry>() == 16);
 
-/// Emits the block prologue.
+/// Emits the block prologue. Most blocks are entered by links only: what can be done at the place of the jump
+/// is done there, so that less of the cache is filled with what does not run.
 pub(crate) fn emit_prologue(code: &mut Emitter) {
-    code.restore(Gpr::RCX, Field::spill(0));
-    code.restore(Gpr::RAX, Field::spill(1));
     code.restore(Gpr::RDX, Field::spill(2));
 }
 
@@ -150,6 +149,13 @@ pub(crate) fn emit_lookup(code: &mut Emitter, table: u64, miss: u64) {
     emit_probe(code, table, FIRST);
     code.bytes(&[0xe3, 5]); // jrcxz past the jump
     code.jump(miss);
+    emit_arrival(code);
+}
+
+/// Emits the jump to the block of the entry at RDX.
+fn emit_arrival(code: &mut Emitter) {
+    code.restore(Gpr::RCX, Field::spill(0));
+    code.restore(Gpr::RAX, Field::spill(1));
     code.bytes(&[0xff, 0x62, 8]); // jmp [rdx+8]
 }
 
@@ -190,11 +196,13 @@ pub fn emit_lookup_miss(
     let mut tail = Emitter::new(&mut tail_buffer, tail_host, targets.context_of(mode));
     emit_unprobe(&mut tail);
     tail.save(Gpr::RCX, Field::TARGET);
-    emit_prologue(&mut tail);
+    tail.restore(Gpr::RCX, Field::spill(0));
+    tail.restore(Gpr::RAX, Field::spill(1));
+    tail.restore(Gpr::RDX, Field::spill(2));
     tail.jump(targets.exit_indirect);
     let (tail_len, tail_bad) = (tail.len(), tail.overflow || tail.out_of_reach);
     code.bytes(&[0xe3, u8::try_from(tail_len).ok()?]); // jrcxz past the miss
     code.bytes(tail_buffer.get(..tail_len)?);
-    code.bytes(&[0xff, 0x62, 8]); // jmp [rdx+8]
+    emit_arrival(&mut code);
     (!tail_bad && !code.overflow && !code.out_of_reach).then(|| code.len())
 }

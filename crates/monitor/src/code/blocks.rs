@@ -392,7 +392,7 @@ impl Monitor {
         self.stats.instructions += out.entry_count as u64;
         code.note_part(block.host, id);
         let out = &code.output;
-        code.next_code = (code.next_code + out.code_len as u32 + 15) & !15;
+        code.next_code += out.code_len as u32;
         code.next_stub += out.stub_len as u32;
         code.blocks.push(block);
         if kind == Kind::Alone {

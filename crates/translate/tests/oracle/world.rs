@@ -448,13 +448,13 @@ impl World {
         if self.mode == Mode::Kernel { MISS } else { MISS + 128 }
     }
 
-    /// The guest's state in such a jump; within 57 bytes of its end there must be one, and in the first
-    /// half of the routine.
+    /// The guest's state in such a jump; within 71 bytes of its end there must be one but right before the
+    /// branch, and in the first half of the routine.
     fn underway(&mut self, host: &State) -> Option<(u64, Fix)> {
         let jump = self.jump_at(host.rip)?;
         let found = underway(jump, &host.regs);
         let must = match jump {
-            Jump::Inline(to_end) => to_end <= 57,
+            Jump::Inline(to_end) => to_end <= 71 && to_end != 3,
             Jump::Miss(at) => at <= 51,
             Jump::Arriving(..) => true,
         };
