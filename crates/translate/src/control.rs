@@ -3,7 +3,7 @@
 use crate::block::{Builder, Guest};
 use crate::emit::{Address, Field, Gpr, is_delicate, sign_extended};
 use crate::layout::{Bytes, Memory};
-use crate::lookup::emit_lookup;
+use crate::lookup::{emit_lookup, place_of};
 use crate::output::{Fix, Link};
 use crate::scratch::Spills;
 use crate::{FOLD, Mode};
@@ -124,6 +124,9 @@ impl Builder<'_> {
     /// Pushes the guest address after a call.
     fn push_return_address(&mut self, guest: &Guest, fix: Fix) {
         let address = guest.instruction.next_ip();
+        // Until the callee returns its place in the table has come to the cache.
+        let table = self.targets.lookup_of(self.request.mode);
+        self.code.prefetch_place(table.wrapping_add(place_of(address)));
         self.mark(guest, fix);
         if is_delicate(address) {
             self.code.byte(0x68); // push imm32

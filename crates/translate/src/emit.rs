@@ -221,6 +221,12 @@ impl<'a> Emitter<'a> {
         self.rip_operand(reg.0, target, 0);
     }
 
+    /// `prefetcht0 [rip + target]`
+    pub fn prefetch_place(&mut self, target: u64) {
+        self.bytes(&[0x0f, 0x18]);
+        self.rip_operand(1, target, 0);
+    }
+
     /// `lea reg, [field + 8]`
     pub fn lea_behind_field(&mut self, reg: Gpr, field: Field) {
         self.lea_place(reg, self.context.wrapping_add(field.0 as u64 + 8));

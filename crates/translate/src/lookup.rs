@@ -130,6 +130,11 @@ const fn hash(va: u64, rotation: u8) -> u64 {
     va.rotate_right(rotation as u32).wrapping_add(va) & (LOOKUP_ENTRIES - 1)
 }
 
+/// Where in the first table the entry of guest address `va` is, in bytes.
+pub(crate) const fn place_of(va: u64) -> u64 {
+    hash(va, FIRST) * size_of::<LookupEntry>() as u64
+}
+
 /// Size of one table in bytes.
 const TABLE: u64 = LOOKUP_ENTRIES * size_of::<LookupEntry>() as u64;
 
