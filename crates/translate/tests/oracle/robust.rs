@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 use std::cell::RefCell;
 use translate::output::MAX_INSTRUCTIONS;
-use translate::{Error, Mode, Output, PROLOGUE, Request, Targets, Translator, UserMemory};
+use translate::{
+    Error, LookupEntry, Mode, Output, PROLOGUE, Request, Targets, Translator, UserMemory,
+    lookup_slots,
+};
 
 const BASE: u64 = 0x600_0000_0000;
 
@@ -87,6 +90,37 @@ fn check_decodes(code: &[u8], mut entries: Vec<usize>) {
         assert!(!instruction.is_privileged());
     }
     assert!(entries.is_empty(), "entries inside instructions: {entries:?} in {code:02x?}");
+}
+
+/// What the translation of `bytes` at `va` fetches ahead.
+fn fetched(mode: Mode, va: u64, bytes: &[u8]) -> Vec<u64> {
+    let request = request(mode, va, bytes, &|_| false);
+    let (mut code, mut stubs, mut out) = ([0; 4096], [0; 1024], Output::new());
+    let done = TRANSLATOR.with_borrow_mut(|translator| {
+        translator.translate(&request, &mut code, &mut stubs, &mut out)
+    });
+    assert_eq!(done, Ok(()));
+    let decoder = iced_x86::Decoder::with_ip(64, &code[..out.code_len], request.code_host, 0);
+    let fetches = decoder.into_iter().filter(|i| i.mnemonic() == iced_x86::Mnemonic::Prefetcht0);
+    fetches.map(|i| i.ip_rel_memory_address()).collect()
+}
+
+/// A call fetches the entry that its return will be looked up in first; a jump does not.
+#[test]
+fn calls_fetch_where_they_return() {
+    let va = 0xffff_ffff_8123_4567;
+    for (mode, table) in
+        [(Mode::Kernel, targets().kernel_lookup), (Mode::User, targets().user_lookup)]
+    {
+        let entry = |after| {
+            let [first, _] = lookup_slots(va + after);
+            table + (first * size_of::<LookupEntry>()) as u64
+        };
+        assert_eq!(fetched(mode, va, &[0xe8, 0, 1, 0, 0]), [entry(5)]); // call near
+        assert_eq!(fetched(mode, va, &[0xff, 0xd0]), [entry(2)]); // call rax
+        assert_eq!(fetched(mode, va, &[0xe9, 0, 1, 0, 0]), []); // jmp near
+        assert_eq!(fetched(mode, va, &[0xc3]), []); // ret
+    }
 }
 
 fn mode() -> impl Strategy<Value = Mode> {
