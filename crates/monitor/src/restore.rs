@@ -4,6 +4,7 @@
 use core::arch::asm;
 
 use abi::mmu::PTE_ACCESSED;
+use alloc::boxed::Box;
 use iced_x86::Instruction;
 
 use crate::{
@@ -98,6 +99,16 @@ impl Monitor {
     /// Executes XRSTOR with the operand of `ins` and the mask in EDX:EAX.
     pub fn restore_state(&mut self, ins: &Instruction) -> Result<Option<u64>, Fault> {
         let va = self.operand_address(ins);
+        // Kept: filling it with zeros would take longer than the rest.
+        let mut area = self.area.take().unwrap_or_else(|| Box::new(Vector([0; 8192])));
+        let done = self.restore_by(&mut area, va);
+        self.area = Some(area);
+        done.map(|()| None)
+    }
+
+    /// Loads the state at guest address `va` by way of `area`, of which what is not read from there is of
+    /// no account.
+    fn restore_by(&mut self, area: &mut Vector, va: u64) -> Result<(), Fault> {
         if !va.is_multiple_of(64) {
             return Err(GP);
         }
@@ -108,7 +119,6 @@ impl Monitor {
             (cpuid::guest_xcr0(), cpuid::guest_xcr0() | PKRU)
         };
         let mask = context().regs[0] & xcr0 & 0xffff_ffff;
-        let mut area = Vector([0; 8192]);
         self.read_state(va, &mut area.0[..HEADER_END])?;
         let header = Header::check(&area.0, known)?;
         let mxcsr = word(&area.0, MXCSR) as u32;
@@ -124,15 +134,16 @@ impl Monitor {
         }
         area.0[HEADER..HEADER + 8].copy_from_slice(&(header.present & xcr0).to_le_bytes());
         area.0[HEADER + 8..HEADER + 16].copy_from_slice(&form.0.to_le_bytes());
-        load(&area, mask as u32);
-        Ok(None)
+        load(area, mask as u32);
+        Ok(())
     }
 
     /// Reads guest memory as the instruction would.
     fn read_state(&mut self, va: u64, to: &mut [u8]) -> Result<(), Fault> {
         let last = va.wrapping_add(to.len() as u64 - 1);
         let user = in_user_mode();
-        for at in [va, last] {
+        let pages = 1 + usize::from((va ^ last) >> 12 != 0);
+        for at in [va, last].into_iter().take(pages) {
             if user && at >> 47 != 0 {
                 return Err(GP);
             }

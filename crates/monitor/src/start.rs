@@ -367,6 +367,7 @@ pub fn build(code: Code) -> &'static mut Monitor {
         stats: Stats::default(),
         runners: Pool::new(),
         pid: sys::getpid(),
+        area: None,
         halted: crate::run::Halts::default(),
         ended: false,
     }));

@@ -16,7 +16,7 @@ use crate::{
     run::Halts,
     runner::Pool,
     scan::Traps,
-    space::{Space, Spaces},
+    space::{Space, Spaces, Vector},
     time::Timer,
 };
 
@@ -125,6 +125,8 @@ pub struct Monitor {
     pub runners: Pool,
     /// Id of the first space.
     pub pid: i32,
+    /// Room for the state that an emulated XRSTOR loads.
+    pub area: Option<Box<Vector>>,
     /// How long the guest was idle lately.
     pub halted: Halts,
     /// The guest ended.
