@@ -87,9 +87,10 @@ fn is_break(error: &io::Error) -> bool {
     )
 }
 
-/// Is the domain that an order is for no more, or stored and not started (any more)?
+/// Is the domain that an order is for no more, or stored and not started (any more), or did it end before
+/// it answered?
 fn has_ended(error: &Error) -> bool {
-    matches!(error.code(), Some(ErrorCode::NotFound | ErrorCode::WrongState))
+    matches!(error.code(), Some(ErrorCode::NotFound | ErrorCode::WrongState | ErrorCode::Ended))
 }
 
 /// What an answer says.
