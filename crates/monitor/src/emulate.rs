@@ -186,8 +186,8 @@ impl Monitor {
             // XCR0 is what it is; Linux writes back what CPUID offers.
             Xsetbv | Wbinvd | Wbnoinvd | Invd | Clts | Stac | Clac | Lmsw | Lgdt | Lidt | Lldt
             | Ltr | Invlpg => {}
-            In | Insb | Insw | Insd => self.port_read(ins),
-            Out | Outsb | Outsw | Outsd => {}
+            // IN and OUT are translated.
+            Insb | Insw | Insd | Outsb | Outsw | Outsd => {}
             Cli => event::set_masked(true),
             Sti => event::set_masked(false),
             Hlt => {
@@ -259,16 +259,6 @@ impl Monitor {
         self.write_value(sp, &0u64).map_err(|_| Fault::Page { address: sp, code: 2 })?;
         context().regs[4] = fold(sp);
         Ok(())
-    }
-
-    fn port_read(&mut self, ins: &Instruction) {
-        // No ports: all bits set.
-        let rax = &mut context().regs[0];
-        match ins.op0_register().size() {
-            1 => *rax |= 0xff,
-            2 => *rax |= 0xffff,
-            _ => *rax = 0xffff_ffff,
-        }
     }
 
     /// XGETBV: the guest's XCR0 whichever is asked for.

@@ -7,7 +7,7 @@ use crate::layout::{Layout, Memory};
 use crate::lookup::{PROLOGUE, emit_prologue};
 use crate::output::{Entry, Fix, MAX_ENTRIES, MAX_INSTRUCTIONS, MAX_LINKS, Output};
 use crate::sensitive::{Class, classify};
-use crate::stack::uses_stack_pointer;
+use crate::stack::{LOOKAHEAD, uses_stack_pointer};
 use crate::state::{is_masked, is_restore, uses_state};
 use crate::string::is_pointer_instruction;
 use crate::{Mode, Targets, UserMemory};
@@ -26,14 +26,19 @@ const LINK_ROOM: usize = 3;
 /// Entry and link offsets have 16 bits.
 const MOST_BYTES: usize = 0xffff;
 
+/// Guest bytes that are looked at, at most: those of a block and of what may follow it.
+pub const MOST_CODE: usize = (MAX_INSTRUCTIONS + LOOKAHEAD) * LONGEST;
+/// Bytes of the longest instruction (SDM vol. 2 2.3.11).
+const LONGEST: usize = 15;
+
 /// What to translate.
 pub struct Request<'a> {
     /// Mode of the code.
     pub mode: Mode,
     /// Guest address of the first instruction.
     pub va: u64,
-    /// Guest bytes from `va` on: to the end of its page or, when the caller
-    /// joined the next page, 16 bytes of that more.
+    /// Guest bytes from `va` on: [`MOST_CODE`], or to the end of its page or,
+    /// when the caller joined the next page, 16 bytes of that more.
     pub code: &'a [u8],
     /// How many of `code` lie on the page of `va`.
     pub page_bytes: usize,
@@ -256,6 +261,7 @@ impl Builder<'_> {
             _ if (self.request.avoid)(instruction.ip()) => return Err(Unsupported),
             Class::Drop => return Ok(Flow::Next),
             Class::Segment => self.segment_move(guest)?,
+            Class::Port => self.port(instruction),
             Class::Translate if instruction.flow_control() != FlowControl::Next => {
                 return self.branch(guest);
             }

@@ -30,7 +30,7 @@ mod underway;
 mod user_tlb;
 
 pub use alias::{ALIAS_MASK, ALIAS_TABLE, UserMemory, alias_index};
-pub use block::{Error, Request, Translator};
+pub use block::{Error, MOST_CODE, Request, Translator};
 pub use context::Context;
 pub use lookup::{LookupEntry, LookupTables, PROLOGUE, emit_lookup_miss, lookup_slots};
 pub use output::{Entry, Fix, Link, Output};

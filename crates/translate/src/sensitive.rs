@@ -1,6 +1,7 @@
 //! Instructions that must not run as they are.
 //!
-//! To the monitor go: everything privileged; what shows or changes host state
+//! To the monitor go: what is privileged, but for port accesses (guests have no
+//! ports, and a boot probes for them 200 000 times); what shows or changes host state
 //! (CPUID, descriptor tables, segment registers, XGETBV, RDPMC, RDPRU, PKRU, in
 //! kernel mode also the FS and GS bases); what needs features guests are not
 //! offered (VMX, SVM, SGX, TDX, CET, AMX, MPX, user interrupts, MONITOR,
@@ -25,6 +26,8 @@ pub(crate) enum Class {
     Drop,
     /// MOV from or to a segment register in kernel mode.
     Segment,
+    /// IN or OUT in kernel mode.
+    Port,
     /// It is translated.
     Translate,
 }
@@ -36,6 +39,9 @@ const KERNEL_SS: u16 = 0xe02b;
 pub(crate) fn classify(instruction: &Instruction, mode: Mode) -> Class {
     use Mnemonic as M;
     let kernel = mode == Mode::Kernel;
+    if kernel && matches!(instruction.mnemonic(), M::In | M::Out) {
+        return Class::Port;
+    }
     if instruction.is_privileged() || names_special_register(instruction) {
         let movable = kernel && instruction.mnemonic() == M::Mov && is_segment_move(instruction);
         return if movable { Class::Segment } else { Class::Emulate };
@@ -158,6 +164,18 @@ fn is_segment_move(instruction: &Instruction) -> bool {
 }
 
 impl Builder<'_> {
+    /// Where no port is, all bits read are set and what is written is lost.
+    pub fn port(&mut self, instruction: &Instruction) {
+        if instruction.mnemonic() == Mnemonic::Out {
+            return;
+        }
+        match instruction.op0_register().size() {
+            1 => self.code.bytes(&[0xb0, 0xff]), // mov al, imm8
+            2 => self.code.constant_word(Gpr::RAX, 0xffff),
+            _ => self.code.constant(Gpr::RAX, 0xffff_ffff),
+        }
+    }
+
     /// The segment moves of kernel entry and context switch, done on the spot:
     /// a PV kernel has fixed CS and SS, and keeps null selectors in the others.
     pub fn segment_move(&mut self, guest: &Guest) -> Result<(), Unsupported> {

@@ -18,8 +18,8 @@ use iced_x86::{
 /// What to add to the low half of a folded value to unfold it.
 const UNFOLD_SHORT: i32 = 0x10000;
 
-/// How far to look for the end of the flags' life.
-const LOOKAHEAD: usize = 16;
+/// How many instructions behind one to look for the end of the flags' life.
+pub(crate) const LOOKAHEAD: usize = 16;
 
 /// Whether an operand is RSP or ESP as a register.
 pub(crate) fn uses_stack_pointer(instruction: &Instruction) -> bool {

@@ -4,7 +4,8 @@ use alloc::{boxed::Box, vec::Vec};
 
 use hashbrown::{HashMap, HashSet};
 use translate::{
-    Error, Fix, Jump, Mode, Output, PROLOGUE, Request, Translator, UserMemory, forbidden, underway,
+    Error, Fix, Jump, MOST_CODE, Mode, Output, PROLOGUE, Request, Translator, UserMemory,
+    forbidden, output::MAX_INSTRUCTIONS, underway,
 };
 
 use super::{
@@ -267,16 +268,16 @@ impl Monitor {
         }
         self.protect_frame(frame, Frame::CODE);
         let offset = (va & 0xfff) as usize;
-        let mut bytes = [0u8; 4096 + 16];
-        // SAFETY: the frame exists (a walk found it); `bytes` has room for it.
+        let page_bytes = (4096 - offset).min(MOST_CODE);
+        let mut bytes = [0u8; MOST_CODE + 16];
+        // SAFETY: the frame exists (a walk found it); `bytes` has room for so many of its bytes.
         unsafe {
             core::ptr::copy_nonoverlapping(
                 self.frame_ptr(frame).add(offset),
                 bytes.as_mut_ptr(),
-                4096 - offset,
+                page_bytes,
             );
         }
-        let page_bytes = 4096 - offset;
         let mut len = page_bytes;
         let mut frame2 = NONE;
         let mut tries = 0;
@@ -342,11 +343,7 @@ impl Monitor {
             state_may_be_away: separate,
             restores_elsewhere: !separate,
             avoid: &|va| avoided.contains(&va),
-            limit: if kind == Kind::Alone || tries >= SINGLE {
-                1
-            } else {
-                translate::output::MAX_INSTRUCTIONS
-            },
+            limit: if kind == Kind::Alone || tries >= SINGLE { 1 } else { MAX_INSTRUCTIONS },
         };
         let room = |from: u32, end: u32| end.saturating_sub(from).min(BLOCK) as usize;
         let translator =

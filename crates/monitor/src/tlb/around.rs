@@ -53,19 +53,51 @@ impl Monitor {
     /// accessed. Linux marks what it maps around a fault as accessed, and what a
     /// fork copies as not: a child seldom touches much of it.
     pub(super) fn map_cluster(&mut self, page: u64, leaf: &Leaf, this: Page) {
-        let first = leaf.index & !(CLUSTER - 1);
-        let wanted = leaf.index - first;
+        let wanted = leaf.index % CLUSTER;
         let base = page - ((wanted as u64) << 12);
         let mut cluster: Cluster = [None; CLUSTER];
-        for (i, slot) in cluster.iter_mut().enumerate() {
-            *slot = if i == wanted {
-                Some(this)
-            } else {
-                self.neighbour(base + ((i as u64) << 12), leaf, first + i, this.access)
-            };
+        *cluster.at_mut(wanted) = Some(this);
+        if self.is_separate() {
+            self.map_accessed(base, leaf, cluster, wanted);
+        } else {
+            self.map_continued(base, leaf, cluster, wanted);
         }
-        if !self.is_separate() {
-            self.part_neighbours(&mut cluster, wanted);
+    }
+
+    /// Maps the run of pages that the wanted one is in. Mostly it is alone, which the entries beside it say.
+    fn map_continued(&mut self, base: u64, leaf: &Leaf, mut cluster: Cluster, wanted: usize) {
+        let Some(this) = *cluster.at(wanted) else { return };
+        let (mut start, mut first) = (wanted, this);
+        while start > 0
+            && let Some(frame) = first.frame.checked_sub(1)
+            && let Some(page) = self.neighbour(base, leaf, start - 1, this.access, Some(frame))
+            && self.may_be_one_mapping(&page, &first)
+        {
+            (start, first) = (start - 1, page);
+            *cluster.at_mut(start) = Some(page);
+        }
+        let (mut end, mut last) = (wanted + 1, this);
+        while end < CLUSTER
+            && let Some(page) = self.neighbour(base, leaf, end, this.access, Some(last.frame + 1))
+            && self.may_be_one_mapping(&last, &page)
+        {
+            *cluster.at_mut(end) = Some(page);
+            (end, last) = (end + 1, page);
+        }
+        self.map_run(base, &cluster, start, end);
+    }
+
+    /// Code may not be executed beside all other code.
+    fn may_be_one_mapping(&self, left: &Page, right: &Page) -> bool {
+        left.access == right.access
+            && (!left.access.exec || self.may_follow(left.frame, right.frame))
+    }
+
+    /// Maps the run of pages that the wanted one is in, and all others that are accessed.
+    fn map_accessed(&mut self, base: u64, leaf: &Leaf, mut cluster: Cluster, wanted: usize) {
+        let Some(this) = *cluster.at(wanted) else { return };
+        for (i, slot) in cluster.iter_mut().enumerate().filter(|(i, _)| *i != wanted) {
+            *slot = self.neighbour(base, leaf, i, this.access, None);
         }
         let mut start = wanted;
         while start > 0 && continues(&cluster, start - 1, start) {
@@ -74,9 +106,6 @@ impl Monitor {
         let end = end_of_run(&cluster, start);
         self.map_run(base, &cluster, start, end);
         cluster.iter_mut().take(end).skip(start).for_each(|slot| *slot = None);
-        if !self.is_separate() {
-            return;
-        }
         for slot in &mut cluster {
             *slot = slot.filter(|p| p.accessed);
         }
@@ -129,19 +158,6 @@ impl Monitor {
         .then_some(frame)
     }
 
-    /// Leaves out pages that may not be executed side by side.
-    fn part_neighbours(&self, cluster: &mut Cluster, wanted: usize) {
-        for right in 1..CLUSTER {
-            let left = right - 1;
-            if let (Some(a), Some(b)) = (*cluster.at(left), *cluster.at(right))
-                && (a.access.exec && b.access.exec)
-                && !self.may_follow(a.frame, b.frame)
-            {
-                *cluster.at_mut(if right == wanted { left } else { right }) = None;
-            }
-        }
-    }
-
     /// Maps the pages at places `start..end`, which continue each other.
     fn map_run(&mut self, base: u64, cluster: &Cluster, start: usize, end: usize) {
         let Some(head) = *cluster.at(start) else { return };
@@ -155,10 +171,22 @@ impl Monitor {
         }
     }
 
-    /// The page at another entry of the same table, if user code may have it now.
-    fn neighbour(&mut self, page: u64, leaf: &Leaf, index: usize, this: Access) -> Option<Page> {
-        let entry = self.entry(leaf.table, index)?;
+    /// The page at another place of the cluster at `base`, if user code may have it now and it is the frame that
+    /// is wanted.
+    fn neighbour(
+        &mut self,
+        base: u64,
+        leaf: &Leaf,
+        place: usize,
+        this: Access,
+        wanted: Option<u32>,
+    ) -> Option<Page> {
+        let entry = self.entry(leaf.table, leaf.index - leaf.index % CLUSTER + place)?;
         let frame = frame_of(entry);
+        if wanted.is_some_and(|wanted| wanted != frame) {
+            return None;
+        }
+        let page = base + ((place as u64) << 12);
         let allow = entry & leaf.upper;
         let executable = (entry | leaf.upper) & PTE_NX == 0;
         let facts = self.frames.get(frame as usize).copied().unwrap_or_default();

@@ -22,9 +22,6 @@ fn privileged_and_revealing() {
         code!(".byte 0x0f, 0x0b, 0x78, 0x65, 0x6e", "cpuid"),
         code!("rdmsr"),
         code!("wrmsr"),
-        code!("in al, dx"),
-        code!("in eax, 0x71"),
-        code!("out 0x80, al"),
         code!("rep insb"),
         code!("outsd"),
         code!("cli"),
@@ -166,6 +163,31 @@ fn longest_instructions() {
     lab.set(Setting::User);
     let case = lab.case(&padded(&[0xf3; 5]));
     assert_eq!(lab.check(&case), End::Stop);
+}
+
+/// Reads of ports that are not there give all bits set; programs may not try.
+#[test]
+fn ports_in_kernel_mode() {
+    let mut lab = Lab::new(77);
+    for setting in [Setting::Top, Setting::Far] {
+        for (code, native) in [
+            (code!("in al, dx"), code!("mov al, 0xff")),
+            (code!("in al, 0x64"), code!("mov al, 0xff")),
+            (code!("in ax, dx"), code!("mov ax, 0xffff")),
+            (code!("in ax, 0x71"), code!("mov ax, 0xffff")),
+            (code!("in eax, dx"), code!("mov eax, 0xffffffff")),
+            (code!("in eax, 0x71"), code!("mov eax, 0xffffffff")),
+            (code!("out 0x80, al", "out dx, ax", "out dx, eax"), code!("nop")),
+        ] {
+            lab.set(setting);
+            let case = lab.case(&code);
+            let native = crate::lab::Case { code: native, ..case.clone() };
+            lab.check_like(&case, &native, |_| ());
+        }
+    }
+    for code in [code!("in al, dx"), code!("in eax, 0x71"), code!("out 0x80, al")] {
+        left_to_monitor(&mut lab, Setting::User, &code);
+    }
 }
 
 /// Segment moves a PV kernel makes all the time.
