@@ -7,13 +7,15 @@ is read and written with the same arguments, so that the difference is what the 
 
 import contextlib
 import os
+import pathlib
 import re
 import statistics
+import subprocess
 import sys
 
 from debian_guest import Debian, build, document, gateway, gigabits, host, iperf3, own_files, stream_server
 from lab import free_port
-from rig import OUT, Failure, expect
+from rig import OUT, Failure, expect, wait_for
 
 IMAGE = OUT / "devbench"
 PACKAGES = "fio,iperf3,iputils-ping"
@@ -42,8 +44,14 @@ FIO = {
 }
 # Up is from the guest to the host.
 TCP = {"up": [], "down": ["--reverse"]}
-# Name → ping's arguments.
-PING = {"ping_tap": ["-c", "100", "-i", "0.01"], "ping_tap_1s": ["-c", "5", "-i", "1"]}
+# What of a ping the host takes without any guest: relay.c answers behind a tap of its own.
+RELAY, RELAY_TAP, RELAY_HOST, RELAY_GUEST = "ping_tap_relay", "relay0", "10.78.0.1", "10.78.0.2"
+# Name → who is asked, ping's other arguments.
+PING = {
+    "ping_tap": (GUEST, ["-c", "100", "-i", "0.01"]),
+    RELAY: (RELAY_GUEST, ["-c", "100", "-i", "0.01"]),
+    "ping_tap_1s": (GUEST, ["-c", "5", "-i", "1"]),
+}
 NAMES = ["debian_login", *FIO, *(f"tcp_user_{way}" for way in TCP), *(f"tcp_tap_{way}" for way in TCP), *PING]
 
 
@@ -169,6 +177,21 @@ def round_trip(prefix, address, arguments):
     return statistics.median(times) * 1e3
 
 
+@contextlib.contextmanager
+def relay(prefix):
+    """Two processes that do what a guest and its back end do for a ping, and nothing else."""
+    program = OUT / "relay"
+    host("gcc", "-O2", "-o", str(program), str(pathlib.Path(__file__).parent / "relay.c"))
+    with subprocess.Popen([*prefix, str(program), RELAY_TAP]) as process:
+        try:
+            wait_for(lambda: RELAY_TAP in host(*prefix, "ip", "-o", "link"), 10, "no tap of the relay")
+            for words in (f"addr add {RELAY_HOST}/24 dev {RELAY_TAP}", f"link set {RELAY_TAP} up"):
+                host(*prefix, "ip", *words.split())
+            yield
+        finally:
+            process.kill()
+
+
 def tap(rig, names, results):
     with namespace(rig) as prefix:
         guest = debian(rig, f"bridge={BRIDGE}")
@@ -179,12 +202,17 @@ def tap(rig, names, results):
         if any(name.startswith("tcp") for name in names):
             with stream_server(rig, prefix, HOST, PORT):
                 streams(guest, "tap", prefix, ((HOST, PORT), (HOST, PORT)), names, results)
-        for _ in range(ROUNDS):
-            for name, arguments in PING.items():
-                if name in names:
-                    native = round_trip(prefix, "127.0.0.1", arguments)
-                    results.add(name, "us", round_trip(prefix, GUEST, arguments), native)
+        with relay(prefix) if RELAY in names else contextlib.nullcontext():
+            for _ in range(ROUNDS):
+                pings(prefix, names, results)
         guest.end()
+
+
+def pings(prefix, names, results):
+    for name, (address, arguments) in PING.items():
+        if name in names:
+            native = round_trip(prefix, "127.0.0.1", arguments)
+            results.add(name, "us", round_trip(prefix, address, arguments), native)
 
 
 def debian(rig, vif, data=None):
