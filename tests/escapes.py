@@ -14,15 +14,15 @@ TURNS = "rt_sigreturn setitimer futex restart_syscall exit_group".split()
 MAPPINGS = "mmap mprotect munmap".split()
 BIRTHS = "getpid clone getppid prctl arch_prctl".split()
 ALLOWED = {
-    "keys": [*TURNS, *MAPPINGS, *BIRTHS, "madvise", "pkey_mprotect"],
-    "space": [*TURNS, *MAPPINGS, "madvise"],
+    "keys": [*TURNS, *MAPPINGS, *BIRTHS, "madvise", "mincore", "pkey_mprotect"],
+    "space": [*TURNS, *MAPPINGS, "madvise", "mincore"],
     "nursery": [*TURNS, *MAPPINGS, *BIRTHS],
     # Mappings change from one place each, which is not where these tries are made.
     "runner": TURNS,
 }
 
 NUMBERS = {
-    "mmap": 9, "mprotect": 10, "munmap": 11, "rt_sigreturn": 15, "madvise": 28, "setitimer": 38, "getpid": 39, "clone": 56,
+    "mmap": 9, "mprotect": 10, "munmap": 11, "rt_sigreturn": 15, "mincore": 27, "madvise": 28, "setitimer": 38, "getpid": 39, "clone": 56,
     "getppid": 110, "prctl": 157, "arch_prctl": 158, "futex": 202, "restart_syscall": 219, "exit_group": 231, "pkey_mprotect": 329,
 }
 # Linux lets these two through before it asks any filter: they are its own, for probes that root sets.
@@ -31,7 +31,7 @@ UNFILTERED = {335: "uretprobe", 336: "uprobe"}
 # One above the newest call that Linux 6.18 has (470, and a few to come).
 LAST = 480
 
-RAM_AT, RAM_END, REMOVE = 0x5C80_0000_0000, 0x5D80_0000_0000, 9
+RAM_AT, RAM_END, REMOVE, COLLAPSE = 0x5C80_0000_0000, 0x5D80_0000_0000, 9, 25
 RAM, ARENA, CODE, SHADOW, BELL, BELLS = 3, 4, 5, 6, 7, 3
 SHARED, PRIVATE, SHARED_VALIDATE, FIXED, ANONYMOUS = 1, 2, 3, 0x10, 0x20
 GROWSDOWN, LOCKED, NORESERVE, POPULATE, HUGETLB, SYNC, NOREPLACE = (
@@ -348,6 +348,8 @@ def allowed_ways(kind):
         ("mprotect", "mprotect", (0, 0, 1), 0),
         ("munmap", "munmap", (0, 0), -errno.EINVAL),
         ("madvise of guest memory", "madvise", (RAM_AT + 1, 0, REMOVE), -errno.EINVAL),
+        ("huge pages of guest memory", "madvise", (RAM_AT + 1, 0, COLLAPSE), -errno.EINVAL),
+        ("mincore of guest memory", "mincore", (RAM_AT + 1, 0, 0), -errno.EINVAL),
         ("setitimer", "setitimer", (0, 1, 0), -errno.EFAULT),
         ("getpid", "getpid", (), None),
         ("getppid", "getppid", (), None),
@@ -377,6 +379,8 @@ def rules(isolation):
         "munmap": (11, lambda a: True),
         "rt_sigreturn": (15, lambda a: True),
         "madvise of guest memory": (28, lambda a: RAM_AT <= a[0] < RAM_END and a[2] == REMOVE),
+        "huge pages of guest memory": (28, lambda a: RAM_AT <= a[0] < RAM_END and a[2] == COLLAPSE),
+        "mincore of guest memory": (27, lambda a: RAM_AT <= a[0] < RAM_END),
         "setitimer": (38, lambda a: a[0] == 0),
         "getpid": (39, lambda a: True),
         "clone": (56, lambda a: a[0] == CLONE_PARENT | SIGCHLD),

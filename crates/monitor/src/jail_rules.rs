@@ -10,6 +10,7 @@ const MUNMAP: i64 = 11;
 const RT_SIGRETURN: i64 = 15;
 const GETPID: i64 = 39;
 const GETPPID: i64 = 110;
+const MINCORE: i64 = 27;
 const MADVISE: i64 = 28;
 const SETITIMER: i64 = 38;
 const CLONE: i64 = 56;
@@ -29,6 +30,8 @@ const MAP_POPULATE: u64 = 0x8000;
 const RAM: [u64; 2] = [0x5c80_0000_0000, 0x5d80_0000_0000];
 /// `MADV_REMOVE`.
 const REMOVE: u64 = 9;
+/// `MADV_COLLAPSE`.
+const COLLAPSE: u64 = 25;
 /// `PROT_READ | PROT_WRITE | PROT_EXEC`.
 const PROTECTIONS: u64 = 7;
 const FD_RAM: u64 = 3;
@@ -116,8 +119,15 @@ pub fn rules(of: Jailed) -> Vec<(i64, Vec<SeccompRule>)> {
 
 fn for_the_monitor() -> Vec<(i64, Vec<SeccompRule>)> {
     vec![
-        // Memory that the guest gives back (its balloon): of its RAM only.
-        (MADVISE, vec![rule(vec![at_least(0, RAM[0]), below(0, RAM[1]), is(2, REMOVE)])]),
+        // Memory that the guest gives back (its balloon), and huge pages: of its RAM only.
+        (
+            MADVISE,
+            [REMOVE, COLLAPSE]
+                .map(|advice| rule(vec![at_least(0, RAM[0]), below(0, RAM[1]), is(2, advice)]))
+                .into(),
+        ),
+        // What of it has memory already.
+        (MINCORE, vec![rule(vec![at_least(0, RAM[0]), below(0, RAM[1])])]),
         (WRITE, BELLS.map(|bell| rule(vec![is(0, bell), is_long(2, 8)])).into()),
     ]
 }

@@ -368,6 +368,7 @@ pub fn build(code: Code) -> &'static mut Monitor {
         runners: Pool::new(),
         pid: sys::getpid(),
         area: None,
+        huge: crate::tlb::HugePages::default(),
         halted: crate::run::Halts::default(),
         ended: false,
     }));

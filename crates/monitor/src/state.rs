@@ -127,6 +127,8 @@ pub struct Monitor {
     pub pid: i32,
     /// Room for the state that an emulated XRSTOR loads.
     pub area: Option<Box<Vector>>,
+    /// Which huge pages the host was asked for.
+    pub huge: crate::tlb::HugePages,
     /// How long the guest was idle lately.
     pub halted: Halts,
     /// The guest ended.
@@ -180,6 +182,8 @@ pub struct Stats {
     pub scanned: u64,
     /// Instructions of programs emulated or run by themselves.
     pub alone: u64,
+    /// Huge pages that the host gave.
+    pub huge: u64,
 }
 
 /// The domain page.

@@ -11,6 +11,7 @@ const MMAP: u64 = 9;
 const MPROTECT: u64 = 10;
 const MUNMAP: u64 = 11;
 const RT_SIGACTION: u64 = 13;
+const MINCORE: u64 = 27;
 const MADVISE: u64 = 28;
 const SETITIMER: u64 = 38;
 const GETPID: u64 = 39;
@@ -98,6 +99,27 @@ const REMOVE: u64 = 9;
 pub unsafe fn discard(addr: u64, len: u64) -> i64 {
     // SAFETY: the caller's promise.
     unsafe { call6(MADVISE, [addr, len, REMOVE, 0, 0, 0]) }
+}
+
+/// `MADV_COLLAPSE`: one huge page for what lies in it.
+const COLLAPSE: u64 = 25;
+
+/// Asks the host for huge pages for a shared mapping; what is in it stays as it is.
+///
+/// # Safety
+/// The range lies in the monitor's view of RAM.
+pub unsafe fn collapse(addr: u64, len: u64) -> i64 {
+    // SAFETY: the caller's promise.
+    unsafe { call6(MADVISE, [addr, len, COLLAPSE, 0, 0, 0]) }
+}
+
+/// Which pages of a mapping have memory of the host's: bit 0 of a byte for each.
+///
+/// # Safety
+/// `pages` has a byte for each page of the range, which lies in the monitor's view of RAM.
+pub unsafe fn resident(addr: u64, len: u64, pages: &mut [u8]) -> i64 {
+    // SAFETY: the caller's promise.
+    unsafe { call6(MINCORE, [addr, len, pages.as_mut_ptr() as u64, 0, 0, 0]) }
 }
 
 /// Changes the protection of guest pages.

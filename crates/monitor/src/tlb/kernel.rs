@@ -74,6 +74,9 @@ impl Monitor {
 
     fn install_run(&mut self, page: u64, leaf: &Leaf, linear: bool) {
         let frame = leaf.frame();
+        if linear {
+            self.ask_for_huge_page(frame);
+        }
         let write = (linear || leaf.writable()) && self.run_write(leaf.entry, frame, linear);
         let region = page & !0x1f_ffff;
         let fits = |m: &Monitor, index: usize| {

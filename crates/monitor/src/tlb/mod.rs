@@ -4,6 +4,7 @@
 //! - `mapped` remembers what is installed, by 2 MiB region.
 //! - `user` and `kernel` install, each for its half; `around` adds neighbours.
 //! - `flush` drops what the guest's tables no longer say.
+//! - `huge` asks the host for huge pages.
 //!
 //! Invariants: a protected frame (translations or a shadow copy made from it)
 //! is mapped writable nowhere in the running space; a user page at a host
@@ -15,6 +16,7 @@ mod alias;
 mod around;
 mod flush;
 mod host;
+mod huge;
 mod kernel;
 mod linear;
 mod mapped;
@@ -24,6 +26,7 @@ mod user;
 pub use alias::is_aliased;
 pub use alias::{operand_size, writes_memory};
 pub use host::Access as MapAccess;
+pub use huge::HugePages;
 pub use kernel::{Outcome, is_linear};
 pub use linear::Linear;
 pub use mapped::{Half, Installed};
