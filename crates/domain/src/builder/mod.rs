@@ -114,6 +114,9 @@ pub fn build_in(order: &Order<'_>, mut ram: PrivateMemory) -> Result<Built, Buil
     let ramdisk_bytes = order.ramdisk.as_ref().map(Ramdisk::size);
     let max_pages = to_pages(order.maxmem_mib.max(order.memory_mib))?;
     let plan = Plan::new(&shape, ramdisk_bytes, to_pages(order.memory_mib)?, max_pages)?;
+    if let Some(area) = plan.ramdisk {
+        ram.populate(area.start.saturating_mul(PAGE), area.count.saturating_mul(PAGE));
+    }
     fill::fill(&mut ram, &plan, order)?;
     let setup = setup(&plan, order);
     Ok(Built { ram: ram.share(), setup })

@@ -38,20 +38,7 @@ impl Mapping {
         if length as u64 > size {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping at an address that the kernel chooses; the size
-        // of the memfd is sealed, so that no access past its end can happen.
-        let base = unsafe {
-            rustix::mm::mmap(
-                std::ptr::null_mut(),
-                length,
-                protection,
-                MapFlags::SHARED | MapFlags::NORESERVE,
-                &fd,
-                0,
-            )
-        }?;
-        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let base = map(&fd, length)?;
         Ok(Self { fd, base, length })
     }
 
@@ -73,6 +60,36 @@ impl Drop for Mapping {
             // SAFETY: made by `mmap` with this length; all borrows of it are over.
             let _unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.length) };
         }
+    }
+}
+
+/// A huge page of the host.
+const HUGE: usize = 2 << 20;
+
+/// Maps the first `length` bytes, which are sealed, where huge pages of the file can be huge pages of the mapping.
+fn map(fd: &OwnedFd, length: usize) -> io::Result<NonNull<u8>> {
+    let room = length.checked_add(HUGE).ok_or(io::ErrorKind::OutOfMemory)?;
+    let nothing = MapFlags::PRIVATE | MapFlags::NORESERVE;
+    // SAFETY: new mappings: of nothing, at an address that the kernel chooses, and within that one; what is
+    // left of it before and behind goes. The size of the memfd is sealed, so that no access past its end can happen.
+    unsafe {
+        let start =
+            rustix::mm::mmap_anonymous(std::ptr::null_mut(), room, ProtFlags::empty(), nothing)?;
+        let before = start.align_offset(HUGE).min(HUGE);
+        let base = start.byte_add(before);
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE | MapFlags::FIXED;
+        let mapped =
+            rustix::mm::mmap(base, length, ProtFlags::READ | ProtFlags::WRITE, flags, fd, 0);
+        let behind = length.next_multiple_of(rustix::param::page_size());
+        let unused = if mapped.is_ok() {
+            [(start, before), (base.byte_add(behind), HUGE - before)]
+        } else {
+            [(start, room), (start, 0)]
+        };
+        for (at, len) in unused.into_iter().filter(|(_, len)| *len > 0) {
+            rustix::mm::munmap(at, len)?;
+        }
+        NonNull::new(mapped?.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
     }
 }
 
@@ -110,11 +127,12 @@ impl PrivateMemory {
         unsafe { std::slice::from_raw_parts_mut(self.0.base.as_ptr(), self.0.length) }
     }
 
-    /// Asks the host to provide the pages of a range now, in one go. This is a
-    /// hint: nothing happens where it cannot.
+    /// Asks the host to provide the pages of a range now, in one go, and huge ones where it has them. This is
+    /// a hint: nothing happens where it cannot.
     pub fn populate(&mut self, offset: u64, length: u64) {
         let Ok(count) = usize::try_from(length) else { return };
         if let Some(start) = self.0.at::<u8>(offset, count) {
+            gather(start, count);
             // SAFETY: the range lies inside the mapping; populating it does not
             // change its bytes.
             let _hint = unsafe {
@@ -144,6 +162,24 @@ impl PrivateMemory {
     /// Makes the memory available to others.
     pub fn share(self) -> SharedMemory {
         SharedMemory(self.0)
+    }
+}
+
+/// Asks for a huge page for each that fits into `count` bytes of a mapping, until the host refuses.
+fn gather(start: NonNull<u8>, count: usize) {
+    let first = start.align_offset(HUGE);
+    for offset in (first..).step_by(HUGE).take_while(|offset| offset + HUGE <= count) {
+        // SAFETY: the piece lies inside the mapping; neither call changes its bytes. Linux gathers nothing where
+        // there is nothing yet, so that it gets a first page.
+        let done = unsafe {
+            let piece = start.add(offset).as_ptr().cast();
+            rustix::mm::madvise(piece, rustix::param::page_size(), Advice::LinuxPopulateWrite)
+                .is_ok()
+                && libc::madvise(piece, HUGE, libc::MADV_COLLAPSE) == 0
+        };
+        if !done {
+            return;
+        }
     }
 }
 
@@ -224,6 +260,18 @@ mod tests {
         assert_eq!(shared.copy_out(4096, 2).unwrap(), [7, 0]);
         shared.copy_in(8190, &[1, 2]).unwrap();
         assert_eq!(shared.word(8188).unwrap().load(Ordering::Relaxed), 0x0201_0000);
+    }
+
+    #[test]
+    fn huge_pages_can_be_asked_for_and_change_nothing() {
+        let size = 4 * HUGE - 4096;
+        let mut memory = PrivateMemory::new(c"test", size as u64, size as u64).unwrap();
+        assert!(memory.bytes().as_ptr().addr().is_multiple_of(HUGE));
+        memory.bytes()[2 * HUGE + 5] = 3;
+        memory.populate(HUGE as u64 / 2, 3 * HUGE as u64);
+        memory.bytes()[size - 1] = 4;
+        let other: usize = memory.bytes().iter().map(|byte| usize::from(*byte)).sum();
+        assert_eq!((memory.bytes()[2 * HUGE + 5], memory.bytes()[size - 1], other), (3, 4, 7));
     }
 
     #[test]
