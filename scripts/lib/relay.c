@@ -22,7 +22,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { ETHERNET = 14, ARP_LENGTH = 42, ECHO_LENGTH = 42, MOST = 1600 };
+enum { ARP_LENGTH = 42, ECHO_LENGTH = 42, MOST = 1600 };
 
 static const uint8_t own_address[6] = {2, 0, 0, 0, 0, 1};
 

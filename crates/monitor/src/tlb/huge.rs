@@ -8,7 +8,11 @@
 
 use alloc::vec::Vec;
 
-use crate::{runner::ticks, state::Monitor, sys};
+use crate::{
+    runner::ticks,
+    state::{Frame, Monitor},
+    sys,
+};
 
 /// Frames of a huge page.
 const FRAMES: usize = 512;
@@ -45,8 +49,7 @@ impl Monitor {
     /// The guest's kernel is about to use RAM around `frame`.
     pub(super) fn ask_for_huge_page(&mut self, frame: u32) {
         let page = frame as usize / FRAMES;
-        let whole = (page as u64 + 1) * FRAMES as u64 <= self.setup.nr_frames;
-        if self.huge.refused >= REFUSALS || !whole || !self.huge.is_new(page) {
+        if self.huge.refused >= REFUSALS || !self.has_all_of(page) || !self.huge.is_new(page) {
             return;
         }
         let start = self.frame_ptr((page * FRAMES) as u32);
@@ -65,5 +68,12 @@ impl Monitor {
         let done = done && ticks().wrapping_sub(before) < LONG;
         self.huge.refused = if done { 0 } else { self.huge.refused + 1 };
         self.stats.huge += u64::from(done);
+    }
+
+    /// Does the guest have all frames of a huge page? With one frame in each it would have the host fill more
+    /// memory than it may have.
+    fn has_all_of(&self, page: usize) -> bool {
+        let frames = self.frames.get(page * FRAMES..(page + 1) * FRAMES);
+        frames.is_some_and(|frames| frames.iter().all(|facts| facts.0 & Frame::GIVEN == 0))
     }
 }
