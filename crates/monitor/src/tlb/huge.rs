@@ -8,11 +8,7 @@
 
 use alloc::vec::Vec;
 
-use crate::{
-    runner::ticks,
-    state::{Frame, Monitor},
-    sys,
-};
+use crate::{runner::ticks, state::Monitor, sys};
 
 /// Frames of a huge page.
 const FRAMES: usize = 512;
@@ -49,7 +45,10 @@ impl Monitor {
     /// The guest's kernel is about to use RAM around `frame`.
     pub(super) fn ask_for_huge_page(&mut self, frame: u32) {
         let page = frame as usize / FRAMES;
-        if self.huge.refused >= REFUSALS || !self.has_all_of(page) || !self.huge.is_new(page) {
+        let whole = (page as u64 + 1) * FRAMES as u64 <= self.setup.nr_frames;
+        // With one frame in each piece, a guest that may have more later would have the host fill all of it now.
+        let whole = whole && self.setup.nr_pages == self.setup.max_pages;
+        if self.huge.refused >= REFUSALS || !whole || !self.huge.is_new(page) {
             return;
         }
         let start = self.frame_ptr((page * FRAMES) as u32);
@@ -68,12 +67,5 @@ impl Monitor {
         let done = done && ticks().wrapping_sub(before) < LONG;
         self.huge.refused = if done { 0 } else { self.huge.refused + 1 };
         self.stats.huge += u64::from(done);
-    }
-
-    /// Does the guest have all frames of a huge page? With one frame in each it would have the host fill more
-    /// memory than it may have.
-    fn has_all_of(&self, page: usize) -> bool {
-        let frames = self.frames.get(page * FRAMES..(page + 1) * FRAMES);
-        frames.is_some_and(|frames| frames.iter().all(|facts| facts.0 & Frame::GIVEN == 0))
     }
 }
